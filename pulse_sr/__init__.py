@@ -1,0 +1,56 @@
+"""High-resolution faces whose downscaling matches a low-resolution photo.
+
+The public names are loaded at their first use, so `import pulse_sr` imports neither torch nor
+numpy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Operator": "pulse_sr.operators",
+    "PulseError": "pulse_sr.errors",
+    "Result": "pulse_sr.result",
+    "SearchConfig": "pulse_sr.config",
+    "load_prior": "pulse_sr.api",
+    "make_operator": "pulse_sr.operators",
+    "run": "pulse_sr.jobs.local",
+    "super_resolve": "pulse_sr.api",
+}
+
+__all__ = [
+    "Operator",
+    "PulseError",
+    "Result",
+    "SearchConfig",
+    "__version__",
+    "load_prior",
+    "make_operator",
+    "run",
+    "super_resolve",
+]
+
+if TYPE_CHECKING:
+    from pulse_sr.api import load_prior, super_resolve
+    from pulse_sr.config import SearchConfig
+    from pulse_sr.errors import PulseError
+    from pulse_sr.jobs.local import run
+    from pulse_sr.operators import Operator, make_operator
+    from pulse_sr.result import Result
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name at its first use (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

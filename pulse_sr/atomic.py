@@ -1,0 +1,67 @@
+"""Files that are either complete or absent: written beside their place, then renamed into it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from pathlib import Path
+
+from pulse_sr.errors import SetupError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
+    """Writes `data` to `path` so that readers see the old file or the whole new one.
+
+    The bytes go to a temporary file in the same folder (a rename to another file system is not
+    atomic), are flushed to disk and renamed. On any failure the temporary file is removed and an
+    existing file stays as it was.
+
+    Raises:
+        SetupError: the disk is full, or the place cannot be written.
+    """
+    target = Path(path)
+    # Not the target's name: that may already be as long as the file system allows.
+    temporary = target.parent / f".{os.getpid()}-{secrets.token_hex(6)}.tmp"
+    try:
+        try:
+            with open(temporary, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        except BaseException:  # also Ctrl-C: no half-written file stays behind
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+    except OSError as error:
+        raise _explain(error, target, len(data)) from error
+    _sync_folder(target.parent)
+
+
+def write_text_atomic(path: str | os.PathLike[str], text: str) -> None:
+    """Writes `text` as UTF-8 with `write_atomic`; newlines are kept as they are."""
+    write_atomic(path, text.encode("utf-8"))
+
+
+def _explain(error: OSError, target: Path, size: int) -> SetupError:
+    if error.errno in _FULL:
+        return SetupError(
+            f"the disk is full: could not write {size} bytes to {target}",
+            "free some space or choose another folder with -o DIR; the same command resumes",
+        )
+    reason = error.strerror or type(error).__name__
+    return SetupError(f"could not write {target}: {reason}", "choose another folder with -o DIR")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes the rename itself survive a power cut, where the system can do that."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

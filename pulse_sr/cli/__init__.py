@@ -1,0 +1,148 @@
+"""The command line: a lazy group, so that `pulse-sr --help` imports neither torch nor numpy.
+
+To add a command, write `cli/<name>.py` with a click command and add one line to `COMMANDS`. A
+command's function returns its exit code (None is 0) and raises `PulseError` for what the user
+should read.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from pulse_sr.cli.console import JSON_KEY, VERBOSE_KEY, Terminated, emit_json, print_error
+from pulse_sr.cli.options import CONTEXT, version_option
+from pulse_sr.config import suggest
+from pulse_sr.errors import PulseError
+
+#: name -> (module:attribute, short help). The help stands here so that listing imports nothing.
+COMMANDS = {
+    "run": ("pulse_sr.cli.run:command", "Find high-res faces that downscale to each input."),
+    "train-prior": ("pulse_sr.cli.train_prior:command", "Train a prior on a folder of images."),
+    "prior": ("pulse_sr.cli.prior:command", "List priors and show what they are."),
+    "degrade": ("pulse_sr.cli.degrade:command", "Make low-res test inputs with a known operator."),
+    "check-op": ("pulse_sr.cli.check_op:command", "Rank the operators that turn HR into LR."),
+}
+
+_INTERRUPTED = "what is finished is kept; the same command resumes"
+
+
+class LazyGroup(click.Group):
+    """Imports a command only when it is used, and turns errors into exit codes."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Returns the names in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imports one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[cmd_name][0].split(":")
+        found: click.Command = getattr(importlib.import_module(module), attribute)
+        return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Finds the command, or says which ones there are."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise click.UsageError(f"no command {args[0]!r}; {suggest(args[0], COMMANDS)}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Lists the commands from the table, importing none."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command; our own errors and unexpected ones become lines and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno == errno.EPIPE:
+                raise  # the reader of our output went away; click knows what to do
+            return _report(ctx, error)
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Runs the command line and exits with the codes of `docs/interface.md`."""
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, False, **extra)
+        before = _catch_sigterm()
+        try:
+            sys.exit(super().main(args, prog_name, complete_var, False, **extra) or 0)
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except click.ClickException as error:
+            print_error(error.format_message(), _usage_hint(error))
+            sys.exit(error.exit_code)
+        except (click.Abort, KeyboardInterrupt):
+            print_error("interrupted", _INTERRUPTED)
+            sys.exit(130)
+        except Terminated:
+            print_error("terminated", _INTERRUPTED)
+            sys.exit(143)
+        finally:
+            if before is not None:
+                signal.signal(signal.SIGTERM, before)
+
+
+def _report(ctx: click.Context, error: Exception) -> int:
+    """Prints an error as two lines (with -v also the traceback); returns the exit code."""
+    if ctx.meta.get(VERBOSE_KEY):
+        traceback.print_exception(error)
+    if isinstance(error, PulseError):
+        message, hint, code = error.message, error.hint, error.exit_code
+    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        message, hint, code = f"the disk is full: {error}", "free some space and run it again", 3
+    else:
+        line = (str(error).strip().splitlines() or ["no message"])[0]
+        message, code = f"unexpected {type(error).__name__}: {line}", 1
+        hint = "-v shows where it happened; please report it with the output of that"
+    print_error(message, hint)
+    if ctx.meta.get(JSON_KEY):
+        emit_json({"error": message, "hint": hint, "exit_code": code})
+    return code
+
+
+def _usage_hint(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    return f"{context.command_path} --help" if context is not None else "pulse-sr --help"
+
+
+def _catch_sigterm() -> Any:
+    """Makes SIGTERM raise `Terminated`; returns the old handler (None outside the main thread)."""
+    if threading.current_thread() is not threading.main_thread():
+        return None
+
+    def stop(number: int, frame: object) -> None:
+        raise Terminated
+
+    return signal.signal(signal.SIGTERM, stop)
+
+
+@click.group(cls=LazyGroup, context_settings=CONTEXT)
+@version_option
+def main() -> None:
+    """High-res faces whose downscaling matches a low-res photo, from a StyleGAN prior.
+
+    The faces are synthetic: plausible reconstructions, not the person.
+    """

@@ -1,0 +1,38 @@
+"""`pulse-sr check-op`: which operator turns a high-res image into a low-res one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pulse_sr.cli.console import Console, emit_json, table
+from pulse_sr.cli.options import CONTEXT, standard_options
+
+_HIGHEST_DB = 200.0  # stands for "identical": JSON has no number for infinity
+
+
+@click.command("check-op", context_settings=CONTEXT)
+@click.argument("high", metavar="HR", type=click.Path(path_type=Path))
+@click.argument("low", metavar="LR", type=click.Path(path_type=Path))
+@standard_options
+def command(high: Path, low: Path, quiet: bool, verbose: bool, as_json: bool) -> int:
+    """Rank the operators that turn the image HR into the image LR, best first, in dB.
+
+    Above 50 dB is a match (58.9 dB is what rounding to 8 bits leaves); below 40 dB it is another.
+    """
+    console = Console(quiet=quiet, verbose=verbose)
+    from pulse_sr.images import read_image
+    from pulse_sr.operators import rank_operators
+
+    ranked = rank_operators(read_image(high).pixels, read_image(low).pixels)
+    ranked = [(spec, round(min(db, _HIGHEST_DB), 2)) for spec, db in ranked]
+    best, best_db = ranked[0]
+    if as_json:
+        rows = [{"spec": spec, "db": db} for spec, db in ranked]
+        emit_json({"high": str(high), "low": str(low), "best": best, "operators": rows})
+        return 0
+    click.echo(table([("operator", "dB"), *((spec, f"{db:.1f}") for spec, db in ranked)]))
+    if best_db < 40.0:
+        console.line("none of them matches well: LR was probably made in another way")
+    return 0

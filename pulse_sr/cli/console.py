@@ -1,0 +1,117 @@
+"""What goes to the terminal: messages and progress to stderr, results to stdout."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+# Where the options of a command leave what the error handler needs (`click.Context.meta`).
+VERBOSE_KEY = "pulse_sr.verbose"
+JSON_KEY = "pulse_sr.json"
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived. Not an `Exception`: nothing but the command line should catch it."""
+
+
+class Console:
+    """Lines and one live progress line on stderr.
+
+    Args:
+        quiet: only errors.
+        verbose: also the library's debug messages, with tracebacks.
+    """
+
+    def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
+        self.quiet = quiet
+        self._terminal = sys.stderr.isatty() and not quiet
+        self._live = False
+        _set_up_logging(self, verbose)
+
+    def live(self, text: str) -> None:
+        """Shows `text` in place of the previous live line; does nothing without a terminal."""
+        if self._terminal:
+            width = max(20, _terminal_width() - 1)
+            sys.stderr.write("\r\x1b[2K" + printable(text)[:width])
+            sys.stderr.flush()
+            self._live = True
+
+    def line(self, text: str) -> None:
+        """Prints a line, unless quiet."""
+        if not self.quiet:
+            self._print(text)
+
+    def error(self, message: str, hint: str = "") -> None:
+        """Prints an error and its hint, also when quiet."""
+        self.clear()
+        print_error(message, hint)
+
+    def clear(self) -> None:
+        """Removes the live line."""
+        if self._live:
+            sys.stderr.write("\r\x1b[2K")
+            sys.stderr.flush()
+            self._live = False
+
+    def _print(self, text: str) -> None:
+        self.clear()
+        click.echo(printable(text), err=True)
+
+
+def print_error(message: str, hint: str = "") -> None:
+    """Prints `error: ...` and, if there is one, `hint: ...`, each on one line of stderr."""
+    click.echo(f"error: {printable(message)}", err=True)
+    if hint:
+        click.echo(f"hint: {printable(hint)}", err=True)
+
+
+def emit_json(document: Any) -> None:
+    """Prints the one JSON document of `--json` on stdout."""
+    click.echo(json.dumps(document, indent=2))
+
+
+def printable(text: str) -> str:
+    """Returns `text` on one line, without control characters (file names may hold them)."""
+    return "".join(each if each.isprintable() else "?" for each in " ".join(text.splitlines()))
+
+
+def table(rows: Sequence[tuple[str, ...]]) -> str:
+    """Returns rows of equal length as aligned columns."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))] if rows else []
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+class _Lines(logging.Handler):
+    """Prints log records as our own kind of lines."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = f"{record.levelname.lower()}: {record.getMessage()}"
+        self.console.line(text)
+        if record.exc_info:
+            formatter = logging.Formatter()
+            click.echo(formatter.formatException(record.exc_info), err=True)
+
+
+def _set_up_logging(console: Console, verbose: bool) -> None:
+    logger = logging.getLogger("pulse_sr")
+    for handler in [each for each in logger.handlers if isinstance(each, _Lines)]:
+        logger.removeHandler(handler)
+    logger.addHandler(_Lines(console))
+    logger.setLevel(logging.DEBUG if verbose else logging.WARNING)
+    logger.propagate = False
+
+
+def _terminal_width() -> int:
+    import shutil
+
+    return shutil.get_terminal_size().columns

@@ -1,0 +1,42 @@
+"""Errors that end in one clear line for the user.
+
+Every error names what happened to which thing (with the numbers), a hint with one command or option,
+and the exit code that the command line returns for it.
+"""
+
+from __future__ import annotations
+
+
+class PulseError(Exception):
+    """Base of all errors that users see as `error: ...` and `hint: ...`.
+
+    Attributes:
+        message: what happened to which thing, one line.
+        hint: one command or option that helps; empty if there is none.
+        exit_code: the process exit code (see `docs/interface.md`).
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class InputError(PulseError):
+    """One input can not be used; the other inputs of the same call go on (exit code 1)."""
+
+    exit_code = 1
+
+
+class UsageError(PulseError):
+    """The call is wrong: an option out of range, a path that does not exist (exit code 2)."""
+
+    exit_code = 2
+
+
+class SetupError(PulseError):
+    """The environment is wrong: no such device, a damaged prior file, a full disk (exit code 3)."""
+
+    exit_code = 3

@@ -1,0 +1,493 @@
+"""The border between image files and arrays: read anything Pillow reads, fit it, write PNG.
+
+Shape legend: h w low-res (input) size, H W high-res size. Pixels are uint8 RGB [3, h, w] unless a
+signature says otherwise. No torch here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import hashlib
+import io
+import math
+import os
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, ImageFile, PngImagePlugin
+
+from pulse_sr.atomic import write_atomic
+from pulse_sr.errors import InputError, UsageError
+
+Pixels = NDArray[np.uint8]
+
+MAX_MEGAPIXELS = 64
+_MAX_BYTES = 1 << 30  # 64 megapixels of four 32-bit channels
+
+# Not pictures of pixels; for some of them Pillow would start an outside interpreter.
+_REFUSED_FORMATS = frozenset({"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5"})
+_ORIENTATION = 0x0112  # the EXIF tag
+_NOT_AN_IMAGE = "give a picture file such as PNG or JPEG"
+_BROKEN = "open it in an image viewer and save it again as PNG"
+
+
+@dataclass(frozen=True)
+class LowResImage:
+    """One input picture as the rest of the program sees it.
+
+    Attributes:
+        pixels: uint8 RGB [3, h, w].
+        path: the path as it was given.
+        sha256: hex digest of the file's bytes, the same bytes that `pixels` come from.
+        width: w, after EXIF rotation.
+        height: h, after EXIF rotation.
+        mode: Pillow's mode of the file, for example `RGBA`.
+        is_jpeg: whether the file is a JPEG, so the pixels carry quantisation noise.
+        jpeg_noise: standard deviation of that noise, [0, 1] units, see `jpeg_noise_level`; else 0.
+        notes: what was changed on reading, one line each.
+    """
+
+    pixels: Pixels
+    path: str
+    sha256: str
+    width: int
+    height: int
+    mode: str
+    is_jpeg: bool
+    jpeg_noise: float
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FittedInput:
+    """A picture placed on the square low-res grid of a prior.
+
+    Attributes:
+        pixels: uint8 RGB [3, h', w'], the observed pixels only, no padding.
+        side: side of the square grid; divides the prior's resolution.
+        rows: half-open range of grid rows that `pixels` cover.
+        columns: half-open range of grid columns that `pixels` cover.
+        notes: the notes of the image, then what fitting changed.
+    """
+
+    pixels: Pixels
+    side: int
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+    notes: tuple[str, ...]
+
+
+def read_image(path: str | os.PathLike[str]) -> LowResImage:
+    """Reads one picture of any mode as 8-bit RGB.
+
+    Grey is copied to three channels. 16-bit grey (and 32-bit integers, whose range is taken to be
+    16 bits) is scaled by 255 / 65535, never clipped; of 16-bit colour Pillow keeps the high byte.
+    Floats within [0, 1] are scaled by 255, others are taken as 0..255. Transparent pixels are
+    composited on the mean colour of the fully opaque ones (if there are none: on the mean weighted
+    by opacity). EXIF rotation is applied. Of several frames the first is used.
+
+    Raises:
+        UsageError: the path does not exist or is a folder.
+        InputError: the file is empty, not an image, truncated, larger than 64 megapixels (found in
+            the header, before decoding), fully transparent, or has NaN, infinite or out-of-range
+            pixels.
+    """
+    name = os.fspath(path)
+    data = _read_bytes(Path(path))
+    with _strict_pillow():
+        try:
+            return _decode(name, data)
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+            raise _too_large(name, int(re.findall(r"\d+", str(error))[0])) from error
+        except InputError:
+            raise
+        except Exception as error:  # Pillow's readers raise anything on damaged files
+            raise InputError(
+                f"{name} is truncated or damaged ({len(data)} bytes): {_first_line(error)}", _BROKEN
+            ) from error
+
+
+def fit_to_prior(
+    image: LowResImage, resolution: int, fit: str | None = None, scale: int | None = None
+) -> FittedInput:
+    """Places a picture on the square low-res grid of a prior.
+
+    A picture that is not square lies centred in the square of its longer side ("pad", also the
+    default); the padding is unobserved, no pixels are made up. "crop" takes the centre square.
+    The side must divide the resolution. Only a `fit` given explicitly allows a resize (Pillow's
+    antialiased bicubic) to the nearest side that does, the smaller of two equally near ones.
+
+    Args:
+        image: the picture.
+        resolution: side of the prior's images, H = W.
+        fit: `pad`, `crop` or None.
+        scale: resolution / side if the user asked for one; None takes it from the picture.
+
+    Raises:
+        UsageError: unknown `fit`, or a scale that does not divide the resolution into 4 or more.
+        InputError: the side does not divide the resolution, is below 4, not below the resolution,
+            or differs from resolution / scale.
+    """
+    if fit not in (None, "pad", "crop"):
+        raise UsageError(f"--fit got {fit!r}, expected pad or crop", "--fit pad")
+    sides = _sides(resolution, scale)
+    pixels, notes = image.pixels, list(image.notes)
+    height, width = pixels.shape[1:]
+    side = min(height, width) if fit == "crop" else max(height, width)
+    if side not in sides:
+        if fit is None:
+            raise _misfit(image, resolution, sides, scale)
+        side = min(sides, key=lambda known: (abs(known - side), known))
+    if fit == "crop" and height != width:
+        square = min(height, width)
+        pixels = _centre_crop(pixels, square)
+        notes.append(f"cropped from {width}x{height} to the centre {square}x{square}")
+    height, width = pixels.shape[1:]
+    if max(height, width) != side:
+        pixels = _resize(pixels, side)
+        notes.append(
+            f"resized from {width}x{height} to {pixels.shape[2]}x{pixels.shape[1]} (bicubic)"
+        )
+        height, width = pixels.shape[1:]
+    if height != width:
+        notes.append(f"padded from {width}x{height} to {side}x{side}: the padding is unobserved")
+    top, left = (side - height) // 2, (side - width) // 2
+    return FittedInput(pixels, side, (top, top + height), (left, left + width), tuple(notes))
+
+
+def write_png(
+    path: str | os.PathLike[str],
+    pixels: Pixels,
+    text: Mapping[str, str] | None = None,
+    xmp: str | None = None,
+) -> None:
+    """Writes an 8-bit PNG atomically; the same arguments give the same bytes.
+
+    Args:
+        path: the file.
+        pixels: uint8 RGB [3, H, W] or grey [H, W].
+        text: text chunks in the order of the mapping; iTXt where Latin-1 does not do, else tEXt.
+        xmp: an XMP packet, stored as iTXt `XML:com.adobe.xmp`.
+
+    Raises:
+        ValueError: another dtype or shape.
+        SetupError: the disk is full or the place cannot be written.
+    """
+    if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or pixels.shape[:-2] == (3,)):
+        raise ValueError(f"expected uint8 [3, H, W] or [H, W], got {pixels.dtype} {pixels.shape}")
+    chunks = PngImagePlugin.PngInfo()
+    for key, value in (text or {}).items():
+        chunks.add_text(key, value)
+    if xmp is not None:
+        chunks.add_itxt("XML:com.adobe.xmp", xmp)
+    buffer = io.BytesIO()
+    _to_pillow(pixels).save(buffer, "PNG", pnginfo=chunks)
+    write_atomic(path, buffer.getvalue())
+
+
+def to_uint8(x: NDArray[Any]) -> Pixels:
+    """Clips floats to [0, 1] and rounds half to even to 0..255; any shape."""
+    return np.rint(np.clip(x, 0.0, 1.0) * 255.0).astype(np.uint8)
+
+
+def to_float(pixels: Pixels) -> NDArray[np.float32]:
+    """0..255 to float32 [0, 1]; any shape."""
+    return pixels.astype(np.float32) / np.float32(255.0)
+
+
+def find_images(inputs: Sequence[str]) -> list[Path]:
+    """Expands files, folders and globs into picture paths, in the order given, without repeats.
+
+    Files named outright are kept whatever their suffix. Folders (not their subfolders) and globs
+    give the files with a suffix that Pillow reads, sorted by name, without hidden ones.
+
+    Raises:
+        UsageError: a path that does not exist, a folder or glob without images.
+    """
+    found: dict[Path, Path] = {}
+    for text in inputs:
+        for path in _expand(text):
+            found.setdefault(path.resolve(), path)
+    return list(found.values())
+
+
+def jpeg_noise_level(luma: Sequence[int], chroma: Sequence[int] = ()) -> float:
+    """Estimates the noise of JPEG quantisation from the tables of step sizes.
+
+    A coefficient (u, v) quantised with step q errs by q^2 / 12, but never by more than its own
+    variance, taken as s^2 / (u^2 + v^2), (0, 0) like (0, 1), with s = 90 for luma and 20 for chroma
+    (root mean squares over 32-px face thumbnails). The mean over the 64 coefficients is the pixel
+    variance of the channel (the transform is orthonormal); averaged over R, G and B the variance is
+    Y + 1.086 Cb + 0.825 Cr, plus 1/12 for rounding. Chroma subsampling is not counted.
+
+    Args:
+        luma: 64 steps in row order.
+        chroma: the same for Cb and Cr; empty for grey files.
+
+    Returns:
+        standard deviation in [0, 1] units, at most 0.1. Measured on 32-px faces: within a factor
+        of 1.5 from quality 10 to 95 without subsampling.
+    """
+    variance = _quantisation_variance(luma, 90.0) + 1 / 12
+    if len(chroma) == 64:
+        variance += (1.086 + 0.825) * _quantisation_variance(chroma, 20.0)
+    return min(math.sqrt(variance) / 255.0, 0.1)
+
+
+def _quantisation_variance(steps: Sequence[int], spread: float) -> float:
+    frequency = np.add.outer(np.arange(8) ** 2, np.arange(8) ** 2)
+    signal = spread**2 / np.maximum(frequency, 1)
+    error = np.asarray(steps, dtype=np.float64).reshape(8, 8) ** 2 / 12
+    return float(np.minimum(error, signal).mean())
+
+
+def _jpeg_noise_of(image: Image.Image) -> float:
+    tables: dict[int, list[int]] = getattr(image, "quantization", {})
+    used = [layer[3] for layer in getattr(image, "layer", [])]  # one table number per component
+    if not used or used[0] not in tables:
+        return 0.0
+    chroma = tables.get(used[1], []) if len(used) > 1 else []
+    return jpeg_noise_level(tables[used[0]], chroma)
+
+
+def _read_bytes(path: Path) -> bytes:
+    if not path.exists():
+        raise UsageError(f"{path} does not exist", "check the path")
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder, expected an image file", f"{path}/*.png")
+    if not path.is_file():
+        raise InputError(f"{path} is not a regular file", _NOT_AN_IMAGE)
+    size = path.stat().st_size
+    if size > _MAX_BYTES:
+        raise InputError(f"{path} has {size} bytes, the limit is {_MAX_BYTES}", "make it smaller")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}", "check its rights") from error
+    if not data:
+        raise InputError(f"{path} is empty (0 bytes)", "copy the file again")
+    return data
+
+
+@contextlib.contextmanager
+def _strict_pillow() -> Iterator[None]:
+    """Truncated files raise, even if another library allowed them; warnings do not leak."""
+    allowed = ImageFile.LOAD_TRUNCATED_IMAGES
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # remarks on metadata are not for the user
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = allowed
+
+
+def _decode(name: str, data: bytes) -> LowResImage:
+    image = _open(name, data)
+    mode, is_jpeg = image.mode, image.format in ("JPEG", "MPO")
+    notes = ["animated: first frame used"] if getattr(image, "n_frames", 1) > 1 else []
+    sixteen_bit = ";16" in str(
+        getattr(image, "tile", "")
+    )  # Pillow's name of the packed 16-bit layouts
+    stored = image.getexif().get(_ORIENTATION, 1)
+    image.load()
+    # TIFF files are rotated by Pillow while loading, which then removes the tag.
+    pending = image.getexif().get(_ORIENTATION, 1)
+    rgb, colour_notes = _to_rgb(name, image, sixteen_bit)
+    if stored in range(2, 9):
+        notes.append("rotated by EXIF")
+    pixels = np.ascontiguousarray(_rotate(rgb, pending).transpose(2, 0, 1))
+    return LowResImage(
+        pixels=pixels,
+        path=name,
+        sha256=hashlib.sha256(data).hexdigest(),
+        width=pixels.shape[2],
+        height=pixels.shape[1],
+        mode=mode,
+        is_jpeg=is_jpeg,
+        jpeg_noise=_jpeg_noise_of(image) if is_jpeg else 0.0,
+        notes=(*notes, *colour_notes),
+    )
+
+
+def _open(name: str, data: bytes) -> Image.Image:
+    """Reads the header only."""
+    try:
+        image = Image.open(io.BytesIO(data))
+    except Image.UnidentifiedImageError as error:
+        raise InputError(f"{name} is not an image ({len(data)} bytes)", _NOT_AN_IMAGE) from error
+    if image.format in _REFUSED_FORMATS:
+        raise InputError(f"{name} is {image.format}, not a picture of pixels", _NOT_AN_IMAGE)
+    pixels = image.width * image.height
+    if pixels > MAX_MEGAPIXELS * 10**6:
+        raise _too_large(name, pixels)
+    return image
+
+
+def _too_large(name: str, pixels: int) -> InputError:
+    return InputError(
+        f"{name} has {pixels / 1e6:.1f} megapixels, the limit is {MAX_MEGAPIXELS}",
+        "crop it to the face or make it smaller",
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _to_rgb(name: str, image: Image.Image, sixteen_bit: bool) -> tuple[Pixels, list[str]]:
+    """The decoded image as uint8 [h, w, 3], and what was changed on the way."""
+    notes = []
+    mode = image.mode
+    if mode in ("1", "L", "LA", "La", "F") or mode.startswith("I"):
+        notes.append("grey: copied to three channels")
+    if mode.startswith("I"):
+        notes.append("16-bit: rounded to 8 bits")
+        return _copy_grey(_from_integers(name, np.asarray(image))), notes
+    if mode == "F":
+        return _copy_grey(_from_floats(name, np.asarray(image), notes)), notes
+    if sixteen_bit:
+        notes.append("16-bit: high byte kept")
+    if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        return _composite(name, image, notes), notes
+    if mode == "LAB":  # Pillow's own convert() does not know it
+        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+        return np.asarray(converted), notes
+    return np.asarray(image.convert("RGB")), notes
+
+
+def _from_integers(name: str, values: NDArray[Any]) -> Pixels:
+    values = values.astype(np.int32)  # also turns big-endian words into native ones
+    if values.min() < 0 or values.max() > 65535:
+        raise InputError(
+            f"{name} has integer pixels from {values.min()} to {values.max()}, expected 0..65535",
+            "save it as an 8- or 16-bit PNG",
+        )
+    return ((values + 128) // 257).astype(np.uint8)  # = round(255 v / 65535); no ties: 257 is odd
+
+
+def _from_floats(name: str, values: NDArray[Any], notes: list[str]) -> Pixels:
+    bad = values.size - int(np.isfinite(values).sum())
+    if bad:
+        raise InputError(
+            f"{name} has {bad} NaN or infinite pixels of {values.size}", "save it as an 8-bit PNG"
+        )
+    if values.min() >= 0.0 and values.max() <= 1.0:
+        notes.append("float: 0..1 scaled to 8 bits")
+        return to_uint8(values)
+    notes.append("float: taken as 0..255, clipped and rounded")
+    return to_uint8(values / 255.0)
+
+
+def _composite(name: str, image: Image.Image, notes: list[str]) -> Pixels:
+    premultiplied = {"La": "LA", "RGBa": "RGBA"}.get(image.mode)
+    rgba = np.asarray((image.convert(premultiplied) if premultiplied else image).convert("RGBA"))
+    colour, alpha = rgba[..., :3], rgba[..., 3]
+    if alpha.min() == 255:
+        return colour
+    if alpha.max() == 0:
+        raise InputError(f"{name} is fully transparent", "export it without an alpha channel")
+    weight = (alpha == 255) if (alpha == 255).any() else alpha
+    mean = np.average(colour.reshape(-1, 3), axis=0, weights=weight.ravel())
+    share = alpha[..., None].astype(np.float32) / np.float32(255.0)
+    background = mean.astype(np.float32)
+    notes.append("alpha composited on the mean colour")
+    return np.rint(background + (colour - background) * share).astype(np.uint8)
+
+
+def _copy_grey(grey: Pixels) -> Pixels:
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def _rotate(pixels: Pixels, orientation: int) -> Pixels:
+    """Undoes the EXIF orientation 2..8 of [h, w, 3]; any other number leaves it as it is."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
+
+
+def _sides(resolution: int, scale: int | None) -> list[int]:
+    """The low-res sides that the prior and the option allow, smallest first."""
+    sides = [side for side in range(4, resolution) if resolution % side == 0]
+    if scale is None:
+        return sides
+    if scale < 1 or resolution % scale or resolution // scale not in sides:
+        known = ", ".join(str(resolution // side) for side in reversed(sides))
+        raise UsageError(
+            f"--scale {scale} does not fit the prior's {resolution} px, expected one of {known}",
+            f"--scale {resolution // sides[-1]}",
+        )
+    return [resolution // scale]
+
+
+def _misfit(image: LowResImage, resolution: int, sides: list[int], scale: int | None) -> InputError:
+    side = max(image.width, image.height)
+    nearest = min(sides, key=lambda known: (abs(known - side), known))
+    if scale is None:
+        known = ", ".join(map(str, sides))
+        wanted = f"a prior of {resolution} px needs a side of {known}"
+    else:
+        wanted = f"--scale {scale} of a {resolution} px prior needs a side of {nearest}"
+    return InputError(
+        f"{image.path} is {image.width}x{image.height} px, its side is {side}: {wanted}",
+        f"--fit pad (or --fit crop) resizes it to {nearest}",
+    )
+
+
+def _centre_crop(pixels: Pixels, side: int) -> Pixels:
+    top, left = (pixels.shape[1] - side) // 2, (pixels.shape[2] - side) // 2
+    return np.ascontiguousarray(pixels[:, top : top + side, left : left + side])
+
+
+def _resize(pixels: Pixels, side: int) -> Pixels:
+    """Resizes so that the longer side is `side`, keeping the aspect ratio."""
+    height, width = pixels.shape[1:]
+    ratio = side / max(height, width)
+    size = (max(round(width * ratio), 1), max(round(height * ratio), 1))
+    resized = _to_pillow(pixels).resize(size, Image.Resampling.BICUBIC)
+    return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
+
+
+def _to_pillow(pixels: Pixels) -> Image.Image:
+    return Image.fromarray(pixels if pixels.ndim == 2 else pixels.transpose(1, 2, 0).copy())
+
+
+def _expand(text: str) -> list[Path]:
+    path = Path(text)
+    if path.is_dir():
+        return _known_images(path.iterdir(), f"the folder {text} has no images")
+    if path.exists():
+        return [path]
+    if glob.has_magic(text):
+        matches = map(Path, glob.glob(text, recursive=True))
+        return _known_images(matches, f"no image matches {text}")
+    raise UsageError(f"{text} does not exist", "check the path")
+
+
+def _known_images(paths: Iterable[Path], complaint: str) -> list[Path]:
+    readable = {
+        suffix
+        for suffix, kind in Image.registered_extensions().items()
+        if kind in Image.OPEN and kind not in _REFUSED_FORMATS
+    }
+    images = sorted(
+        path
+        for path in paths
+        if path.suffix.lower() in readable and not path.name.startswith(".") and path.is_file()
+    )
+    if not images:
+        raise UsageError(complaint, "give image files such as PNG or JPEG")
+    return images

@@ -1,0 +1,55 @@
+"""The marks inside every picture that we make: synthetic, by what, with which settings.
+
+Nothing here may depend on the time, on a path or on the order of work: equal samples are equal
+    files.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from pulse_sr import __version__
+
+if TYPE_CHECKING:
+    from pulse_sr.result import Result
+
+COMMENT = "synthetic face: a plausible reconstruction, not the person"
+SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+
+XMP = f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
+<x:xmpmeta xmlns:x="adobe:ns:meta/">
+ <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+  <rdf:Description rdf:about=""
+    xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/">
+   <Iptc4xmpExt:DigitalSourceType>{SOURCE_TYPE}</Iptc4xmpExt:DigitalSourceType>
+  </rdf:Description>
+ </rdf:RDF>
+</x:xmpmeta>
+<?xpacket end="w"?>"""
+
+
+def settings_of(result: Result) -> dict[str, Any]:
+    """Returns what is needed to make the samples again, without the machine and the file names."""
+    return {
+        "version": __version__,
+        "input_sha256": result.image.sha256,
+        "prior": result.prior_name,
+        "prior_sha256": result.prior_sha256,
+        "resolution": result.resolution,
+        **result.config.pixel_options(),
+        "scale": result.scale,
+        "project": result.config.projection(is_jpeg=result.image.is_jpeg),
+    }
+
+
+def text_chunks(settings: dict[str, Any], lr_psnr: float | None = None) -> dict[str, str]:
+    """Returns the PNG text chunks; a picture of several samples has no LR-PSNR of its own."""
+    chunks = {
+        "Software": f"pulse-sr {__version__}",
+        "Comment": COMMENT,
+        "pulse-sr:settings": json.dumps(settings, sort_keys=True),
+    }
+    if lr_psnr is not None:
+        chunks["pulse-sr:lr_psnr"] = repr(lr_psnr)
+    return chunks

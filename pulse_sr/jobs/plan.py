@@ -1,0 +1,114 @@
+"""What a run will do with each input, decided before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pulse_sr.config import SearchConfig
+from pulse_sr.errors import UsageError
+from pulse_sr.images import find_images
+from pulse_sr.jobs import store
+from pulse_sr.jobs.manifest import assign_stems, read_rows
+from pulse_sr.jobs.task import Task, file_sha256, fingerprint
+from pulse_sr.operators import make_operator
+
+DEFAULT_OUT = "pulse_out"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that was checked and can start: what `--dry-run` shows."""
+
+    tasks: tuple[Task, ...]
+    out: Path
+    config: SearchConfig
+    prior: Any
+    prior_source: str | None
+    overwrite: bool
+
+
+def plan_run(
+    inputs: Sequence[str | Path],
+    out: str | Path = DEFAULT_OUT,
+    config: SearchConfig | None = None,
+    prior: Any = None,
+    *,
+    overwrite: bool = False,
+    retry_failed: bool = False,
+    shard: tuple[int, int] | None = None,
+) -> Plan:
+    """Finds the inputs, loads the prior and decides what to do with each input; writes nothing.
+
+    Args: see `run`.
+
+    Raises:
+        UsageError: a path does not exist, or an option does not suit the prior.
+        SetupError: the prior can not be loaded.
+    """
+    config = config or SearchConfig()
+    paths = find_images([str(each) for each in inputs])
+    _check_shard(shard)
+    source = str(prior) if isinstance(prior, str | Path) else None
+    if prior is None or source is not None:
+        prior = _load_prior(source, config.device)
+    _check_operator(config, prior)
+    out = Path(out)
+    ordered = sorted(paths, key=lambda path: str(path.resolve())) if shard else paths
+    entries = [(path, file_sha256(path)) for path in ordered]
+    stems = assign_stems(out, entries)
+    known = {} if overwrite or retry_failed else _failures(out)
+    tasks = []
+    for i, ((path, sha256), stem) in enumerate(zip(entries, stems, strict=True)):
+        if shard is None or i % shard[1] == shard[0]:
+            mark = fingerprint(sha256, prior.sha256, config)
+            done = () if overwrite else store.done_indices(out / stem, mark)
+            indices = tuple(k for k in range(config.samples) if k not in done)
+            earlier = known.get((stem, mark))
+            action = _action(indices, bool(done), earlier is not None)
+            tasks.append(Task(path, sha256, stem, mark, action, indices, earlier))
+    return Plan(tuple(tasks), out, config, prior, source, overwrite)
+
+
+def _action(indices: tuple[int, ...], started: bool, failed_before: bool) -> str:
+    if not indices:
+        return "skip"
+    if failed_before:
+        return "failed_before"
+    return "extend" if started else "search"
+
+
+def _failures(out: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """The failed rows of the manifest, by stem and fingerprint (which holds the file's hash)."""
+    return {
+        (row["stem"], str(row.get("fingerprint"))): row
+        for row in read_rows(out)
+        if row.get("status") == "failed"
+    }
+
+
+def _check_shard(shard: tuple[int, int] | None) -> None:
+    if shard is not None and not 0 <= shard[0] < shard[1]:
+        raise UsageError(
+            f"--shard expects i/N with 0 <= i < N, got {shard[0]}/{shard[1]}",
+            "number the shards from 0: --shard 0/4 ... 3/4",
+        )
+
+
+def _check_operator(config: SearchConfig, prior: Any) -> None:
+    """Refuses an operator or scale that no input could work with, before anything starts."""
+    scale = config.scale or 2
+    if prior.resolution % scale or prior.resolution // scale < 4:
+        raise UsageError(
+            f"--scale {scale} does not suit prior {prior.name} of {prior.resolution} px",
+            "--scale expects a divisor of the resolution that leaves 4 px or more",
+        )
+    make_operator(config.operator, prior.resolution // scale, prior.resolution)
+
+
+def _load_prior(source: str | None, device: str) -> Any:
+    from pulse_sr.api import load_prior
+
+    return load_prior(source, device)

@@ -1,0 +1,61 @@
+"""The unit of work: one input of a run, and the fingerprint that tells whether it was done."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pulse_sr.config import SearchConfig
+
+#: Part of every fingerprint: raise it when equal settings start to give other pixels.
+REVISION = 1
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a run will do with one input.
+
+    Attributes:
+        path: the input file.
+        sha256: of the file's bytes; empty if it can not be opened.
+        stem: name of its folder in the run folder.
+        fingerprint: see `fingerprint`.
+        action: "search" (all samples), "extend" (some are there), "skip" (complete) or
+            "failed_before".
+        indices: the samples to search, from 0.
+        earlier: the manifest row of the failure, for "failed_before".
+    """
+
+    path: Path
+    sha256: str
+    stem: str
+    fingerprint: str
+    action: str
+    indices: tuple[int, ...]
+    earlier: dict[str, Any] | None = None
+
+
+def fingerprint(input_sha256: str, prior_sha256: str, config: SearchConfig) -> str:
+    """Returns a sha256 over the input, the prior and every option that decides the pixels.
+
+    The number of samples, the device and all paths are left out (`SearchConfig.pixel_options`).
+    """
+    identity = {
+        "revision": REVISION,
+        "input": input_sha256,
+        "prior": prior_sha256,
+        "options": config.pixel_options(),
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Returns the sha256 of a file's bytes, or an empty string if it can not be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""

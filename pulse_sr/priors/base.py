@@ -1,0 +1,106 @@
+"""What the search needs to know of a prior, whatever network stands behind it.
+
+Shapes: S samples, L style rows, D latent width, R resolution, r feature resolution.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class LatentStatistics:
+    """A Gaussian fitted to `lrelu_5(map(z))`, the style before the mapping's last activation.
+
+    PULSE (Menon et al., CVPR 2020, section 3.3) keeps the deviations alone; the Cholesky factor of
+    the whole covariance stands beside them.
+
+    Attributes:
+        mean: `[D]` float32.
+        std: `[D]` float32, deviation of each dimension.
+        cholesky: `[D, D]` float32, lower triangular, `cholesky @ cholesky.T` is the covariance.
+        count: how many samples it was fitted to.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+    cholesky: torch.Tensor
+    count: int
+
+
+@dataclass
+class Prior(ABC):
+    """A generator of natural images with its latent statistics.
+
+    Attributes:
+        name: short name, part of every report.
+        resolution: R, the side of the images.
+        num_rows: L, how many style rows the generator takes.
+        latent_dim: D, the width of a row.
+        noise_shapes: `(r, r)` of every noise map, in the order of the layers.
+        statistics: the Gaussian of the latent space.
+        card: architecture, licence, data, training log: what `prior info` prints.
+        sha256: of the file that the prior was read from; empty for one that lives in memory.
+    """
+
+    name: str
+    resolution: int
+    num_rows: int
+    latent_dim: int
+    noise_shapes: tuple[tuple[int, int], ...]
+    statistics: LatentStatistics
+    card: dict[str, Any] = field(default_factory=dict)
+    sha256: str = ""
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """The device of the weights."""
+
+    @abstractmethod
+    def map(self, z: torch.Tensor) -> torch.Tensor:
+        """Map `z` `[S, D]`, standard normal, to styles `[S, D]`."""
+
+    @abstractmethod
+    def synthesize(
+        self,
+        w: torch.Tensor,
+        noise: Sequence[torch.Tensor] | None = None,
+        offsets: Mapping[int, torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        """Generate images from styles.
+
+        Args:
+            w: styles `[S, L, D]`.
+            noise: one map `[S or 1, 1, r, r]` per entry of `noise_shapes`; None: the fixed maps that
+                belong to the prior.
+            offsets: added to the feature map of side r, `{r: [S, C, r, r]}` (`feature_shape`).
+
+        Returns:
+            `[S, 3, R, R]` float32; the natural range is [0, 1], values may overshoot.
+        """
+
+    @abstractmethod
+    def feature_shape(self, side: int) -> tuple[int, int, int]:
+        """`(C, r, r)` of the feature map that `synthesize(offsets={side: ...})` adds to.
+
+        Raises:
+            ValueError: when the generator has no feature map of that side.
+        """
+
+    def sample(self, seeds: Sequence[int]) -> torch.Tensor:
+        """Uncurated images `[S, 3, R, R]` in [0, 1], one per seed, each independent of the others."""
+        z = torch.stack([standard_normal(seed, (self.latent_dim,)) for seed in seeds])
+        with torch.no_grad():
+            w = self.map(z.to(self.device))
+            return self.synthesize(w[:, None].expand(-1, self.num_rows, -1)).clamp(0, 1)
+
+
+def standard_normal(seed: int, shape: Sequence[int]) -> torch.Tensor:
+    """Standard normal float32 of `shape`, drawn on the CPU by a generator of its own."""
+    return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed))

@@ -1,0 +1,126 @@
+"""Prior files: safetensors with everything that is not a tensor as JSON in the header.
+
+A prior is one file, or a folder that holds it as `model.safetensors` (so a training run is a prior).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+
+from pulse_sr.atomic import write_atomic
+from pulse_sr.errors import SetupError, UsageError
+from pulse_sr.priors.base import LatentStatistics
+from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config, StyleGAN2Prior
+
+FILE_NAME = "model.safetensors"
+HEADER_KEY = "pulse-sr"
+SCHEMA = 1
+STATISTICS = ("mean", "std", "cholesky")
+
+
+def save_prior(
+    path: Path,
+    name: str,
+    generator: Generator,
+    statistics: LatentStatistics,
+    card: dict[str, Any],
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write a StyleGAN2 prior atomically.
+
+    Args:
+        path: the file to write.
+        name: name of the prior.
+        generator: the network, its weights are stored as `dtype` under the official key names.
+        statistics: the Gaussian of its latent space, always float32.
+        card: licence, data, training: goes into the header as it is.
+        dtype: float32 or float16.
+    """
+    tensors = {
+        f"G.{key}": value.detach().to("cpu", dtype).contiguous()
+        for key, value in generator.state_dict().items()
+    }
+    tensors |= {f"latents.{key}": getattr(statistics, key).cpu().contiguous() for key in STATISTICS}
+    header = {
+        "schema": SCHEMA,
+        "name": name,
+        "architecture": "stylegan2",
+        "config": generator.config.to_json(),
+        "latents": {"count": statistics.count},
+        "card": card,
+    }
+    metadata = {HEADER_KEY: json.dumps(header, sort_keys=True)}
+    write_atomic(path, safetensors.torch.save(tensors, metadata))
+
+
+def prior_path(path: Path) -> Path:
+    """The file of a prior given as a file or as a folder.
+
+    Raises:
+        UsageError: when there is none.
+    """
+    file = path / FILE_NAME if path.is_dir() else path
+    if not file.is_file():
+        raise UsageError(f"no prior at {path}", f"a folder needs a {FILE_NAME}; see `pulse-sr prior list`")
+    return file
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The JSON header of a prior file.
+
+    Raises:
+        SetupError: when the file is damaged or is not a prior.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = json.loads(file.metadata()[HEADER_KEY])
+    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        raise SetupError(
+            f"{path} is not a readable prior ({type(error).__name__}: {error})",
+            "reinstall pulse-sr for the bundled prior, or train again with `pulse-sr train-prior`",
+        ) from error
+    if header.get("schema") != SCHEMA or header.get("architecture") != "stylegan2":
+        raise SetupError(
+            f"{path} has schema {header.get('schema')} and architecture "
+            f"{header.get('architecture')!r}, expected {SCHEMA} and 'stylegan2'",
+            "use the version of pulse-sr that wrote the file",
+        )
+    return header
+
+
+def read_prior(path: Path, device: torch.device | str = "cpu") -> StyleGAN2Prior:
+    """Read a prior from a file or a folder; weights are float32 in memory.
+
+    Raises:
+        UsageError: when there is no such file.
+        SetupError: when the file is damaged or is not a prior.
+    """
+    file = prior_path(path)
+    header = read_header(file)
+    config = dict(header["config"])
+    generator = Generator(StyleGAN2Config(**config | {"channels": tuple(config["channels"])}))
+    try:
+        tensors = safetensors.torch.load_file(file)
+        weights = {k[2:]: v.float() for k, v in tensors.items() if k.startswith("G.")}
+        generator.load_state_dict(weights)
+        latents = {key: tensors[f"latents.{key}"] for key in STATISTICS}
+    except (RuntimeError, KeyError, safetensors.SafetensorError) as error:
+        raise SetupError(
+            f"{file} does not hold the tensors that its header names ({str(error).splitlines()[0]})",
+            "the file is damaged: restore or retrain it",
+        ) from error
+    statistics = LatentStatistics(count=header["latents"]["count"], **latents)
+    return StyleGAN2Prior(
+        header["name"],
+        generator.to(device),
+        statistics,
+        card=header["card"],
+        sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
+    )

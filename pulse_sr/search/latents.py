@@ -1,0 +1,50 @@
+"""The latent space of a search: a Gaussianised style space and its spheres.
+
+Shapes: S samples, L style rows, D latent width, r noise map side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+
+from pulse_sr.priors.base import LatentStatistics
+
+LatentMap = Callable[[torch.Tensor], torch.Tensor]
+EPS = 1e-9
+
+
+def diagonal_map(statistics: LatentStatistics) -> LatentMap:
+    """`w = lrelu_0.2(std * u + mean)`: PULSE's map (Menon et al., CVPR 2020, section 3.3)."""
+    return lambda u: F.leaky_relu(u * statistics.std + statistics.mean, 0.2)
+
+
+def full_map(statistics: LatentStatistics) -> LatentMap:
+    """`w = lrelu_0.2(L u + mean)` with the Cholesky factor of the whole covariance."""
+    factor = statistics.cholesky.t().contiguous()
+
+    def to_style(u: torch.Tensor) -> torch.Tensor:  # [S, L, D] -> [S, L, D]
+        rows = u.reshape(-1, u.shape[-1])
+        return F.leaky_relu(torch.addmm(statistics.mean, rows, factor).view(u.shape), 0.2)
+
+    return to_style
+
+
+def draw_noise(
+    shapes: Sequence[tuple[int, int]], generators: Sequence[torch.Generator]
+) -> list[torch.Tensor]:
+    """Standard normal noise maps `[S, 1, r, r]`, each sample from its own generator."""
+    return [torch.stack([torch.randn(1, *s, generator=g) for g in generators]) for s in shapes]
+
+
+def radius(x: torch.Tensor, first_dim: int) -> torch.Tensor:
+    """Euclidean norm over the dimensions from `first_dim` on, kept for broadcasting."""
+    dims = list(range(first_dim, x.ndim))
+    return (x.square().sum(dim=dims, keepdim=True) + EPS).sqrt()
+
+
+def to_sphere_(x: torch.Tensor, radii: torch.Tensor, first_dim: int = 2) -> None:
+    """Scale `x` in place to the spheres of `radii` (as `radius` gives them)."""
+    x.div_(radius(x, first_dim)).mul_(radii)

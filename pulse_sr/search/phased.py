@@ -1,0 +1,111 @@
+"""The default method: style rows first, then an offset on a low-resolution feature map.
+
+Rows alone can not reach the details of most inputs; a small offset of an early feature map can (Daras et
+al., "Intermediate Layer Optimization", ICML 2021). It starts when the rows have done most of their work
+and is kept inside a ball around zero, so that the sample stays close to what the prior can draw.
+
+Shapes: S samples, L style rows, D latent width, C r r feature map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from pulse_sr.priors.base import Prior
+from pulse_sr.search.latents import LatentMap, draw_noise, radius, to_sphere_
+from pulse_sr.search.losses import cosine_1cycle, geocross
+
+
+@dataclass(frozen=True)
+class PhasedSettings:
+    """Constants of the method, chosen on held-back faces (docs/benchmarks.md).
+
+    Attributes:
+        row_rate, noise_rate, offset_rate: learning rates of Adam.
+        tie: weight of geocross, which keeps the rows together.
+        offset_start: the share of the steps after which the offset begins to move.
+        offset_radius: largest root mean square of the offset; features have about 1.
+        least_side: smallest side of the feature map that takes the offset.
+    """
+
+    row_rate: float = 0.2
+    noise_rate: float = 0.2
+    offset_rate: float = 0.02
+    tie: float = 0.05
+    offset_start: float = 0.5
+    offset_radius: float = 0.3
+    least_side: int = 8
+
+
+class Phased:
+    """Tied start, free rows, small noise maps, then a feature offset inside a ball."""
+
+    def __init__(
+        self,
+        prior: Prior,
+        to_style: LatentMap,
+        generators: Sequence[torch.Generator],
+        low_side: int,
+        steps: int = 100,
+        settings: PhasedSettings | None = None,
+    ) -> None:
+        """Start every sample at a random point of the prior.
+
+        Args:
+            prior: the generator.
+            to_style: from the latent to the style space.
+            generators: one CPU generator per sample.
+            low_side: n, the side of the low-res input.
+            steps: how many.
+            settings: constants; None: the defaults.
+        """
+        self.prior, self.to_style, self.steps = prior, to_style, steps
+        self.settings = settings or PhasedSettings()
+        device = prior.device
+        # One row for all layers: the start is an ordinary sample of the prior.
+        row = torch.stack([torch.randn(1, prior.latent_dim, generator=g) for g in generators])
+        rows = row.to(device).expand(-1, prior.num_rows, -1).clone()
+        self.row_radius = torch.full((1, 1, 1), prior.latent_dim**0.5, device=device)
+        to_sphere_(rows, self.row_radius)
+        self.latent = rows.requires_grad_()
+        self.noise = [n.to(device) for n in draw_noise(prior.noise_shapes, generators)]
+        # Noise of more than twice the low-res side barely reaches the input.
+        self.trained = [n.requires_grad_() for n in self.noise if n.shape[-1] <= 2 * low_side]
+        self.noise_radii = [radius(n.detach(), 2) for n in self.trained]
+        self.side = max(low_side, self.settings.least_side)
+        shape = prior.feature_shape(self.side)
+        offset = torch.zeros(len(generators), *shape, device=device)
+        self.offset = offset.contiguous(memory_format=torch.channels_last).requires_grad_()
+        self.w = self.latent
+
+    def variables(self) -> list[torch.Tensor]:
+        return [self.latent, self.offset, *self.trained]
+
+    def rates(self, step: int) -> list[float]:
+        settings = self.settings
+        cycle = cosine_1cycle(step, self.steps)
+        offset = settings.offset_rate if self._offset_moves(step) else 0.0
+        noise = settings.noise_rate * cycle
+        return [settings.row_rate * cycle, offset, *[noise] * len(self.trained)]
+
+    def _offset_moves(self, step: int) -> bool:
+        return step >= self.settings.offset_start * self.steps
+
+    def image(self, step: int) -> torch.Tensor:
+        self.w = self.to_style(self.latent)
+        offsets = {self.side: self.offset} if self._offset_moves(step) else None
+        return self.prior.synthesize(self.w, self.noise, offsets)
+
+    def loss(self, mse: torch.Tensor) -> torch.Tensor:
+        return 100 * mse + self.settings.tie * geocross(self.w)
+
+    def constrain(self, step: int) -> None:
+        to_sphere_(self.latent, self.row_radius)
+        for noise, radii in zip(self.trained, self.noise_radii, strict=True):
+            to_sphere_(noise, radii)
+        size = self.offset[0].numel() ** 0.5
+        norm = radius(self.offset, 1)
+        self.offset.mul_((self.settings.offset_radius * size / norm).clamp_max(1))

@@ -1,0 +1,92 @@
+"""PULSE, step for step (Menon et al., "PULSE: Self-Supervised Photo Upsampling via Latent Space
+Exploration of Generative Models", CVPR 2020).
+
+Three repairs are declared and can be turned off by `strict`: the loss stops at eps for each sample, not
+for the batch; the best iterate is kept, not the last; every sample has a seed of its own. (The first
+two are the caller's: it reads `Best`, or the last iterate and the batch's sum.)
+
+Shapes: S samples, L style rows, D latent width, r noise map side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from pulse_sr.priors.base import Prior
+from pulse_sr.search.latents import LatentMap, draw_noise, radius, to_sphere_
+from pulse_sr.search.losses import geocross, linear_1cycle_drop
+
+EPS = 2e-3
+LEARNING_RATE = 0.4
+TRAINED_NOISE_MAPS = 5
+
+
+class Pulse:
+    """Free style rows and the first noise maps, each on its sphere, by Adam.
+
+    The loss is `100 * max(mse, eps) + 0.05 * geocross(w)`.
+    """
+
+    def __init__(
+        self,
+        prior: Prior,
+        to_style: LatentMap,
+        latent: torch.Tensor,
+        noise: Sequence[torch.Tensor],
+        steps: int = 100,
+        eps: float = EPS,
+    ) -> None:
+        """Start from given variables.
+
+        Args:
+            prior: the generator.
+            to_style: from the latent to the style space.
+            latent: `[S, L, D]`.
+            noise: one map `[S, 1, r, r]` per noise layer of the prior.
+            steps: how many.
+            eps: below this low-res error the data term has no gradient.
+        """
+        self.prior, self.to_style, self.steps, self.eps = prior, to_style, steps, eps
+        self.latent = latent.detach().clone().requires_grad_()
+        self.noise = [n.detach().clone() for n in noise]
+        self.trained = [n.requires_grad_() for n in self.noise[:TRAINED_NOISE_MAPS]]
+        if self.noise:
+            self.noise[-1] = torch.zeros_like(self.noise[-1])  # the original's "bad" layer
+        self.trained = [n for n in self.noise if n.requires_grad]
+        self.radii = [radius(v.detach(), 2) for v in self.variables()]
+        self.w = latent
+
+    @classmethod
+    def from_generators(
+        cls,
+        prior: Prior,
+        to_style: LatentMap,
+        generators: Sequence[torch.Generator],
+        steps: int = 100,
+    ) -> Pulse:
+        """Standard normal start, one CPU generator per sample."""
+        shape = (prior.num_rows, prior.latent_dim)
+        latent = torch.stack([torch.randn(*shape, generator=g) for g in generators])
+        noise = draw_noise(prior.noise_shapes, generators)
+        device = prior.device
+        return cls(prior, to_style, latent.to(device), [n.to(device) for n in noise], steps)
+
+    def variables(self) -> list[torch.Tensor]:
+        return [self.latent, *self.trained]
+
+    def rates(self, step: int) -> list[float]:
+        rate = LEARNING_RATE * linear_1cycle_drop(step, self.steps)
+        return [rate] * len(self.variables())
+
+    def image(self, step: int) -> torch.Tensor:
+        self.w = self.to_style(self.latent)
+        return self.prior.synthesize(self.w, self.noise)
+
+    def loss(self, mse: torch.Tensor) -> torch.Tensor:
+        return 100 * mse.clamp_min(self.eps) + 0.05 * geocross(self.w)
+
+    def constrain(self, step: int) -> None:
+        for variable, radii in zip(self.variables(), self.radii, strict=True):
+            to_sphere_(variable, radii)

@@ -1,0 +1,133 @@
+"""Training images: a folder decoded once into a memory-mapped array.
+
+Shapes: N images, R resolution.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from pulse_sr.errors import InputError, UsageError
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+MIN_IMAGES = 16
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Image files below `folder`, nested ones too, in a stable order.
+
+    Raises:
+        UsageError: when the folder does not exist.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder", "give a folder of images")
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+
+
+def decode(path: Path, resolution: int | None) -> np.ndarray:
+    """An image as uint8 `[3, R, R]`: centre-cropped to a square, reduced by Lanczos."""
+    with Image.open(path) as image:
+        rgb = ImageOps.exif_transpose(image).convert("RGB")
+    side = min(rgb.size)
+    left, top = (rgb.width - side) // 2, (rgb.height - side) // 2
+    rgb = rgb.crop((left, top, left + side, top + side))
+    if resolution is not None:
+        rgb = rgb.resize((resolution, resolution), Image.Resampling.LANCZOS)
+    return np.asarray(rgb).transpose(2, 0, 1)
+
+
+def largest_resolution(paths: list[Path]) -> int:
+    """The largest power of two that the median image has in its shorter side."""
+    sides = []
+    for path in paths[:: max(1, len(paths) // 200)]:
+        try:
+            with Image.open(path) as image:
+                sides.append(min(image.size))
+        except OSError:
+            continue
+    if not sides:
+        raise InputError("none of the images could be read", "check the folder")
+    return 2 ** int(np.log2(np.median(sides)))
+
+
+def cache_images(folder: Path, cache_dir: Path, resolution: int | None) -> np.ndarray:
+    """Decode a folder once to a memory-mapped uint8 array `[N, 3, R, R]`.
+
+    The cache is keyed by the names, sizes and times of the files and by the resolution, and is written
+    atomically. A damaged image is named in the log and skipped.
+
+    Raises:
+        UsageError: when the folder does not exist.
+        InputError: when fewer than 16 images can be read.
+    """
+    paths = list_images(folder)
+    if len(paths) < MIN_IMAGES:
+        raise InputError(
+            f"{folder} holds {len(paths)} images, training needs at least {MIN_IMAGES}",
+            "give a folder of png, jpg, webp, bmp or tiff images",
+        )
+    resolution = resolution or largest_resolution(paths)
+    key = hashlib.sha256(str(resolution).encode())
+    for path in paths:
+        stat = path.stat()
+        key.update(f"{path.relative_to(folder)}:{stat.st_size}:{stat.st_mtime_ns}\n".encode())
+    file = cache_dir / f"images-{resolution}-{key.hexdigest()[:16]}.npy"
+    if not file.exists():
+        log.info("decoding %d images to %d px", len(paths), resolution)
+        _write_cache(file, paths, resolution)
+    return np.load(file, mmap_mode="r")
+
+
+def _write_cache(file: Path, paths: list[Path], resolution: int) -> None:
+    images = []
+    for path in paths:
+        try:
+            images.append(decode(path, resolution))
+        except (OSError, SyntaxError, ValueError) as error:
+            log.warning("skipped %s: %s", path, error)
+    if len(images) < MIN_IMAGES:
+        raise InputError(f"only {len(images)} of {len(paths)} images could be read", "check them")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix(f".tmp{os.getpid()}.npy")
+    np.save(temporary, np.stack(images))
+    os.replace(temporary, file)
+
+
+class ImageStream:
+    """Batches of training images in an order that depends on the seed and the position alone."""
+
+    def __init__(self, images: np.ndarray, seed: int) -> None:
+        self.images = images
+        self.seed = seed
+        self._epoch = -1
+        self._order: list[int] = []
+
+    def batch(self, start: int, count: int) -> torch.Tensor:
+        """Images number `start` to `start + count` of the endless stream, uint8 `[count, 3, R, R]`."""
+        indices = list(self._indices(start, count))
+        return torch.from_numpy(self.images[np.sort(indices)])
+
+    def _indices(self, start: int, count: int) -> Iterator[int]:
+        size = len(self.images)
+        for position in range(start, start + count):
+            epoch, place = divmod(position, size)
+            if epoch != self._epoch:
+                self._order = torch.randperm(size, generator=rng_of(self.seed, "epoch", epoch)).tolist()
+                self._epoch = epoch
+            yield self._order[place]
+
+
+def rng_of(*key: object) -> torch.Generator:
+    """A CPU generator seeded by the hash of `key`."""
+    digest = hashlib.sha256(":".join(map(str, key)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -1,0 +1,110 @@
+"""Convolutions of StyleGAN2: resampling, and modulated in the input-scaled form.
+
+The input-scaled form multiplies the activations by the styles, applies one convolution that the whole
+batch shares, and multiplies by the demodulation factors. It equals StyleGAN2's equations 1 to 3
+(Karras et al., CVPR 2020), never builds per-sample weights, and costs two convolution passes instead
+of three where the weights are frozen.
+
+Shapes: N images, I input and O output channels, H W size.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from stylegan_ops.upfirdn2d import upfirdn2d
+
+EPS = 1e-8
+
+
+def demodulation(weight: torch.Tensor, styles: torch.Tensor) -> torch.Tensor:
+    """Factors `[N, O]` that give each output channel unit variance (StyleGAN2, eq. 3).
+
+    Args:
+        weight: `[O, I, kh, kw]`.
+        styles: `[N, I]`.
+    """
+    return torch.rsqrt(styles.square() @ weight.square().sum(dim=[2, 3]).t() + EPS)
+
+
+def conv2d_resample(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    f: torch.Tensor | None = None,
+    up: int = 1,
+    down: int = 1,
+    padding: int = 0,
+    flip_weight: bool = True,
+    bias: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Convolve with FIR-filtered up- or down-sampling.
+
+    Args:
+        x: `[N, I, H, W]`.
+        weight: `[O, I, k, k]`.
+        f: FIR filter `[fh, fw]` with sum 1, needed when `up` or `down` is not 1.
+        up: up-sampling factor, applied before the convolution.
+        down: down-sampling factor, applied after it. Only one of the two may differ from 1.
+        padding: as for the same convolution without resampling.
+        flip_weight: True correlates (as `torch.nn.functional.conv2d`), False convolves.
+        bias: `[O]`, added to the result (not together with `up`), or None.
+
+    Returns:
+        `[N, O, H * up // down, W * up // down]` for `padding = k // 2`.
+
+    Raises:
+        ValueError: when both factors differ from 1, or for a bias together with `up`.
+    """
+    if up > 1 and (down > 1 or bias is not None):
+        raise ValueError(f"up={up} goes neither with down={down} nor with a bias")
+    size = weight.shape[-1]
+    taps = 1 if f is None else f.shape[-1]
+    if up > 1:
+        # Transposed convolution is a true convolution of the zero-inserted input.
+        kernel = weight.flip([2, 3]) if flip_weight else weight
+        x = F.conv_transpose2d(x, kernel.transpose(0, 1), stride=up)
+        before = padding + (taps + up - 1) // 2 - (size - 1)
+        after = padding + (taps - up) // 2 - (size - up)
+        return upfirdn2d(x, f, padding=[before, after, before, after], gain=up**2)
+    kernel = weight if flip_weight else weight.flip([2, 3])
+    if down > 1:
+        before, after = padding + (taps - down + 1) // 2, padding + (taps - down) // 2
+        pads = [before, after, before, after]
+        if size == 1:  # filtering at the low resolution is the same and cheaper
+            return F.conv2d(upfirdn2d(x, f, down=down, padding=pads), kernel, bias)
+        return F.conv2d(upfirdn2d(x, f, padding=pads), kernel, bias, stride=down)
+    return F.conv2d(x, kernel, bias, padding=padding)
+
+
+def modulated_conv2d(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    styles: torch.Tensor,
+    noise: torch.Tensor | None = None,
+    up: int = 1,
+    down: int = 1,
+    padding: int = 0,
+    resample_filter: torch.Tensor | None = None,
+    demodulate: bool = True,
+    flip_weight: bool = True,
+) -> torch.Tensor:
+    """Modulated convolution in the input-scaled form.
+
+    Args:
+        x: `[N, I, H, W]`.
+        weight: `[O, I, k, k]`, shared by the batch.
+        styles: `[N, I]`, one factor per sample and input channel.
+        noise: added to the output, broadcastable to `[N, O, H', W']`, or None.
+        up, down, padding, flip_weight: as in `conv2d_resample`.
+        resample_filter: FIR filter of the resampling.
+        demodulate: divide each output channel by its expected deviation.
+
+    Returns:
+        `[N, O, H', W']`.
+    """
+    x = x * styles[:, :, None, None]
+    x = conv2d_resample(x, weight, resample_filter, up, down, padding, flip_weight)
+    if demodulate:
+        x = x * demodulation(weight, styles)[:, :, None, None]
+    return x if noise is None else x + noise

@@ -1,0 +1,113 @@
+"""Zero-insert up-sampling, FIR filtering and decimation in one call.
+
+Shapes: N images, C channels, H W size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+Padding = int | Sequence[int]
+
+
+def setup_filter(
+    taps: Sequence[float] | torch.Tensor, gain: float = 1.0, normalize: bool = True
+) -> torch.Tensor:
+    """Make a 2-D FIR filter from taps, float32 `[kh, kw]`, sum `gain` when normalised.
+
+    One-dimensional taps give their outer product.
+    """
+    f = torch.as_tensor(taps, dtype=torch.float32)
+    if f.ndim == 1:
+        f = torch.outer(f, f)
+    if normalize:
+        f = f / f.sum()
+    return f * gain
+
+
+def _pair(value: int | Sequence[int]) -> tuple[int, int]:
+    if isinstance(value, int):
+        return value, value
+    x, y = value
+    return int(x), int(y)
+
+
+def _four(padding: Padding) -> tuple[int, int, int, int]:
+    """Padding as (x0, x1, y0, y1)."""
+    if isinstance(padding, int):
+        return padding, padding, padding, padding
+    values = [int(p) for p in padding]
+    if len(values) == 2:
+        return values[0], values[0], values[1], values[1]
+    x0, x1, y0, y1 = values
+    return x0, x1, y0, y1
+
+
+def _zero_insert(x: torch.Tensor, up_x: int, up_y: int) -> torch.Tensor:
+    n, c, h, w = x.shape
+    x = x.reshape(n, c, h, 1, w, 1)
+    x = F.pad(x, [0, up_x - 1, 0, 0, 0, up_y - 1])
+    return x.reshape(n, c, h * up_y, w * up_x)
+
+
+def _depthwise(
+    x: torch.Tensor, f: torch.Tensor, stride: tuple[int, int], padding: tuple[int, int] = (0, 0)
+) -> torch.Tensor:
+    c = x.shape[1]
+    weight = f[None, None].expand(c, 1, -1, -1)
+    return F.conv2d(x, weight, stride=stride, padding=padding, groups=c)
+
+
+def upfirdn2d(
+    x: torch.Tensor,
+    f: torch.Tensor | None,
+    up: int | Sequence[int] = 1,
+    down: int | Sequence[int] = 1,
+    padding: Padding = 0,
+    flip_filter: bool = False,
+    gain: float = 1.0,
+) -> torch.Tensor:
+    """Up-sample by zero insertion, pad or crop, filter, and keep every `down`-th sample.
+
+    Args:
+        x: `[N, C, H, W]`, floating dtype.
+        f: FIR filter `[kh, kw]`, or `[k]` for a separable one, or None for the identity.
+        up: factor, or `[x, y]`.
+        down: factor, or `[x, y]`.
+        padding: one number, `[x, y]` or `[x0, x1, y0, y1]` in up-sampled pixels; negative crops.
+        flip_filter: False convolves, True correlates.
+        gain: factor of the whole operation.
+
+    Returns:
+        `[N, C, H', W']` with `H' = (H * up + y0 + y1 - kh) // down + 1`.
+    """
+    up_x, up_y = _pair(up)
+    down_x, down_y = _pair(down)
+    x0, x1, y0, y1 = _four(padding)
+    if (up_x, up_y) != (1, 1):
+        x = _zero_insert(x, up_x, up_y)
+    if f is None:
+        f = torch.ones(1, 1, device=x.device)
+    f = f.to(device=x.device, dtype=x.dtype)
+    # Padding inside the convolution spares a copy of the input.
+    symmetric = x0 == x1 >= 0 and y0 == y1 >= 0
+    pad_y, pad_x = (y0, x0) if symmetric else (0, 0)
+    if not symmetric:
+        x = F.pad(x, [x0, x1, y0, y1])
+    if not flip_filter:
+        f = f.flip(list(range(f.ndim)))
+    if f.ndim == 2:
+        return _depthwise(x, f * gain, (down_y, down_x), (pad_y, pad_x))
+    f = f * gain**0.5
+    x = _depthwise(x, f[None, :], (1, down_x), (0, pad_x))
+    return _depthwise(x, f[:, None], (down_y, 1), (pad_y, 0))
+
+
+def upsample2d(x: torch.Tensor, f: torch.Tensor, up: int = 2) -> torch.Tensor:
+    """Up-sample `[N, C, H, W]` by `up`, keeping the mean and the alignment of the picture."""
+    size = f.shape[-1]
+    padding = [(size + up - 1) // 2, (size - up) // 2] * 2
+    return upfirdn2d(x, f, up=up, padding=padding, gain=up**2)

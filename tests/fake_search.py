@@ -1,0 +1,67 @@
+"""A deterministic stand-in for prior and search: the pseudo-inverse plus null-space noise."""
+
+from __future__ import annotations
+
+import hashlib
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from PIL import Image
+
+from pulse_sr.images import fit_to_prior, to_uint8
+from pulse_sr.operators import make_operator
+from pulse_sr.result import Result, Sample, sample_status
+
+PRIOR = SimpleNamespace(
+    name="fake-64",
+    sha256="f" * 64,
+    resolution=64,
+    card={"architecture": "none", "licence": "MIT", "data": "none", "name": "fake-64"},
+)
+
+
+def search(image, prior, config, indices, progress=None):
+    """Finds `len(indices)` images whose downscaling is the input, one generator per sample."""
+    fitted = fit_to_prior(image, prior.resolution, config.fit, config.scale)
+    A = make_operator(config.operator, fitted.side, prior.resolution)
+    A = A.observed(fitted.rows, fitted.columns)
+    y = torch.from_numpy(fitted.pixels / 255.0)
+    samples = []
+    for done, index in enumerate(indices):
+        key = f"{config.seed}/{image.sha256}/{index}".encode()
+        seed = int.from_bytes(hashlib.sha256(key).digest()[:6], "big")
+        noise = np.random.default_rng(seed).normal(
+            0.5, 0.05, (3, prior.resolution, prior.resolution)
+        )
+        pixels = to_uint8(A.project(torch.from_numpy(noise), y).numpy())
+        db = float(A.lr_psnr(torch.from_numpy(pixels / 255.0), y))
+        samples.append(Sample(index, seed, sample_status(db), 7, 31.5, db, 0.01, pixels))
+        if progress is not None:
+            step = {"step": 7, "steps": 7, "best_db": db, "done": done + 1}
+            progress(SimpleNamespace(**step, samples=len(indices)))
+    return Result(
+        image=image,
+        low_res=fitted.pixels,
+        side=fitted.side,
+        rows=fitted.rows,
+        columns=fitted.columns,
+        operator_spec=config.operator,
+        scale=prior.resolution // fitted.side,
+        prior_name=prior.name,
+        prior_sha256=prior.sha256,
+        resolution=prior.resolution,
+        config=config,
+        samples_list=tuple(samples),
+        timing={"search_s": 0.0},
+        torch_version=torch.__version__,
+        notes=fitted.notes,
+    )
+
+
+def make_face(path, seed=0, size=(16, 16)):
+    """Writes a smooth low-contrast RGB picture of `size` (width, height)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    coarse = np.random.default_rng(seed).integers(90, 170, (4, 4, 3)).astype(np.uint8)
+    Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(path)
+    return path

@@ -46,6 +46,7 @@ class Prior(ABC):
         statistics: the Gaussian of the latent space.
         card: architecture, licence, data, training log: what `prior info` prints.
         sha256: of the file that the prior was read from; empty for one that lives in memory.
+        bf16: synthesize in bfloat16 autocast; the image is float32 all the same.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Prior(ABC):
     statistics: LatentStatistics
     card: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
+    bf16: bool = False
 
     @property
     @abstractmethod

@@ -346,7 +346,9 @@ class StyleGAN2Prior(Prior):
         offsets: Mapping[int, torch.Tensor] | None = None,
     ) -> torch.Tensor:
         synthesis = self.generator.synthesis
-        image = synthesis(w, synthesis.fixed_noise() if noise is None else noise, offsets)
+        noise = synthesis.fixed_noise() if noise is None else noise
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            image = synthesis(w, noise, offsets)
         return image.float() * 0.5 + 0.5
 
     def feature_shape(self, side: int) -> tuple[int, int, int]:

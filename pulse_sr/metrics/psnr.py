@@ -1,0 +1,30 @@
+"""Peak signal-to-noise ratio to the truth.
+
+Shapes: N images, C channels, H W size.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def psnr(images: Tensor, truth: Tensor) -> Tensor:
+    """PSNR in dB: peak 1.0, all channels, no border crop, computed in float64.
+
+    Args:
+        images: `[N, C, H, W]` in [0, 1], any float dtype.
+        truth: `[N, C, H, W]`, or one image `[1, C, H, W]` or `[C, H, W]` for all.
+
+    Returns:
+        float64 `[N]`; identical images give infinity.
+
+    Raises:
+        ValueError: when the sizes differ, or an argument holds integers.
+    """
+    if images.dim() != 4 or images.shape[1:] != truth.shape[-3:]:
+        raise ValueError(f"images {tuple(images.shape)} and truth {tuple(truth.shape)} differ")
+    if not (images.is_floating_point() and truth.is_floating_point()):
+        raise ValueError(f"expected floats in [0, 1], got {images.dtype} and {truth.dtype}")
+    mse = (images.double() - truth.double()).square().mean(dim=[1, 2, 3])
+    return -10.0 * torch.log10(mse)

@@ -1,0 +1,193 @@
+"""Feature distances by SqueezeNet 1.0, the one ImageNet network that pulse-sr carries.
+
+Network: Iandola et al., "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters", 2016.
+Weights: Han et al., "Deep Compression", BSD (`weights/LICENSE.squeezenet`), in float16. Distances by
+these features are no LPIPS, FID or KID: those names belong to other networks, the numbers differ.
+
+Shapes: N M images, C channels, h w feature map, F features.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+#: Side that smaller images are enlarged to; the network was trained at 227.
+LEAST_SIDE = 224
+
+#: Feature maps that `squeezenet_features` returns: the input of every pooling, and the last one.
+LAYERS = ("conv1", "fire4", "fire8", "fire9")
+
+_FIRES = ("fire2", "fire3", "fire4", "pool", "fire5", "fire6", "fire7", "fire8", "pool", "fire9")
+_MEAN_BGR = (104.0, 117.0, 123.0)
+_EPS = 1e-10
+
+Weights = dict[str, Tensor]
+
+
+@cache
+def _weights(device: torch.device) -> Weights:
+    source = files("pulse_sr.metrics") / "weights" / "squeezenet_v1.0_decoded_fp16.npz"
+    with source.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        arrays = {key: stored[key] for key in stored.files}
+    # A tensor made inside inference mode could never take part in a gradient afterwards.
+    with torch.inference_mode(False):
+        return {key: torch.from_numpy(array).float().to(device) for key, array in arrays.items()}
+
+
+def _preprocess(images: Tensor) -> Tensor:
+    """RGB in [0, 1] to what the network was trained on: BGR, 0 to 255, minus the mean."""
+    if images.dim() != 4 or images.shape[1] != 3 or not images.is_floating_point():
+        raise ValueError(
+            f"expected float images [N, 3, H, W], got {images.dtype} {tuple(images.shape)}"
+        )
+    x = images.float()
+    short = min(x.shape[-2:])
+    if short < LEAST_SIDE:
+        height, width = (round(side * LEAST_SIDE / short) for side in x.shape[-2:])
+        x = F.interpolate(x, size=(height, width), mode="bilinear", align_corners=False)
+    mean = torch.tensor(_MEAN_BGR, device=x.device).view(1, 3, 1, 1)
+    return x.flip(1) * 255.0 - mean
+
+
+def _conv(weights: Weights, name: str, x: Tensor, stride: int = 1, padding: int = 0) -> Tensor:
+    kernel, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
+    return F.relu(F.conv2d(x, kernel, bias, stride=stride, padding=padding))
+
+
+def _pool(x: Tensor) -> Tensor:
+    return F.max_pool2d(x, 3, stride=2, ceil_mode=True)
+
+
+def _fire(weights: Weights, name: str, x: Tensor) -> Tensor:
+    squeezed = _conv(weights, f"{name}.conv1x1_1", x)
+    wide = _conv(weights, f"{name}.conv3x3_2", squeezed, padding=1)
+    return torch.cat([_conv(weights, f"{name}.conv1x1_2", squeezed), wide], dim=1)
+
+
+def squeezenet_features(images: Tensor) -> list[Tensor]:
+    """Feature maps of `LAYERS`, after the activation.
+
+    Images whose shorter side is under 224 px (`LEAST_SIDE`) are enlarged bilinearly until it is 224;
+    larger ones are taken as they are.
+
+    Args:
+        images: RGB `[N, 3, H, W]` in [0, 1], any float dtype.
+
+    Returns:
+        float32 `[N, C, h, w]` with 96, 256, 512 and 512 channels, 109, 54, 27 and 13 px for 224.
+
+    Raises:
+        ValueError: for another shape or integers.
+    """
+    x = _preprocess(images)
+    weights = _weights(x.device)
+    x = _conv(weights, "conv1", x, stride=2)
+    maps = [x]
+    x = _pool(x)
+    for name in _FIRES:
+        x = _pool(x) if name == "pool" else _fire(weights, name, x)
+        if name in LAYERS:
+            maps.append(x)
+    return maps
+
+
+def class_scores(images: Tensor) -> Tensor:
+    """ImageNet logits `[N, 1000]`, to check the preprocessing by; arguments as above."""
+    last = squeezenet_features(images)[-1]
+    return _conv(_weights(last.device), "conv_final", last).mean(dim=[2, 3])
+
+
+def feature_distance(a: Tensor, b: Tensor) -> Tensor:
+    """SqueezeNet feature distance.
+
+    At every position of the maps of `LAYERS` the channels are scaled to unit length; the squared
+    differences are summed over channels, averaged over positions, then over the four layers. The
+    form of Zhang et al. (CVPR 2018) without their learned weights.
+
+    Args:
+        a: RGB `[N, 3, H, W]` in [0, 1].
+        b: the same shape, or `[1, 3, H, W]` for all.
+
+    Returns:
+        float32 `[N]`, from 0 (identical) to 2.
+
+    Raises:
+        ValueError: see `squeezenet_features`; also when the sizes differ.
+    """
+    if a.shape[-2:] != b.shape[-2:]:
+        raise ValueError(f"images of {tuple(a.shape[-2:])} and {tuple(b.shape[-2:])} px")
+    distances = [
+        (F.normalize(x, eps=_EPS) - F.normalize(y, eps=_EPS)).square().sum(dim=1).mean(dim=[1, 2])
+        for x, y in zip(squeezenet_features(a), squeezenet_features(b), strict=True)
+    ]
+    return torch.stack(distances).mean(dim=0)
+
+
+def pooled_features(images: Tensor, chunk: int = 32) -> Tensor:
+    """Spatial mean of the last map, float32 `[N, 512]`, computed `chunk` images at a time."""
+    with torch.no_grad():
+        parts = [squeezenet_features(part)[-1].mean(dim=[2, 3]) for part in images.split(chunk)]
+    return torch.cat(parts)
+
+
+def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:
+    """SqueezeNet Fréchet distance: that of two Gaussians fitted to two sets of features.
+
+    `|mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a^1/2 C_b C_a^1/2)^1/2)` (Dowson and Landau, 1982), in
+    float64 by symmetric eigen-decompositions. Sets smaller than F give singular covariances: the
+    number is then defined but biased upwards, so compare only sets of equal size.
+
+    Args:
+        features_a: `[N, F]`, N at least 2, as `pooled_features` gives them.
+        features_b: `[M, F]`, M at least 2.
+    """
+    mean_a, covariance_a = _gaussian(features_a)
+    mean_b, covariance_b = _gaussian(features_b)
+    root = _square_root(covariance_a)
+    middle = torch.linalg.eigvalsh(root @ covariance_b @ root).clamp_min(0).sqrt().sum()
+    spread = covariance_a.trace() + covariance_b.trace() - 2 * middle
+    return float((mean_a - mean_b).square().sum() + spread)
+
+
+def kernel_distance(features_a: Tensor, features_b: Tensor) -> float:
+    """SqueezeNet kernel distance: unbiased squared MMD with KID's kernel `(x.y / F + 1)^3`.
+
+    Binkowski et al., "Demystifying MMD GANs", ICLR 2018, over the whole sets (no subsets) in
+    float64. Unbiased at any size; may be slightly negative for equal distributions.
+
+    Args:
+        features_a: `[N, F]`, N at least 2, as `pooled_features` gives them.
+        features_b: `[M, F]`, M at least 2.
+    """
+    a, b = _checked(features_a), _checked(features_b)
+    within = [
+        (k.sum() - k.trace()) / (len(k) * (len(k) - 1)) for k in (_kernel(a, a), _kernel(b, b))
+    ]
+    return float(within[0] + within[1] - 2 * _kernel(a, b).mean())
+
+
+def _kernel(a: Tensor, b: Tensor) -> Tensor:
+    return (a @ b.mT / a.shape[1] + 1).pow(3)
+
+
+def _checked(features: Tensor) -> Tensor:
+    if features.dim() != 2 or len(features) < 2:
+        raise ValueError(f"expected two or more rows of features, got {tuple(features.shape)}")
+    return features.double()
+
+
+def _gaussian(features: Tensor) -> tuple[Tensor, Tensor]:
+    x = _checked(features)
+    centred = x - x.mean(dim=0)
+    return x.mean(dim=0), centred.mT @ centred / (len(x) - 1)
+
+
+def _square_root(covariance: Tensor) -> Tensor:
+    values, vectors = torch.linalg.eigh(covariance)
+    return (vectors * values.clamp_min(0).sqrt()) @ vectors.mT

@@ -17,7 +17,8 @@ import torch
 from pulse_sr.config import SearchConfig
 from pulse_sr.devices import choose_bf16, choose_device, keep_freed_memory
 from pulse_sr.errors import UsageError
-from pulse_sr.images import FittedInput, LowResImage, fit_to_prior, read_image, to_uint8
+from pulse_sr.fitting import FittedInput, fit_to_prior
+from pulse_sr.images import LowResImage, read_image, to_uint8
 from pulse_sr.operators import Operator, make_operator, project_to_floor
 from pulse_sr.priors import registry
 from pulse_sr.priors.base import Prior

@@ -1,9 +1,9 @@
 """Convolutions of StyleGAN2: resampling, and modulated in the input-scaled form.
 
-The input-scaled form multiplies the activations by the styles, applies one convolution that the whole
-batch shares, and multiplies by the demodulation factors. It equals StyleGAN2's equations 1 to 3
-(Karras et al., CVPR 2020), never builds per-sample weights, and costs two convolution passes instead
-of three where the weights are frozen.
+The input-scaled form multiplies the activations by the styles, applies one convolution that the
+whole batch shares, and multiplies by the demodulation factors. It equals StyleGAN2's equations 1 to
+3 (Karras et al., CVPR 2020), never builds per-sample weights, and costs two convolution passes
+instead of three where the weights are frozen.
 
 Shapes: N images, I input and O output channels, H W size.
 """
@@ -45,31 +45,34 @@ def conv2d_resample(
         weight: `[O, I, k, k]`.
         f: FIR filter `[fh, fw]` with sum 1, needed when `up` or `down` is not 1.
         up: up-sampling factor, applied before the convolution.
-        down: down-sampling factor, applied after it. Only one of the two may differ from 1.
+        down: down-sampling factor, applied after it.
         padding: as for the same convolution without resampling.
         flip_weight: True correlates (as `torch.nn.functional.conv2d`), False convolves.
         bias: `[O]`, added to the result (not together with `up`), or None.
 
     Returns:
-        `[N, O, H * up // down, W * up // down]` for `padding = k // 2`.
+        `[N, O, ceil(H * up / down), ceil(W * up / down)]` for odd `k` and `padding = k // 2`.
 
     Raises:
-        ValueError: when both factors differ from 1, or for a bias together with `up`.
+        ValueError: for a bias together with `up`.
     """
-    if up > 1 and (down > 1 or bias is not None):
-        raise ValueError(f"up={up} goes neither with down={down} nor with a bias")
+    if up > 1 and bias is not None:
+        raise ValueError(f"up={up} does not go with a bias")
     size = weight.shape[-1]
     taps = 1 if f is None else f.shape[-1]
+    before = after = padding
+    if down > 1:
+        before, after = before + (taps - down + 1) // 2, after + (taps - down) // 2
     if up > 1:
         # Transposed convolution is a true convolution of the zero-inserted input.
         kernel = weight.flip([2, 3]) if flip_weight else weight
         x = F.conv_transpose2d(x, kernel.transpose(0, 1), stride=up)
-        before = padding + (taps + up - 1) // 2 - (size - 1)
-        after = padding + (taps - up) // 2 - (size - up)
-        return upfirdn2d(x, f, padding=[before, after, before, after], gain=up**2)
+        before += (taps + up - 1) // 2 - (size - 1)
+        after += (taps - up) // 2 - (size - up)
+        x = upfirdn2d(x, f, padding=[before, after, before, after], gain=up**2)
+        return x if down == 1 else upfirdn2d(x, f, down=down)
     kernel = weight if flip_weight else weight.flip([2, 3])
     if down > 1:
-        before, after = padding + (taps - down + 1) // 2, padding + (taps - down) // 2
         pads = [before, after, before, after]
         if size == 1:  # filtering at the low resolution is the same and cheaper
             return F.conv2d(upfirdn2d(x, f, down=down, padding=pads), kernel, bias)

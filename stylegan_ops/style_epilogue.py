@@ -21,8 +21,8 @@ def style_epilogue(
 ) -> torch.Tensor:
     """Compute `leaky_relu(x * d + noise + b, alpha) * gain`.
 
-    The gain is positive, so it commutes with the leaky ReLU and is folded into the small factors: that
-    saves one pass over memory, and in-place steps save two more.
+    The gain is positive, so it commutes with the leaky ReLU and is folded into the small factors:
+    that saves one pass over memory, and in-place steps save two more.
 
     Args:
         x: output of a convolution, `[N, C, H, W]`.

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pulse_sr.images import fit_to_prior, to_uint8
+from pulse_sr.fitting import fit_to_prior
+from pulse_sr.images import to_uint8
 from pulse_sr.operators import make_operator
 from pulse_sr.result import Result, Sample, sample_status
 

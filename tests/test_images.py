@@ -19,10 +19,10 @@ from PIL import Image, ImageFile
 from pulse_sr import images
 from pulse_sr.atomic import write_atomic, write_text_atomic
 from pulse_sr.errors import InputError, SetupError, UsageError
+from pulse_sr.fitting import fit_to_prior
 from pulse_sr.images import (
     LowResImage,
     find_images,
-    fit_to_prior,
     jpeg_noise_level,
     read_image,
     to_float,

@@ -30,6 +30,7 @@ COMMANDS = {
     "prior": ("pulse_sr.cli.prior:command", "List priors and show what they are."),
     "degrade": ("pulse_sr.cli.degrade:command", "Make low-res test inputs with a known operator."),
     "check-op": ("pulse_sr.cli.check_op:command", "Rank the operators that turn HR into LR."),
+    "bench": ("pulse_sr.cli.bench:command", "Measure pulse-sr against a plain implementation."),
 }
 
 _INTERRUPTED = "what is finished is kept; the same command resumes"

@@ -60,7 +60,11 @@ class Duration(click.ParamType):
 @click.option("--mapping-layers", type=int, default=2, show_default=True)
 @click.option("--ema-kimg", type=float, default=10.0, show_default=True, help="EMA half-life.")
 @click.option(
-    "--snapshot", type=float, default=20.0, show_default=True, help="kimg between checkpoints."
+    "--snapshot",
+    type=click.FloatRange(min=0.001),
+    default=20.0,
+    show_default=True,
+    help="kimg between checkpoints.",
 )
 @click.option("--licence", default="unstated", help="Licence of the weights, kept with them.")
 @seed_option
@@ -104,7 +108,16 @@ def command(
 
 
 def _settings(options: dict[str, Any]) -> dict[str, Any]:
-    names = ("resolution", "batch", "lr", "gamma", "augment", "cutout", "mirror", "channel_base")
+    names: tuple[str, ...] = (
+        "resolution",
+        "batch",
+        "lr",
+        "gamma",
+        "augment",
+        "cutout",
+        "mirror",
+        "channel_base",
+    )
     names += ("channel_max", "w_dim", "mapping_layers", "ema_kimg", "licence", "seed")
     return {name: options[name] for name in (*names, "device", "precision")}
 

@@ -1,8 +1,8 @@
 """Feature distances by SqueezeNet 1.0, the one ImageNet network that pulse-sr carries.
 
 Network: Iandola et al., "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters", 2016.
-Weights: Han et al., "Deep Compression", BSD (`weights/LICENSE.squeezenet`), in float16. Distances by
-these features are no LPIPS, FID or KID: those names belong to other networks, the numbers differ.
+Weights: Han et al., "Deep Compression", BSD (`weights/LICENSE.squeezenet`), in float16. Distances
+by these features are no LPIPS, FID or KID: those names belong to other networks, numbers differ.
 
 Shapes: N M images, C channels, h w feature map, F features.
 """
@@ -73,7 +73,7 @@ def _fire(weights: Weights, name: str, x: Tensor) -> Tensor:
 def squeezenet_features(images: Tensor) -> list[Tensor]:
     """Feature maps of `LAYERS`, after the activation.
 
-    Images whose shorter side is under 224 px (`LEAST_SIDE`) are enlarged bilinearly until it is 224;
+    Images whose shorter side is under 224 px (`LEAST_SIDE`) are enlarged bilinearly to 224 there;
     larger ones are taken as they are.
 
     Args:

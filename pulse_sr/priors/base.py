@@ -79,8 +79,8 @@ class Prior(ABC):
 
         Args:
             w: styles `[S, L, D]`.
-            noise: one map `[S or 1, 1, r, r]` per entry of `noise_shapes`; None: the fixed maps that
-                belong to the prior.
+            noise: one map `[S or 1, 1, r, r]` per entry of `noise_shapes`; None: the fixed maps
+                that belong to the prior.
             offsets: added to the feature map of side r, `{r: [S, C, r, r]}` (`feature_shape`).
 
         Returns:
@@ -96,7 +96,7 @@ class Prior(ABC):
         """
 
     def sample(self, seeds: Sequence[int]) -> torch.Tensor:
-        """Uncurated images `[S, 3, R, R]` in [0, 1], one per seed, each independent of the others."""
+        """Uncurated images `[S, 3, R, R]` in [0, 1], each of its own seed alone."""
         z = torch.stack([standard_normal(seed, (self.latent_dim,)) for seed in seeds])
         with torch.no_grad():
             w = self.map(z.to(self.device))

@@ -1,6 +1,6 @@
 """Prior files: safetensors with everything that is not a tensor as JSON in the header.
 
-A prior is one file, or a folder that holds it as `model.safetensors` (so a training run is a prior).
+A prior is one file, or a folder that holds it as `model.safetensors`: a training run is a prior.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ def prior_path(path: Path) -> Path:
     """
     file = path / FILE_NAME if path.is_dir() else path
     if not file.is_file():
-        raise UsageError(f"no prior at {path}", f"a folder needs a {FILE_NAME}; see `pulse-sr prior list`")
+        hint = f"a folder needs a {FILE_NAME}; see `pulse-sr prior list`"
+        raise UsageError(f"no prior at {path}", hint)
     return file
 
 
@@ -86,10 +87,10 @@ def read_header(path: Path) -> dict[str, Any]:
             f"{path} is not a readable prior ({type(error).__name__}: {error})",
             "reinstall pulse-sr for the bundled prior, or train again with `pulse-sr train-prior`",
         ) from error
-    if header.get("schema") != SCHEMA or header.get("architecture") != "stylegan2":
+    kind = (header.get("schema"), header.get("architecture")) if isinstance(header, dict) else None
+    if kind != (SCHEMA, "stylegan2"):
         raise SetupError(
-            f"{path} has schema {header.get('schema')} and architecture "
-            f"{header.get('architecture')!r}, expected {SCHEMA} and 'stylegan2'",
+            f"{path} has schema and architecture {kind}, expected {(SCHEMA, 'stylegan2')}",
             "use the version of pulse-sr that wrote the file",
         )
     return header
@@ -104,23 +105,25 @@ def read_prior(path: Path, device: torch.device | str = "cpu") -> StyleGAN2Prior
     """
     file = prior_path(path)
     header = read_header(file)
-    config = dict(header["config"])
-    generator = Generator(StyleGAN2Config(**config | {"channels": tuple(config["channels"])}))
     try:
+        config = dict(header["config"])
+        generator = Generator(StyleGAN2Config(**config | {"channels": tuple(config["channels"])}))
         tensors = safetensors.torch.load_file(file)
         weights = {k[2:]: v.float() for k, v in tensors.items() if k.startswith("G.")}
         generator.load_state_dict(weights)
-        latents = {key: tensors[f"latents.{key}"] for key in STATISTICS}
-    except (RuntimeError, KeyError, safetensors.SafetensorError) as error:
+        latents = {key: tensors[f"latents.{key}"].to(device) for key in STATISTICS}
+        statistics = LatentStatistics(count=header["latents"]["count"], **latents)
+        name, card = header["name"], header["card"]
+    except (RuntimeError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
         raise SetupError(
-            f"{file} does not hold the tensors that its header names ({str(error).splitlines()[0]})",
+            f"{file} does not hold the tensors that its header names ({reason})",
             "the file is damaged: restore or retrain it",
         ) from error
-    statistics = LatentStatistics(count=header["latents"]["count"], **latents)
     return StyleGAN2Prior(
-        header["name"],
+        name,
         generator.to(device),
         statistics,
-        card=header["card"],
+        card=card,
         sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
     )

@@ -161,9 +161,7 @@ class SynthesisLayer(nn.Module):
         self.register_buffer("noise_const", torch.randn(side, side))
         self.register_buffer("resample_filter", setup_filter(RESAMPLE_TAPS), persistent=False)
 
-    def forward(
-        self, x: torch.Tensor, w: torch.Tensor, noise: torch.Tensor | None
-    ) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, w: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
         """`x` `[N, I, r, r]`, style row `w` `[N, D]`, noise `[N or 1, 1, r', r']` or None."""
         styles = self.affine(w)
         x = modulated_conv2d(
@@ -228,13 +226,13 @@ class SynthesisBlock(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Features and running RGB of the previous block to those of this one.
 
-        `rows` are the style rows of the convolutions and the one of the RGB layer; `offset` is added
-        to the features before they go on to the RGB layer and the next block.
+        `rows` are the style rows of the convolutions and the one of the RGB layer; `offset` is
+        added to the features before they go on to the RGB layer and the next block.
         """
         if x is None:
             x = self.const[None].expand(rows[0].shape[0], -1, -1, -1)
             x = x.contiguous(memory_format=torch.channels_last)
-        for layer, row, layer_noise in zip(self.layers, rows, noise, strict=False):
+        for layer, row, layer_noise in zip(self.layers, rows[:-1], noise, strict=True):
             x = layer(x, row, layer_noise)
         if offset is not None:
             x = x + offset
@@ -250,7 +248,8 @@ class SynthesisNetwork(nn.Module):
         self.sides = config.sides
         in_channels = 0
         for side, out_channels in zip(self.sides, config.channels, strict=True):
-            self.add_module(f"b{side}", SynthesisBlock(in_channels, out_channels, config.w_dim, side))
+            block = SynthesisBlock(in_channels, out_channels, config.w_dim, side)
+            self.add_module(f"b{side}", block)
             in_channels = out_channels
 
     @property
@@ -269,7 +268,8 @@ class SynthesisNetwork(nn.Module):
         offsets: Mapping[int, torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """Styles `[N, L, D]` and one noise map per convolution to `[N, 3, R, R]` around [-1, 1]."""
-        x = image = None
+        x: torch.Tensor | None = None
+        image: torch.Tensor | None = None
         row = 0
         for block in self.blocks:
             count = len(block.layers)
@@ -278,6 +278,7 @@ class SynthesisNetwork(nn.Module):
             offset = None if offsets is None else offsets.get(block.side)
             x, image = block(x, image, rows, noise[row : row + count], offset)
             row += count
+        assert image is not None  # a generator has at least two blocks
         return image
 
 
@@ -301,7 +302,6 @@ class Generator(nn.Module):
         """`[N, z_dim]` to `[N, 3, R, R]` around [-1, 1], with the fixed noise maps."""
         ws = self.mapping.truncate(self.mapping(z), self.config.num_rows)
         return self.synthesis(ws, self.synthesis.fixed_noise())
-
 
 
 class StyleGAN2Prior(Prior):
@@ -346,9 +346,9 @@ class StyleGAN2Prior(Prior):
         offsets: Mapping[int, torch.Tensor] | None = None,
     ) -> torch.Tensor:
         synthesis = self.generator.synthesis
-        noise = synthesis.fixed_noise() if noise is None else noise
+        maps = synthesis.fixed_noise() if noise is None else noise
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            image = synthesis(w, noise, offsets)
+            image = synthesis(w, maps, offsets)
         return image.float() * 0.5 + 0.5
 
     def feature_shape(self, side: int) -> tuple[int, int, int]:
@@ -363,8 +363,8 @@ def fit_statistics(
 ) -> LatentStatistics:
     """Fit the Gaussian of the latent space before the mapping's last activation.
 
-    PULSE (Menon et al., CVPR 2020, section 3.3) fits the mean and the deviation of each dimension of
-    `lrelu_5(mapping(z))`; the covariance is kept whole here. Works in chunks, sums in float64.
+    PULSE (Menon et al., CVPR 2020, section 3.3) fits the mean and the deviation of each dimension
+    of `lrelu_5(mapping(z))`; the covariance is kept whole here. Works in chunks, sums in float64.
     """
     width = generator.config.w_dim
     rng = torch.Generator().manual_seed(seed)

@@ -1,8 +1,8 @@
 """The one loop that every search method runs in.
 
-A method holds the variables of S samples and says what image they stand for, what that costs, at which
-rate each variable moves and where it must stay. The loop does the rest: gradients, Adam, the best
-iterate of each sample, and freezing at the target.
+A method holds the variables of S samples and says what image they stand for, what that costs, at
+which rate each variable moves and where it must stay. The loop does the rest: gradients, Adam, the
+best iterate of each sample, and freezing at the target.
 
 Shapes: S samples, H W high-res, h w low-res.
 """
@@ -79,7 +79,7 @@ class Best:
         self.images[better] = images[better]
         self.mse = torch.where(better, mse, self.mse)
         self.step = torch.where(better, step, self.step)
-        self.frozen |= self.mse <= self.target_mse
+        self.frozen = self.frozen | (self.mse <= self.target_mse)
 
 
 class Last(Best):
@@ -141,4 +141,3 @@ def _update(
         group["lr"] = rate
         variable.grad = next(gradients) if rate > 0 else None
     adam.step()
-

@@ -18,7 +18,7 @@ def mean_square(low: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 def geocross(w: torch.Tensor) -> torch.Tensor:
-    """How far the style rows of a sample point apart, `[S]` (PULSE, Menon et al. 2020, section 3.3).
+    """How far the style rows of a sample point apart, `[S]` (PULSE, section 3.3).
 
     The mean over all ordered pairs of rows of `D * angle^2 / 8`, where the angle is taken as
     `2 atan2(|a - b|, |a + b|)`.
@@ -43,16 +43,16 @@ def mse_of(db: float) -> float:
     return 10 ** (-db / 10)
 
 
-def triangle(step: float, steps: float, low: float = 0.1) -> float:
-    """From `low` up to 1 in the middle and back: PULSE's `linear1cycle`."""
-    return ((1 - abs(step / steps - 0.5) * 2) * (1 - low)) + low
+def linear_1cycle(step: float, steps: float) -> float:
+    """PULSE's `linear1cycle`: from 1/10 up to 1 in the middle and back."""
+    return (9 * (1 - abs(step / steps - 0.5) * 2) + 1) / 10
 
 
 def linear_1cycle_drop(step: int, steps: int) -> float:
     """PULSE's schedule: `linear1cycle` over the first 90 %, then down from 1/10 to 1/1000."""
     cycle = 0.9 * steps
     if step < cycle:
-        return (9 * (1 - abs(step / cycle - 0.5) * 2) + 1) / 10
+        return linear_1cycle(step, cycle)
     return 0.1 + (step - cycle) / (steps - cycle) * (0.001 - 0.1)
 
 

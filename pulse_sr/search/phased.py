@@ -1,8 +1,9 @@
 """The default method: style rows first, then an offset on a low-resolution feature map.
 
-Rows alone can not reach the details of most inputs; a small offset of an early feature map can (Daras et
-al., "Intermediate Layer Optimization", ICML 2021). It starts when the rows have done most of their work
-and is kept inside a ball around zero, so that the sample stays close to what the prior can draw.
+Rows alone can not reach the details of most inputs; a small offset of an early feature map can
+(Daras et al., "Intermediate Layer Optimization", ICML 2021). It starts when the rows have done most
+of their work and is kept inside a ball around zero, so that the sample stays close to what the
+prior can draw.
 
 Shapes: S samples, L style rows, D latent width, C r r feature map.
 """

@@ -1,9 +1,9 @@
 """PULSE, step for step (Menon et al., "PULSE: Self-Supervised Photo Upsampling via Latent Space
 Exploration of Generative Models", CVPR 2020).
 
-Three repairs are declared and can be turned off by `strict`: the loss stops at eps for each sample, not
-for the batch; the best iterate is kept, not the last; every sample has a seed of its own. (The first
-two are the caller's: it reads `Best`, or the last iterate and the batch's sum.)
+Every sample is judged on its own here: the original keeps the last iterate of a batch, and only if
+the summed error of the batch came down to eps. What is kept, and from which random stream a sample
+starts, is the caller's (`pulse_sr.search.sampling`).
 
 Shapes: S samples, L style rows, D latent width, r noise map side.
 """
@@ -51,10 +51,9 @@ class Pulse:
         self.prior, self.to_style, self.steps, self.eps = prior, to_style, steps, eps
         self.latent = latent.detach().clone().requires_grad_()
         self.noise = [n.detach().clone() for n in noise]
-        self.trained = [n.requires_grad_() for n in self.noise[:TRAINED_NOISE_MAPS]]
         if self.noise:
             self.noise[-1] = torch.zeros_like(self.noise[-1])  # the original's "bad" layer
-        self.trained = [n for n in self.noise if n.requires_grad]
+        self.trained = [n.requires_grad_() for n in self.noise[:-1][:TRAINED_NOISE_MAPS]]
         self.radii = [radius(v.detach(), 2) for v in self.variables()]
         self.w = latent
 

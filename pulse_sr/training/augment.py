@@ -33,7 +33,7 @@ def contrast(x: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
 
 def translation(x: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     """Read pixel (h + rows, w + columns), zero outside; integer draws `[N]`."""
-    n, _, h, w = x.shape
+    h, w = x.shape[2:]
     pad_h, pad_w = translation_range(h), translation_range(w)
     padded = F.pad(x, [pad_w, pad_w, pad_h, pad_h])
     return torch.stack(

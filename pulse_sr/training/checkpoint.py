@@ -1,8 +1,9 @@
-"""Checkpoints: the whole training state as tensors plus a JSON header, no pickles, written atomically."""
+"""Checkpoints: the training state as tensors plus a JSON header, no pickles, written atomically."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Te
 
 def save_checkpoint(
     path: Path,
-    modules: dict[str, nn.Module],
-    optimizers: dict[str, torch.optim.Optimizer],
+    modules: Mapping[str, nn.Module],
+    optimizers: Mapping[str, torch.optim.Optimizer],
     header: dict[str, Any],
 ) -> None:
     """Write modules, optimizers and the header of a training run."""
@@ -57,28 +58,46 @@ def save_checkpoint(
     write_atomic(path, safetensors.torch.save(tensors, metadata))
 
 
+def read_checkpoint_header(path: Path) -> dict[str, Any]:
+    """The header of a checkpoint.
+
+    Raises:
+        SetupError: when the file is damaged.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header: dict[str, Any] = json.loads(file.metadata()[HEADER_KEY])
+    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        raise _unfit(path, error) from error
+    return header
+
+
 def load_checkpoint(
-    path: Path, modules: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer]
-) -> dict[str, Any]:
-    """Restore a checkpoint in place and return its header.
+    path: Path,
+    modules: Mapping[str, nn.Module],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+) -> None:
+    """Restore a checkpoint in place.
 
     Raises:
         SetupError: when the file is damaged or belongs to other networks.
     """
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            header = json.loads(file.metadata()[HEADER_KEY])
         tensors = safetensors.torch.load_file(path)
         for name, module in modules.items():
             module.load_state_dict(_part(tensors, name))
         for name, optimizer in optimizers.items():
             load_optimizer(optimizer, _part(tensors, name))
     except (RuntimeError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
-        raise SetupError(
-            f"{path} does not fit this run ({str(error).splitlines()[0]})",
-            "use the options the run was started with, or another -o folder",
-        ) from error
-    return header
+        raise _unfit(path, error) from error
+
+
+def _unfit(path: Path, error: Exception) -> SetupError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return SetupError(
+        f"{path} does not fit this run ({reason})",
+        "use the options the run was started with, or another -o folder",
+    )
 
 
 def _part(tensors: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:

@@ -17,7 +17,10 @@ from pulse_sr.priors.stylegan2 import RESAMPLE_TAPS, FullyConnected, StyleGAN2Co
 from stylegan_ops import SQRT2, conv2d_resample, setup_filter
 
 
-def minibatch_std(x: torch.Tensor, group_size: int = 4) -> torch.Tensor:
+GROUP_SIZE = 4  # images over which the discriminator sees their deviation
+
+
+def minibatch_std(x: torch.Tensor, group_size: int = GROUP_SIZE) -> torch.Tensor:
     """Append one channel with the deviation within groups of images, `[N, C + 1, r, r]`.
 
     Image i belongs to group `i mod (N / group_size)`.
@@ -97,7 +100,7 @@ class Epilogue(nn.Module):
 class Discriminator(nn.Module):
     """Images `[N, 3, R, R]` in [-1, 1] to logits `[N, 1]`, positive for real ones."""
 
-    def __init__(self, config: StyleGAN2Config, group_size: int = 4) -> None:
+    def __init__(self, config: StyleGAN2Config, group_size: int = GROUP_SIZE) -> None:
         super().__init__()
         widths = dict(zip(config.sides, config.channels, strict=True))
         self.sides = config.sides[:0:-1]

@@ -63,8 +63,8 @@ def largest_resolution(paths: list[Path]) -> int:
 def cache_images(folder: Path, cache_dir: Path, resolution: int | None) -> np.ndarray:
     """Decode a folder once to a memory-mapped uint8 array `[N, 3, R, R]`.
 
-    The cache is keyed by the names, sizes and times of the files and by the resolution, and is written
-    atomically. A damaged image is named in the log and skipped.
+    The cache is keyed by the names, sizes and times of the files and by the resolution, and is
+    written atomically. A damaged image is named in the log and skipped.
 
     Raises:
         UsageError: when the folder does not exist.
@@ -113,7 +113,7 @@ class ImageStream:
         self._order: list[int] = []
 
     def batch(self, start: int, count: int) -> torch.Tensor:
-        """Images number `start` to `start + count` of the endless stream, uint8 `[count, 3, R, R]`."""
+        """Images `start` to `start + count` of the endless stream, uint8 `[count, 3, R, R]`."""
         indices = list(self._indices(start, count))
         return torch.from_numpy(self.images[np.sort(indices)])
 
@@ -122,7 +122,8 @@ class ImageStream:
         for position in range(start, start + count):
             epoch, place = divmod(position, size)
             if epoch != self._epoch:
-                self._order = torch.randperm(size, generator=rng_of(self.seed, "epoch", epoch)).tolist()
+                rng = rng_of(self.seed, "epoch", epoch)
+                self._order = torch.randperm(size, generator=rng).tolist()
                 self._epoch = epoch
             yield self._order[place]
 

@@ -1,14 +1,15 @@
 """The training loop of a StyleGAN2 prior: state, schedule, checkpoints, records.
 
-Every random draw of a step comes from a generator seeded by (seed, images shown), and the order of the
-images from (seed, epoch): the same command resumes where the last checkpoint stands and gives, on a
-CPU, the very bits of an uninterrupted run.
+Every random draw of a step comes from a generator seeded by (seed, images shown), and the order of
+the images from (seed, epoch): the same command resumes where the last checkpoint stands and gives,
+on a CPU, the very bits of an uninterrupted run.
 """
 
 from __future__ import annotations
 
 import copy
 import json
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -19,11 +20,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from pulse_sr.atomic import write_text_atomic
 from pulse_sr.errors import UsageError
 from pulse_sr.priors.files import FILE_NAME, save_prior
 from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config, fit_statistics
 from pulse_sr.training import prior_steps as steps
-from pulse_sr.training.checkpoint import load_checkpoint, save_checkpoint
+from pulse_sr.training.checkpoint import (
+    load_checkpoint,
+    read_checkpoint_header,
+    save_checkpoint,
+)
 from pulse_sr.training.discriminator import Discriminator
 from pulse_sr.training.images import ImageStream, rng_of
 from pulse_sr.training.snapshot import write_grid
@@ -118,10 +124,11 @@ class Trainer:
         torch.manual_seed(config.seed)  # network initialisation knows no generator argument
         generator, discriminator = Generator(config.network), Discriminator(config.network)
         torch.set_rng_state(torch_state)
-        layout = {"device": device, "memory_format": torch.channels_last}
-        self.generator = generator.to(**layout).train()
+        generator = generator.to(device).to(memory_format=torch.channels_last)
+        discriminator = discriminator.to(device).to(memory_format=torch.channels_last)
+        self.generator = generator.train()
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
-        self.discriminator = discriminator.to(**layout).train()
+        self.discriminator = discriminator.train()
         # Lazy regularisation: the extra steps of R1 are paid for by smaller rates and decays.
         ratio = config.r1_interval / (config.r1_interval + 1)
         self.optimizers = {
@@ -134,7 +141,8 @@ class Trainer:
 
     def _adam(self, module: torch.nn.Module, ratio: float) -> torch.optim.Adam:
         betas = (0.0, SECOND_MOMENT_DECAY**ratio)
-        return torch.optim.Adam(module.parameters(), lr=self.config.lr * ratio, betas=betas, fused=True)
+        rate = self.config.lr * ratio
+        return torch.optim.Adam(module.parameters(), lr=rate, betas=betas, fused=True)
 
     @property
     def state_file(self) -> Path:
@@ -142,17 +150,23 @@ class Trainer:
         return self.run_dir / STATE_NAME
 
     @property
+    def log_file(self) -> Path:
+        """One JSON record per step."""
+        return self.run_dir / "log.jsonl"
+
+    @property
     def _modules(self) -> dict[str, torch.nn.Module]:
         return {"G": self.generator, "G_ema": self.average, "D": self.discriminator}
 
     def _resume(self) -> None:
-        header = load_checkpoint(self.state_file, self._modules, self.optimizers)
-        if header["config"] != self.config.to_json():
-            differing = [k for k, v in self.config.to_json().items() if header["config"].get(k) != v]
+        header = read_checkpoint_header(self.state_file)
+        differing = _differences(header["config"], self.config.to_json())
+        if differing:
             raise UsageError(
-                f"the run in {self.run_dir} was started with other options ({', '.join(differing)})",
+                f"the run in {self.run_dir} was started with other options: {', '.join(differing)}",
                 "repeat them, or give another -o folder",
             )
+        load_checkpoint(self.state_file, self._modules, self.optimizers)
         self.images_shown, self.seconds = header["images"], header["seconds"]
 
     def train(
@@ -163,6 +177,7 @@ class Trainer:
         The state, the averaged generator as a prior and a sample grid are written every
         `checkpoint_images` and at the end. A time limit counts the seconds of this call.
         """
+        self._rewind_log()
         started, shown = time.perf_counter(), self.images_shown
         seconds_before = self.seconds
         while self.images_shown < until_images:
@@ -229,6 +244,7 @@ class Trainer:
 
     def _r1_step(self, real: torch.Tensor, rng: torch.Generator) -> float:
         penalty = steps.r1_penalty(self.discriminator, real, self.config.augment, rng).mean()
+        assert self.config.gamma is not None  # the config fills it in
         self._update("adam_d", penalty * (self.config.gamma / 2 * self.config.r1_interval))
         return penalty.item()
 
@@ -277,5 +293,34 @@ class Trainer:
     def _log(self, progress: Progress) -> None:
         record = asdict(progress)
         record |= record.pop("losses")
-        with open(self.run_dir / "log.jsonl", "a") as file:
+        with open(self.log_file, "a") as file:
             file.write(json.dumps(record) + "\n")
+
+    def _rewind_log(self) -> None:
+        """Drop the records of steps that come after the state: a kill undid them."""
+        if not self.log_file.exists():
+            return
+        lines = self.log_file.read_text().splitlines(keepends=True)
+        kept = [line for line in lines if _images_of(line) <= self.images_shown]
+        if len(kept) < len(lines):
+            write_text_atomic(self.log_file, "".join(kept))
+
+
+def _images_of(line: str) -> float:
+    """The position of a record; infinite for one that a kill cut short."""
+    if not line.endswith("\n"):
+        return math.inf
+    images: int = json.loads(line)["images"]
+    return images
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Options that differ, as `name: then -> now`; those of the network by their own names."""
+    found = []
+    for key, value in now.items():
+        old = before.get(key)
+        if isinstance(value, dict) and isinstance(old, dict):
+            found += _differences(old, value)
+        elif old != value:
+            found.append(f"{key} was {old}, is {value}")
+    return found

@@ -32,7 +32,7 @@ class Losses:
 def draw_styles(
     generator: Generator, count: int, mixing: float, rng: torch.Generator
 ) -> torch.Tensor:
-    """Styles `[N, L, D]` of random latents; a share `mixing` of them changes latent at a random row."""
+    """Styles `[N, L, D]` of random latents; a share `mixing` changes latent at a random row."""
     config = generator.config
     device = generator.mapping.w_avg.device
     z = torch.randn(2, count, config.z_dim, generator=rng).to(device)
@@ -43,14 +43,12 @@ def draw_styles(
     first, second = generator.mapping(z.flatten(0, 1)).unflatten(0, (2, count))
     if generator.training:
         with torch.no_grad():
-            generator.mapping.w_avg.lerp_(first.mean(dim=0), 0.005)
+            generator.mapping.w_avg.lerp_(first.float().mean(dim=0), 0.005)
     takes_second = torch.arange(rows, device=device) >= crossover[:, None]
     return torch.where(takes_second[..., None], second[:, None], first[:, None])
 
 
-def generate(
-    generator: Generator, count: int, mixing: float, rng: torch.Generator
-) -> torch.Tensor:
+def generate(generator: Generator, count: int, mixing: float, rng: torch.Generator) -> torch.Tensor:
     """Images `[N, 3, R, R]` of random latents and random noise maps."""
     ws = draw_styles(generator, count, mixing, rng)
     noise = [

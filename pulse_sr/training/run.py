@@ -12,6 +12,7 @@ import torch
 from pulse_sr.devices import choose_bf16, choose_device, keep_freed_memory
 from pulse_sr.errors import UsageError
 from pulse_sr.priors.stylegan2 import StyleGAN2Config
+from pulse_sr.training.discriminator import GROUP_SIZE
 from pulse_sr.training.images import cache_images, largest_resolution, list_images
 from pulse_sr.training.loop import TrainConfig, Trainer
 
@@ -52,8 +53,8 @@ class TrainingPlan:
             for module in (trainer.generator, trainer.discriminator)
         ]
         return (
-            f"StyleGAN2 {self.config.network.resolution} px, G {sizes[0]:.2f} M, D {sizes[1]:.2f} M "
-            f"parameters, {len(trainer.stream.images)} images, from {trainer.images_shown} shown"
+            f"StyleGAN2 {self.config.network.resolution} px, G {sizes[0]:.2f} M, "
+            f"D {sizes[1]:.2f} M parameters, {len(trainer.stream.images)} images, from {trainer.images_shown} shown"
         )
 
 
@@ -93,7 +94,14 @@ def plan_training(
         UsageError: for a folder that does not exist or a value out of range.
         SetupError: for a device that does not exist.
     """
-    resolution = resolution or largest_resolution(list_images(data))
+    paths = list_images(data)
+    if resolution is None:
+        resolution = largest_resolution(paths)
+    if batch > GROUP_SIZE and batch % GROUP_SIZE:
+        raise UsageError(
+            f"--batch is {batch}, expected a multiple of {GROUP_SIZE} (or less than that)",
+            f"--batch {batch // GROUP_SIZE * GROUP_SIZE}",
+        )
     policy: tuple[str, ...] = ("color", "translation") if augment == "diffaug" else ()
     if cutout and policy:
         policy += ("cutout",)

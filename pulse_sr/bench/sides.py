@@ -1,0 +1,129 @@
+"""The sides of the search benchmark: each is an iterator that does one step per `next`.
+
+`python -m pulse_sr.bench.sides PRIOR SIDE SAMPLES STEPS DEVICE` runs one side alone in a process of its
+own and prints its time and memory as JSON: peaks of two sides in one process can not be told apart.
+
+Shapes: S samples, L style rows, D latent width, h w low-res.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pulse_sr.bench.baseline import BaselineSearch
+from pulse_sr.devices import keep_freed_memory
+from pulse_sr.operators import make_operator
+from pulse_sr.priors.files import read_prior
+from pulse_sr.priors.stylegan2 import StyleGAN2Prior
+from pulse_sr.search.engine import Method, new_best, search
+from pulse_sr.search.latents import diagonal_map, draw_noise
+from pulse_sr.search.phased import Phased
+from pulse_sr.search.pulse import Pulse
+
+Side = Callable[[StyleGAN2Prior, int, int, int], Iterator[Any]]
+
+
+def low_side(prior: StyleGAN2Prior) -> int:
+    """Side of the low-res input: an eighth of the prior's resolution."""
+    return prior.resolution // 8
+
+
+def low_res_target(prior: StyleGAN2Prior) -> Tensor:
+    """A sample of the prior, downscaled: `[1, 3, h, w]`."""
+    operator = make_operator("bicubic", low_side(prior), prior.resolution)
+    return operator(prior.sample([0])).clamp(0, 1)
+
+
+def _generators(samples: int, seed: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(1000 * (seed + 1) + i) for i in range(samples)]
+
+
+def _ours(prior: StyleGAN2Prior, method: Method) -> Iterator[Any]:
+    operator = make_operator("bicubic", low_side(prior), prior.resolution)
+    # No sample may freeze: both sides do all steps for all samples.
+    return search(method, operator, low_res_target(prior), new_best(math.inf))
+
+
+def ours_pulse(prior: StyleGAN2Prior, samples: int, steps: int, seed: int) -> Iterator[Any]:
+    """PULSE's method in our loop."""
+    generators = _generators(samples, seed)
+    to_style = diagonal_map(prior.statistics)
+    return _ours(prior, Pulse.from_generators(prior, to_style, generators, steps))
+
+
+def ours_phased(prior: StyleGAN2Prior, samples: int, steps: int, seed: int) -> Iterator[Any]:
+    """Our default method."""
+    generators = _generators(samples, seed)
+    to_style = diagonal_map(prior.statistics)
+    return _ours(prior, Phased(prior, to_style, generators, low_side(prior), steps))
+
+
+def baseline(prior: StyleGAN2Prior, samples: int, steps: int, seed: int) -> Iterator[Any]:
+    """The original's loop, from the same start as `ours_pulse`."""
+    generators = _generators(samples, seed)
+    shape = (prior.num_rows, prior.latent_dim)
+    latent = torch.stack([torch.randn(*shape, generator=g) for g in generators])
+    noise = draw_noise(prior.noise_shapes, generators)
+    start = latent.to(prior.device), [n.to(prior.device) for n in noise]
+    return BaselineSearch(prior, low_res_target(prior), *start, steps).run()
+
+
+SIDES: dict[str, Side] = {"pulse": ours_pulse, "phased": ours_phased, "baseline": baseline}
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the device, so that a clock can be read."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Most memory this process has held: of the GPU on CUDA, else its resident set."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measure_alone(prior: StyleGAN2Prior, side: str, samples: int, steps: int) -> dict[str, float]:
+    """Run one side from start to end.
+
+    Returns:
+        `seconds` (wall), `user_s`, `system_s`, `peak_mb` of the process, and `added_mb`: how much of
+        that the search added to what was resident before it.
+    """
+    keep_freed_memory()
+    before = peak_memory_mb(prior.device)
+    steps_to_do = SIDES[side](prior, samples, steps, 0)
+    clock, cpu = time.perf_counter(), os.times()
+    for _ in steps_to_do:
+        pass
+    synchronize(prior.device)
+    seconds, after = time.perf_counter() - clock, os.times()
+    peak = peak_memory_mb(prior.device)
+    return {
+        "seconds": seconds,
+        "user_s": after.user - cpu.user,
+        "system_s": after.system - cpu.system,
+        "peak_mb": peak,
+        "added_mb": peak - before,
+    }
+
+
+def _main(path: str, side: str, samples: str, steps: str, device: str) -> None:
+    prior = read_prior(Path(path), device)
+    sys.stdout.write(json.dumps(measure_alone(prior, side, int(samples), int(steps))))
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

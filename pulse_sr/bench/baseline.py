@@ -2,8 +2,8 @@
 
 The same mathematics on the same weights in plain NCHW PyTorch, written from the papers: modulated
 convolutions with per-sample weights and groups (Karras et al., CVPR 2020, section 2.2), every step
-between two convolutions an op of its own, bicubic downscaling by strided depthwise convolutions, and
-PULSE's search (Menon et al., CVPR 2020). Numerically equal to ours; only form and layout differ.
+between two convolutions an op of its own, bicubic downscaling by strided depthwise convolutions,
+and PULSE's search (Menon et al., CVPR 2020). Equal to ours in numbers; form and layout differ.
 
 Shapes: N samples, L style rows, D latent width, I O channels, r feature resolution, h w low-res.
 """
@@ -41,7 +41,7 @@ class BaselineGenerator:
         self.fir = torch.outer(taps, taps) * 4 / taps.sum() ** 2  # gain of an up-sampling by two
 
     def __call__(self, w: Tensor, noise: Sequence[Tensor]) -> Tensor:
-        """Styles `[N, L, D]` and noise maps `[N or 1, 1, r, r]` to images `[N, 3, R, R]` in [0, 1]."""
+        """Styles `[N, L, D]` and noise `[N or 1, 1, r, r]` to images `[N, 3, R, R]` in [0, 1]."""
         blocks = self.synthesis.blocks
         x = blocks[0].const[None].repeat(len(w), 1, 1, 1).contiguous()
         image: Tensor | None = None
@@ -201,7 +201,7 @@ class BaselineSearch:
             w = F.leaky_relu(self.latent * self.statistics.std + self.statistics.mean, 0.2)
             image = self.generator(w, self.noise)
             loss = 100 * _l2(self.downscale(image), self.target) + 0.05 * _geocross(w)
-            self.image, value = image.detach(), float(loss)
+            self.image, value = image.detach(), float(loss.detach())
             if value < least:
                 least, self.best_image = value, self.image.clone()
             loss.backward()

@@ -1,11 +1,12 @@
-"""`pulse-sr bench search`: our search against the original's loop, and the start of the command line.
+"""`pulse-sr bench search`: our search against the original's loop, and how the program starts.
 
 All sides run in one process, one step of each in turn, so that whatever else the machine does falls
-on all of them alike. Peak memory comes from one process per side.
+on all of them alike. Peak memory and system time come from one process per side.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
@@ -20,7 +21,7 @@ from typing import Any
 
 import torch
 
-from pulse_sr.bench.sides import SIDES, low_side, measure_alone, synchronize
+from pulse_sr.bench.sides import SIDES, low_side, synchronize
 from pulse_sr.devices import keep_freed_memory
 from pulse_sr.errors import UsageError
 from pulse_sr.priors.base import Prior
@@ -47,10 +48,9 @@ def bench_search(
     Args:
         prior: a StyleGAN2 prior; the low-res side is an eighth of its resolution.
         samples: how many are searched at once.
-        steps: of every run; the first of a run is warm-up and not in the medians.
+        steps: of every run.
         repeats: interleaved runs.
-        alone: also run every side in a process of its own, for memory, system time and the seconds
-            of a whole run.
+        alone: also run every side in a process of its own, for memory and system time.
         progress: gets a line of text now and then.
 
     Returns:
@@ -65,11 +65,11 @@ def bench_search(
     if steps < 2 or samples < 1 or repeats < 1:
         raise UsageError(f"--steps {steps} expects 2 or more, --samples and --repeats 1 or more")
     keep_freed_memory()
+    _interleaved(prior, samples, 2, 1, lambda text: progress("warm-up"))
     times = _interleaved(prior, samples, steps, repeats, progress)
-    rows = step_rows(times)
-    if alone:
-        rows += run_rows(_alone(prior, samples, steps, progress), samples, steps)
-    rows.append(_start_row(progress))
+    processes = _alone(prior, samples, steps, progress) if alone else {}
+    rows = step_rows(times) + run_rows(times, processes, samples)
+    rows.append(_start_row(repeats, progress))
     return {
         "ratio": rows[0]["ratio"],
         "rows": rows,
@@ -79,12 +79,12 @@ def bench_search(
 
 
 def step_rows(times: dict[str, list[list[float]]]) -> list[Row]:
-    """Medians of the step times; `times[side][repeat]` are seconds, warm-up left out.
+    """Medians of the step times; `times[side][repeat]` are the seconds of every step.
 
     `ratio_range` is the least and the largest ratio of the medians of one repeat: the spread.
     """
     medians = {side: [statistics.median(run) for run in runs] for side, runs in times.items()}
-    overall = {side: statistics.median(sum(runs, [])) for side, runs in times.items()}
+    overall = {side: statistics.median(itertools.chain(*runs)) for side, runs in times.items()}
     rows = []
     for side in ("pulse", "phased"):
         pairs = zip(medians["baseline"], medians[side], strict=True)
@@ -94,18 +94,23 @@ def step_rows(times: dict[str, list[list[float]]]) -> list[Row]:
     return rows
 
 
-def run_rows(alone: dict[str, dict[str, float]], samples: int, steps: int) -> list[Row]:
-    """Whole runs, scaled to `FULL_STEPS` where fewer or more were done (`measured_steps`)."""
+def run_rows(
+    times: dict[str, list[list[float]]], alone: dict[str, dict[str, float]], samples: int
+) -> list[Row]:
+    """Whole runs: medians over the repeats of the summed step times.
+
+    Scaled to `FULL_STEPS` where fewer or more were done (`measured_steps`). What `alone` (see
+    `measure_alone`) says of a process of its own is added as it is, unscaled.
+    """
+    steps = len(times["baseline"][0])
     scale = FULL_STEPS / steps
+    seconds = {side: statistics.median(map(sum, runs)) * scale for side, runs in times.items()}
     rows = []
     for side in ("pulse", "phased"):
-        ours, theirs = alone[side], alone["baseline"]
         name = f"{side}: {samples} samples x {FULL_STEPS} steps"
-        row = _row(name, ours["seconds"] * scale, theirs["seconds"] * scale)
-        row["measured_steps"] = steps
-        for key in ("peak_mb", "added_mb", "user_s", "system_s"):
-            factor = scale if key.endswith("_s") else 1.0
-            row[f"ours_{key}"], row[f"baseline_{key}"] = ours[key] * factor, theirs[key] * factor
+        row = _row(name, seconds[side], seconds["baseline"]) | {"measured_steps": steps}
+        for key in alone.get(side, {}):
+            row[f"ours_{key}"], row[f"baseline_{key}"] = alone[side][key], alone["baseline"][key]
         rows.append(row)
     return rows
 
@@ -134,7 +139,7 @@ def _interleaved(
                 synchronize(prior.device)
                 taken[name].append(time.perf_counter() - clock)
         for name in SIDES:
-            times[name].append(taken[name][1:])
+            times[name].append(taken[name])
     return times
 
 
@@ -154,7 +159,7 @@ def _alone(
     return results
 
 
-def _start_row(progress: Callable[[str], None], repeats: int = 5) -> Row:
+def _start_row(repeats: int, progress: Callable[[str], None]) -> Row:
     """Start of `pulse-sr --help` against `import torch`, medians of fresh processes."""
     progress("start of the command line")
     ours = [sys.executable, "-m", "pulse_sr", "--help"]
@@ -170,7 +175,7 @@ def _seconds_of(command: Sequence[str]) -> float:
     return time.perf_counter() - clock
 
 
-def environment(prior: Prior) -> dict[str, Any]:
+def environment(prior: StyleGAN2Prior) -> dict[str, Any]:
     """What the numbers were measured with."""
     device = prior.device
     on_gpu = device.type == "cuda"
@@ -186,7 +191,7 @@ def environment(prior: Prior) -> dict[str, Any]:
         "prior": prior.name,
         "prior_sha256": prior.sha256,
         "resolution": prior.resolution,
-        "low_res": prior.resolution // 8,
+        "low_res": low_side(prior),
     }
 
 

@@ -1,7 +1,7 @@
 """The sides of the search benchmark: each is an iterator that does one step per `next`.
 
-`python -m pulse_sr.bench.sides PRIOR SIDE SAMPLES STEPS DEVICE` runs one side alone in a process of its
-own and prints its time and memory as JSON: peaks of two sides in one process can not be told apart.
+`python -m pulse_sr.bench.sides PRIOR SIDE SAMPLES STEPS DEVICE` runs one side in its own process
+and prints its time and memory as JSON: the peaks of two sides in one process can not be told apart.
 
 Shapes: S samples, L style rows, D latent width, h w low-res.
 """
@@ -9,8 +9,8 @@ Shapes: S samples, L style rows, D latent width, h w low-res.
 from __future__ import annotations
 
 import json
-import math
 import os
+import re
 import resource
 import sys
 import time
@@ -26,8 +26,8 @@ from pulse_sr.devices import keep_freed_memory
 from pulse_sr.operators import make_operator
 from pulse_sr.priors.files import read_prior
 from pulse_sr.priors.stylegan2 import StyleGAN2Prior
-from pulse_sr.search.engine import Method, new_best, search
-from pulse_sr.search.latents import diagonal_map, draw_noise
+from pulse_sr.search.engine import Best, Method, search
+from pulse_sr.search.latents import diagonal_map, draw_noise, full_map
 from pulse_sr.search.phased import Phased
 from pulse_sr.search.pulse import Pulse
 
@@ -52,7 +52,7 @@ def _generators(samples: int, seed: int) -> list[torch.Generator]:
 def _ours(prior: StyleGAN2Prior, method: Method) -> Iterator[Any]:
     operator = make_operator("bicubic", low_side(prior), prior.resolution)
     # No sample may freeze: both sides do all steps for all samples.
-    return search(method, operator, low_res_target(prior), new_best(math.inf))
+    return search(method, operator, low_res_target(prior), Best(target_mse=0.0))
 
 
 def ours_pulse(prior: StyleGAN2Prior, samples: int, steps: int, seed: int) -> Iterator[Any]:
@@ -65,7 +65,7 @@ def ours_pulse(prior: StyleGAN2Prior, samples: int, steps: int, seed: int) -> It
 def ours_phased(prior: StyleGAN2Prior, samples: int, steps: int, seed: int) -> Iterator[Any]:
     """Our default method."""
     generators = _generators(samples, seed)
-    to_style = diagonal_map(prior.statistics)
+    to_style = full_map(prior.statistics)
     return _ours(prior, Phased(prior, to_style, generators, low_side(prior), steps))
 
 
@@ -92,6 +92,10 @@ def peak_memory_mb(device: torch.device) -> float:
     """Most memory this process has held: of the GPU on CUDA, else its resident set."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    # The resource module's maximum survives exec, so it would show the parent's.
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(re.findall(r"VmHWM:\s+(\d+)", status.read_text())[0]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -99,8 +103,8 @@ def measure_alone(prior: StyleGAN2Prior, side: str, samples: int, steps: int) ->
     """Run one side from start to end.
 
     Returns:
-        `seconds` (wall), `user_s`, `system_s`, `peak_mb` of the process, and `added_mb`: how much of
-        that the search added to what was resident before it.
+        `seconds` (wall), `user_s`, `system_s`, `peak_mb` of the process, and `added_mb`: how much
+        the search added to what was resident before it.
     """
     keep_freed_memory()
     before = peak_memory_mb(prior.device)

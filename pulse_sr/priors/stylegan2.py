@@ -49,11 +49,13 @@ class StyleGAN2Config:
     mapping_lr_multiplier: float = 0.01
 
     def __post_init__(self) -> None:
-        levels = int(math.log2(self.resolution)) - 1
+        levels = self.resolution.bit_length() - 2
         if self.resolution < 8 or 2 ** (levels + 1) != self.resolution:
             raise ValueError(f"resolution is {self.resolution}, expected a power of two from 8 up")
         if len(self.channels) != levels:
             raise ValueError(f"{len(self.channels)} widths for {levels} feature maps")
+        if min(*self.channels, self.z_dim, self.w_dim, self.mapping_layers) < 1:
+            raise ValueError(f"a width or a number of layers below 1 in {self}")
 
     @classmethod
     def from_base(
@@ -65,7 +67,7 @@ class StyleGAN2Config:
         mapping_layers: int = 8,
     ) -> StyleGAN2Config:
         """The official width rule, `min(channel_base / r, channel_max)`."""
-        sides = [2**k for k in range(2, int(math.log2(resolution)) + 1)]
+        sides = [2**k for k in range(2, resolution.bit_length())]
         channels = tuple(min(channel_base // r, channel_max) for r in sides)
         return cls(resolution, w_dim, w_dim, mapping_layers, channels)
 

@@ -1,9 +1,9 @@
 """From a low-res target to candidate faces: seeds, slots, methods.
 
-Samples are searched in chunks of a fixed number of slots; sample k always sits in slot `k mod slots` of
-a full chunk, whichever samples are asked for. A convolution therefore sees the same shapes, and a
-sample the same neighbours in memory, whether it is computed with others, alone, first or after a
-restart: on a CPU its bits are the same.
+Samples are searched in chunks of a fixed number of slots; sample k always sits in slot
+`k mod slots` of a full chunk, whichever samples are asked for. A convolution therefore sees the
+same shapes, and a sample the same neighbours in memory, whether it is computed with others, alone,
+first or after a restart: on a CPU its bits are the same.
 
 Shapes: S slots, H W high-res, h w low-res.
 """

@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from pulse_sr.priors.stylegan2 import RESAMPLE_TAPS, FullyConnected, StyleGAN2Config
 from stylegan_ops import SQRT2, conv2d_resample, setup_filter
 
-
 GROUP_SIZE = 4  # images over which the discriminator sees their deviation
 
 

@@ -262,11 +262,11 @@ class Trainer:
     def _average(self) -> None:
         half_life = min(self.config.ema_kimg * 1000, self.images_shown * self.config.ema_rampup)
         keep = 0.5 ** (self.config.batch / max(half_life, 1e-8))
-        pairs = zip(self.average.parameters(), self.generator.parameters(), strict=True)
-        for average, current in pairs:
-            average.lerp_(current, 1 - keep)
-        for average, current in zip(self.average.buffers(), self.generator.buffers(), strict=True):
-            average.copy_(current)
+        average, current = self.average, self.generator
+        for mean, weight in zip(average.parameters(), current.parameters(), strict=True):
+            mean.lerp_(weight, 1 - keep)
+        for kept, buffer in zip(average.buffers(), current.buffers(), strict=True):
+            kept.copy_(buffer)
 
     def checkpoint(self) -> None:
         """Write the grid, the prior and, last, the state."""

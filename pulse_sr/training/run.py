@@ -54,7 +54,8 @@ class TrainingPlan:
         ]
         return (
             f"StyleGAN2 {self.config.network.resolution} px, G {sizes[0]:.2f} M, "
-            f"D {sizes[1]:.2f} M parameters, {len(trainer.stream.images)} images, from {trainer.images_shown} shown"
+            f"D {sizes[1]:.2f} M parameters, {len(trainer.stream.images)} images, "
+            f"from {trainer.images_shown} shown"
         )
 
 

@@ -1,0 +1,263 @@
+"""Prior files: what goes in comes out, damage is said in one line, statistics are right."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from types import SimpleNamespace
+
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+
+from pulse_sr.errors import SetupError, UsageError
+from pulse_sr.priors.files import FILE_NAME, read_header, read_prior, save_prior
+from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config, fit_statistics, lrelu_inverse
+
+CONFIG = StyleGAN2Config(16, 16, 16, 2, (8, 8, 4))
+CARD = {"licence": "CC0", "data": "nothing", "training": {"images": 0}}
+
+
+@pytest.fixture(scope="module")
+def generator():
+    state = torch.get_rng_state()
+    torch.manual_seed(0)
+    generator = Generator(CONFIG)
+    torch.set_rng_state(state)
+    return generator
+
+
+@pytest.fixture(scope="module")
+def statistics(generator):
+    return fit_statistics(generator, 2000)
+
+
+@pytest.fixture
+def path(tmp_path, generator, statistics):
+    path = tmp_path / FILE_NAME
+    save_prior(path, "tiny", generator, statistics, CARD)
+    return path
+
+
+def rewrite(path, header=None, drop=()):
+    """The same file with another header or without some tensors."""
+    tensors = safetensors.torch.load_file(path)
+    with safetensors.safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    if header is not None:
+        metadata["pulse-sr"] = json.dumps(header)
+    tensors = {k: v for k, v in tensors.items() if k not in drop}
+    path.write_bytes(safetensors.torch.save(tensors, metadata))
+
+
+def test_a_prior_in_single_precision_comes_back_bit_for_bit(path, generator, statistics):
+    prior = read_prior(path)
+    read, written = prior.generator.state_dict(), generator.state_dict()
+    assert read.keys() == written.keys()
+    assert all(torch.equal(read[k], written[k]) for k in written)
+    for name in ("mean", "std", "cholesky"):
+        assert torch.equal(getattr(prior.statistics, name), getattr(statistics, name))
+    assert prior.statistics.count == 2000
+    assert (prior.name, prior.card, prior.generator.config) == ("tiny", CARD, CONFIG)
+    assert (prior.resolution, prior.num_rows, prior.latent_dim) == (16, 6, 16)
+
+
+def test_a_prior_in_half_precision_comes_back_rounded_once(tmp_path, generator, statistics):
+    """Weights as float16, float32 in memory; the statistics are not rounded."""
+    path = tmp_path / "half.safetensors"
+    save_prior(path, "tiny", generator, statistics, CARD, torch.float16)
+    stored = safetensors.torch.load_file(path)
+    assert {v.dtype for k, v in stored.items() if k.startswith("G.")} == {torch.float16}
+    prior = read_prior(path)
+    for key, value in prior.generator.state_dict().items():
+        assert value.dtype == torch.float32
+        assert torch.equal(value, generator.state_dict()[key].half().float())
+    assert torch.equal(prior.statistics.cholesky, statistics.cholesky)
+
+
+def test_a_folder_with_a_prior_is_a_prior(path):
+    assert read_prior(path.parent).sha256 == read_prior(path).sha256
+
+
+def test_the_checksum_is_that_of_the_file(path):
+    assert read_prior(path).sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_the_header_holds_all_that_is_not_a_tensor(path):
+    assert read_header(path) == {
+        "schema": 1,
+        "name": "tiny",
+        "architecture": "stylegan2",
+        "config": {
+            "resolution": 16,
+            "z_dim": 16,
+            "w_dim": 16,
+            "mapping_layers": 2,
+            "channels": [8, 8, 4],
+            "mapping_lr_multiplier": 0.01,
+        },
+        "latents": {"count": 2000},
+        "card": CARD,
+    }
+
+
+def test_tensors_have_the_official_key_names(path):
+    keys = set(safetensors.torch.load_file(path))
+    for key in ("mapping.fc0.weight", "mapping.w_avg", "synthesis.b4.const"):
+        assert f"G.{key}" in keys
+    for key in ("affine.weight", "weight", "bias", "noise_strength", "noise_const"):
+        assert f"G.synthesis.b8.conv0.{key}" in keys
+    assert not any("resample_filter" in key for key in keys)
+
+
+# what can be wrong with a file: one line that names it, and a hint
+
+
+def refused(kind, path):
+    with pytest.raises(kind) as caught:
+        read_prior(path)
+    assert str(path) in caught.value.message
+    assert "\n" not in caught.value.message
+    assert caught.value.hint
+    return caught.value.message
+
+
+def test_a_missing_prior(tmp_path):
+    assert "no prior at" in refused(UsageError, tmp_path / "nothing.safetensors")
+
+
+def test_an_empty_folder(tmp_path):
+    assert "no prior at" in refused(UsageError, tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, 0.5, 0.99])
+def test_a_truncated_file(path, keep):
+    whole = path.read_bytes()
+    path.write_bytes(whole[: keep if isinstance(keep, int) else int(keep * len(whole))])
+    refused(SetupError, path)
+
+
+def test_a_file_of_another_kind(path):
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(1000))
+    refused(SetupError, path)
+
+
+def test_a_safetensors_file_that_is_no_prior(path):
+    path.write_bytes(safetensors.torch.save({"x": torch.zeros(1)}))
+    refused(SetupError, path)
+
+
+@pytest.mark.parametrize("change", [{"schema": 2}, {"architecture": "diffusion"}])
+def test_another_schema_or_architecture(path, change):
+    rewrite(path, read_header(path) | change)
+    message = refused(SetupError, path)
+    assert str(next(iter(change.values()))) in message
+
+
+@pytest.mark.parametrize("header", [[], 3, "x", None])
+def test_a_header_that_is_no_table(path, header):
+    rewrite(path, header if header is not None else {})
+    refused(SetupError, path)
+
+
+@pytest.mark.parametrize("entry", ["name", "config", "latents", "card"])
+def test_a_header_without_one_of_its_entries(path, entry):
+    header = read_header(path)
+    del header[entry]
+    rewrite(path, header)
+    refused(SetupError, path)
+
+
+@pytest.mark.parametrize(
+    "change", [{"resolution": 24}, {"resolution": 32}, {"w_dim": 8}, {"channels": 3}, {"colour": 1}]
+)
+def test_a_configuration_that_does_not_fit_the_tensors(path, change):
+    header = read_header(path)
+    header["config"] |= change
+    rewrite(path, header)
+    refused(SetupError, path)
+
+
+@pytest.mark.parametrize("key", ["G.synthesis.b8.conv0.weight", "latents.cholesky"])
+def test_a_file_without_one_of_its_tensors(path, key):
+    rewrite(path, drop=(key,))
+    refused(SetupError, path)
+
+
+def test_a_failed_write_leaves_the_old_prior(path, generator, statistics, monkeypatch):
+    before = path.read_bytes()
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(SetupError, match="the disk is full"):
+        save_prior(path, "other", generator, statistics, CARD)
+    assert path.read_bytes() == before
+    assert [p.name for p in path.parent.iterdir()] == [FILE_NAME]
+
+
+# latent statistics
+
+
+class Affine(torch.nn.Module):
+    """A mapping whose style before the last activation is exactly `M z + m`."""
+
+    def __init__(self, width):
+        super().__init__()
+        rng = torch.Generator().manual_seed(3)
+        self.M = torch.randn(width, width, generator=rng) / width**0.5
+        self.m = torch.randn(width, generator=rng)
+        self.w_avg = torch.zeros(width)
+
+    def forward(self, z):
+        return F.leaky_relu(z @ self.M.t() + self.m, 0.2)
+
+
+@pytest.fixture
+def affine():
+    return Affine(CONFIG.w_dim)
+
+
+def fit(mapping, count, **options):
+    return fit_statistics(SimpleNamespace(config=CONFIG, mapping=mapping), count, **options)
+
+
+def test_statistics_of_an_affine_mapping_are_its_gaussian(affine):
+    """Mean m, covariance M M': 200 000 samples are within 0.02 (5 deviations of the estimate)."""
+    fitted = fit(affine, 200_000)
+    covariance = affine.M @ affine.M.t()
+    assert (fitted.mean - affine.m).abs().max() < 0.02
+    assert (fitted.std - covariance.diagonal().sqrt()).abs().max() < 0.02
+    assert (fitted.cholesky @ fitted.cholesky.t() - covariance).abs().max() < 0.02
+    assert fitted.count == 200_000
+
+
+def test_the_cholesky_factor_is_that_of_the_sample_covariance(affine):
+    """Against torch.cov of the very same draws, 1e-5 (the jitter is 1e-6 of the variance)."""
+    fitted = fit(affine, 3000, seed=4)
+    z = torch.randn(3000, CONFIG.z_dim, generator=torch.Generator().manual_seed(4))
+    v = z @ affine.M.t() + affine.m
+    assert (fitted.cholesky @ fitted.cholesky.t() - torch.cov(v.t())).abs().max() < 1e-5
+    assert (fitted.mean - v.mean(dim=0)).abs().max() < 1e-5
+    assert (fitted.std - v.std(dim=0)).abs().max() < 1e-5
+    assert torch.equal(fitted.cholesky, fitted.cholesky.tril())
+
+
+def test_the_chunk_size_does_not_matter(generator):
+    whole, pieces = (fit_statistics(generator, 1000, chunk=c) for c in (1000, 96))
+    for name in ("mean", "std", "cholesky"):
+        assert (getattr(whole, name) - getattr(pieces, name)).abs().max() < 1e-6
+
+
+def test_a_mapping_without_variance_in_a_direction_has_a_factor(affine):
+    affine.M[:4] = 0
+    fitted = fit(affine, 1000)
+    assert fitted.cholesky.isfinite().all()
+
+
+def test_lrelu_inverse_undoes_the_last_activation():
+    v = torch.linspace(-3, 3, 13)
+    assert (lrelu_inverse(F.leaky_relu(v, 0.2)) - v).abs().max() < 1e-6

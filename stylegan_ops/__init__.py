@@ -7,7 +7,7 @@ every order of differentiation. Names and argument orders are those that the fie
 from stylegan_ops.bias_act import SQRT2, bias_act
 from stylegan_ops.modulated_conv2d import conv2d_resample, demodulation, modulated_conv2d
 from stylegan_ops.style_epilogue import style_epilogue
-from stylegan_ops.upfirdn2d import setup_filter, upfirdn2d, upsample2d
+from stylegan_ops.upfirdn2d import setup_filter, upfirdn2d, upsample2d, upsample_matrix
 
 __all__ = [
     "SQRT2",
@@ -19,4 +19,5 @@ __all__ = [
     "style_epilogue",
     "upfirdn2d",
     "upsample2d",
+    "upsample_matrix",
 ]

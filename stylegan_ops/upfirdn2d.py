@@ -106,6 +106,26 @@ def upfirdn2d(
     return _depthwise(x, f[:, None], (down_y, 1), (pad_y, 0))
 
 
+def upsample_matrix(side: int, f: torch.Tensor) -> torch.Tensor:
+    """The rows of `upsample2d` by two along one axis: `upsample2d(x, f) = U @ x @ U.T`.
+
+    Two small matrix products replace zero insertion and a convolution; for images of few channels
+    that measures many times faster.
+
+    Args:
+        side: r, the side of the input.
+        f: separable FIR filter `[k, k]`.
+
+    Returns:
+        U, float32 `[2 r, r]`.
+    """
+    taps = f.sum(dim=1)
+    identity = torch.eye(side, device=f.device)[:, None, :, None]  # columns of one pixel each
+    line = [0, 0, (len(taps) + 1) // 2, (len(taps) - 2) // 2]
+    columns = upfirdn2d(identity, taps[:, None], up=[1, 2], padding=line, gain=2.0)
+    return columns[:, 0, :, 0].t().contiguous()
+
+
 def upsample2d(x: torch.Tensor, f: torch.Tensor, up: int = 2) -> torch.Tensor:
     """Up-sample `[N, C, H, W]` by `up`, keeping the mean and the alignment of the picture."""
     size = f.shape[-1]

@@ -23,6 +23,7 @@ from stylegan_ops import (
     style_epilogue,
     upfirdn2d,
     upsample2d,
+    upsample_matrix,
 )
 
 GOLDEN = np.load(Path(__file__).parent / "data" / "ops.npz", allow_pickle=False)
@@ -292,3 +293,12 @@ def test_style_epilogue_leaves_its_inputs_alone():
     before = [t.clone() for t in (x, d, b, noise)]
     style_epilogue(x, d, b, noise)
     assert all(torch.equal(t, kept) for t, kept in zip((x, d, b, noise), before, strict=True))
+
+
+@pytest.mark.parametrize("taps", [(1, 3, 3, 1), (1, 1), (1, 2, 1), (1, 4, 6, 4, 1, 0)])
+@pytest.mark.parametrize("side", [1, 4, 7])
+def test_upsample_matrix_is_upsample2d(side, taps):
+    x = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(side))
+    f = setup_filter(taps)
+    matrix = upsample_matrix(side, f)
+    torch.testing.assert_close(matrix @ x @ matrix.t(), upsample2d(x, f), atol=1e-6, rtol=0)

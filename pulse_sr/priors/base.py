@@ -64,9 +64,14 @@ class Prior(ABC):
     def device(self) -> torch.device:
         """The device of the weights."""
 
+    @property
+    def z_dim(self) -> int:
+        """Width of the input of `map`."""
+        return self.latent_dim
+
     @abstractmethod
     def map(self, z: torch.Tensor) -> torch.Tensor:
-        """Map `z` `[S, D]`, standard normal, to styles `[S, D]`."""
+        """Map `z` `[S, z_dim]`, standard normal, to styles `[S, D]`."""
 
     @abstractmethod
     def synthesize(
@@ -97,7 +102,7 @@ class Prior(ABC):
 
     def sample(self, seeds: Sequence[int]) -> torch.Tensor:
         """Uncurated images `[S, 3, R, R]` in [0, 1], each of its own seed alone."""
-        z = torch.stack([standard_normal(seed, (self.latent_dim,)) for seed in seeds])
+        z = torch.stack([standard_normal(seed, (self.z_dim,)) for seed in seeds])
         with torch.no_grad():
             w = self.map(z.to(self.device))
             return self.synthesize(w[:, None].expand(-1, self.num_rows, -1)).clamp(0, 1)

@@ -23,7 +23,7 @@ from stylegan_ops import (
     modulated_conv2d,
     setup_filter,
     style_epilogue,
-    upsample2d,
+    upsample_matrix,
 )
 
 RESAMPLE_TAPS = (1.0, 3.0, 3.0, 1.0)
@@ -193,14 +193,17 @@ class ToRGB(nn.Module):
 
     def forward(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         """`x` `[N, I, r, r]`, style row `w` `[N, D]` -> `[N, 3, r, r]`."""
-        styles = self.affine(w) * self.weight_gain
-        return bias_act(modulated_conv2d(x, self.weight, styles, demodulate=False), self.bias)
+        n, _, height, width = x.shape
+        weight = (self.affine(w) * self.weight_gain)[:, None] * self.weight.flatten(1)  # [N, 3, I]
+        # Per-sample weights are tiny here: one batched product instead of scaling all of x.
+        rgb = torch.baddbmm(self.bias[:, None], weight, x.flatten(2).to(weight.dtype))
+        return rgb.view(n, 3, height, width)
 
 
 class SynthesisBlock(nn.Module):
     """One resolution: the up-sampling convolution (above 4 px), a convolution, RGB."""
 
-    resample_filter: torch.Tensor
+    upsample: torch.Tensor
 
     def __init__(self, in_channels: int, out_channels: int, w_dim: int, side: int) -> None:
         super().__init__()
@@ -211,7 +214,9 @@ class SynthesisBlock(nn.Module):
             self.const = nn.Parameter(torch.randn(out_channels, side, side))
         self.conv1 = SynthesisLayer(out_channels, out_channels, w_dim, side)
         self.torgb = ToRGB(out_channels, w_dim)
-        self.register_buffer("resample_filter", setup_filter(RESAMPLE_TAPS), persistent=False)
+        if in_channels:
+            matrix = upsample_matrix(side // 2, setup_filter(RESAMPLE_TAPS))
+            self.register_buffer("upsample", matrix, persistent=False)
 
     @property
     def layers(self) -> list[SynthesisLayer]:
@@ -239,7 +244,10 @@ class SynthesisBlock(nn.Module):
         if offset is not None:
             x = x + offset
         rgb = self.torgb(x, rows[-1])
-        return x, rgb if image is None else upsample2d(image, self.resample_filter) + rgb
+        # The running image stays in full precision, whatever the features are in.
+        with torch.autocast(x.device.type, enabled=False):
+            rgb = rgb.to(torch.promote_types(rgb.dtype, torch.float32))
+            return x, rgb if image is None else self.upsample @ image @ self.upsample.t() + rgb
 
 
 class SynthesisNetwork(nn.Module):
@@ -338,6 +346,10 @@ class StyleGAN2Prior(Prior):
     def device(self) -> torch.device:
         return self.generator.mapping.w_avg.device
 
+    @property
+    def z_dim(self) -> int:
+        return self.generator.config.z_dim
+
     def map(self, z: torch.Tensor) -> torch.Tensor:
         return self.generator.mapping(z)
 
@@ -349,6 +361,8 @@ class StyleGAN2Prior(Prior):
     ) -> torch.Tensor:
         synthesis = self.generator.synthesis
         maps = synthesis.fixed_noise() if noise is None else noise
+        for side in offsets or ():
+            self.feature_shape(side)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             image = synthesis(w, maps, offsets)
         return image.float() * 0.5 + 0.5

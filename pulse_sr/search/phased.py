@@ -76,7 +76,8 @@ class Phased:
         # Noise of more than twice the low-res side barely reaches the input.
         self.trained = [n.requires_grad_() for n in self.noise if n.shape[-1] <= 2 * low_side]
         self.noise_radii = [radius(n.detach(), 2) for n in self.trained]
-        self.side = max(low_side, self.settings.least_side)
+        # The smallest feature map that is not coarser than the input.
+        self.side = max(1 << (low_side - 1).bit_length(), self.settings.least_side)
         shape = prior.feature_shape(self.side)
         offset = torch.zeros(len(generators), *shape, device=device)
         self.offset = offset.contiguous(memory_format=torch.channels_last).requires_grad_()

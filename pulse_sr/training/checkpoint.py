@@ -19,11 +19,17 @@ HEADER_KEY = "pulse-sr-training"
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The state of an optimizer with one parameter group as named tensors."""
+    """The state of an Adam with one parameter group as named tensors.
+
+    With a first decay of zero the first moment is the last gradient, which the next step overwrites: it
+    is left out, a quarter of the file.
+    """
+    dropped = {"exp_avg"} if optimizer.param_groups[0]["betas"][0] == 0 else set()
     return {
         f"{index}.{name}": value
         for index, entry in optimizer.state_dict()["state"].items()
         for name, value in entry.items()
+        if name not in dropped
     }
 
 
@@ -36,6 +42,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Te
         if name != "step":  # the fused kernels walk raw memory: moments lie as their parameter does
             value = torch.empty_like(parameters[int(index)]).copy_(value)
         state.setdefault(int(index), {})[name] = value
+    for i, entry in state.items():
+        entry.setdefault("exp_avg", torch.zeros_like(parameters[i]))
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from pulse_sr.errors import InputError, UsageError
+from pulse_sr.images import read_image, to_pillow
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +36,12 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def decode(path: Path, resolution: int | None) -> np.ndarray:
-    """An image as uint8 `[3, R, R]`: centre-cropped to a square, reduced by Lanczos."""
-    with Image.open(path) as image:
-        rgb = ImageOps.exif_transpose(image).convert("RGB")
+    """An image as uint8 `[3, R, R]`: centre-cropped to a square, resized by Lanczos.
+
+    Raises:
+        InputError: when it can not be read.
+    """
+    rgb = to_pillow(read_image(path).pixels)
     side = min(rgb.size)
     left, top = (rgb.width - side) // 2, (rgb.height - side) // 2
     rgb = rgb.crop((left, top, left + side, top + side))
@@ -89,18 +93,23 @@ def cache_images(folder: Path, cache_dir: Path, resolution: int | None) -> np.nd
 
 
 def _write_cache(file: Path, paths: list[Path], resolution: int) -> None:
-    images = []
+    images = np.empty((len(paths), 3, resolution, resolution), np.uint8)
+    count = 0
     for path in paths:
         try:
-            images.append(decode(path, resolution))
-        except (OSError, SyntaxError, ValueError) as error:
-            log.warning("skipped %s: %s", path, error)
-    if len(images) < MIN_IMAGES:
-        raise InputError(f"only {len(images)} of {len(paths)} images could be read", "check them")
+            images[count] = decode(path, resolution)
+            count += 1
+        except InputError as error:
+            log.warning("skipped: %s", error.message)
+    if count < MIN_IMAGES:
+        raise InputError(f"only {count} of {len(paths)} images could be read", "check them")
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(f".tmp{os.getpid()}.npy")
-    np.save(temporary, np.stack(images))
-    os.replace(temporary, file)
+    temporary = file.with_name(f".{os.getpid()}-{file.name}")
+    try:
+        np.save(temporary, images[:count])
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 class ImageStream:

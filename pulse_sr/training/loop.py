@@ -121,7 +121,7 @@ class Trainer:
         self.seconds = 0.0
         self.seconds_of_call = 0.0
         torch_state = torch.get_rng_state()
-        torch.manual_seed(config.seed)  # network initialisation knows no generator argument
+        torch.default_generator.manual_seed(config.seed)  # initialisation takes no generator
         generator, discriminator = Generator(config.network), Discriminator(config.network)
         torch.set_rng_state(torch_state)
         generator = generator.to(device).to(memory_format=torch.channels_last)

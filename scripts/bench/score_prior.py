@@ -67,8 +67,12 @@ def main(name: str | None, train: Path, held_back: Path, count: int) -> None:
     training = read_folder(train, count, prior.resolution)
     features = pooled_features(training)
     held = read_folder(held_back, count, prior.resolution)
-    print(f"{prior.name}: {count} samples (seeds from {FIRST_SEED}), {len(training)} training images")
-    print("| images | Fréchet (SqueezeNet) | kernel x 1000 (SqueezeNet) | RMS to nearest training |")
+    print(
+        f"{prior.name}: {count} samples (seeds from {FIRST_SEED}), {len(training)} training images"
+    )
+    print(
+        "| images | Fréchet (SqueezeNet) | kernel x 1000 (SqueezeNet) | RMS to nearest training |"
+    )
     print("|---|---|---|---|")
     print(row("samples", scores(draw(prior, count), training, features)))
     print(row(f"held-back photos ({len(held)})", scores(held, training, features)))

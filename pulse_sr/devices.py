@@ -46,8 +46,8 @@ def choose_bf16(precision: str, device: torch.device) -> bool:
 def keep_freed_memory() -> None:
     """Make glibc keep freed memory, where there is a glibc.
 
-    Large activations that are freed and allocated in every step go back to the kernel otherwise, and
-    their page faults can take most of the time.
+    Large activations that are freed and allocated in every step go back to the kernel otherwise,
+    and their page faults can take most of the time.
     """
     if sys.platform == "linux" and ctypes.util.find_library("c"):
         libc = ctypes.CDLL(None)

@@ -1,7 +1,7 @@
 """Errors that end in one clear line for the user.
 
-Every error names what happened to which thing (with the numbers), a hint with one command or option,
-and the exit code that the command line returns for it.
+Every error names what happened to which thing (with the numbers), a hint with one command or
+option, and the exit code that the command line returns for it.
 """
 
 from __future__ import annotations

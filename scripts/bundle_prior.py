@@ -1,4 +1,4 @@
-"""Make the bundled prior out of a training run: half-precision weights, card, checksum, sample grid.
+"""Make the bundled prior of a training run: half-precision weights, card, checksum, sample grid.
 
     python scripts/bundle_prior.py runs/faces64 --name faces-64 --card scripts/bundled/faces-64.json
 

@@ -21,8 +21,8 @@ HEADER_KEY = "pulse-sr-training"
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """The state of an Adam with one parameter group as named tensors.
 
-    With a first decay of zero the first moment is the last gradient, which the next step overwrites: it
-    is left out, a quarter of the file.
+    With a first decay of zero the first moment is the last gradient, which the next step
+    overwrites: it is left out, a quarter of the file.
     """
     dropped = {"exp_avg"} if optimizer.param_groups[0]["betas"][0] == 0 else set()
     return {

@@ -2,10 +2,10 @@
 
     python scripts/bench/score_prior.py --prior faces-64 --train TRAIN_DIR --held-back EVAL_DIR
 
-Prints a Markdown table of the SqueezeNet Fréchet distance and the SqueezeNet kernel distance (neither is
-FID or KID: other network, other numbers) between samples and training images, between held-back and
-training images as the floor, and the memorisation check: how far samples and held-back images lie from
-their nearest training image in pixels.
+Prints a Markdown table of the SqueezeNet Fréchet distance and the SqueezeNet kernel distance
+(neither is FID or KID: other network, other numbers) between samples and training images, between
+held-back and training images as the floor, and the memorisation check: how far samples and
+held-back images lie from their nearest training image in pixels.
 """
 
 from __future__ import annotations

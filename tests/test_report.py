@@ -62,7 +62,7 @@ def test_std_image_is_brighter_where_samples_differ():
 def test_grid_shows_every_sample_at_a_readable_size(number, side):
     samples = np.stack([np.full((3, side, side), 40 + 9 * i, np.uint8) for i in range(number)])
     low_res = np.full((3, 16, 12), 7, np.uint8)
-    labels = [SampleLabel(i, 2**47 + i, 58.25, "ok") for i in range(number)]
+    labels = [SampleLabel(i, 2**47 + i, 38.5, 58.25, "ok") for i in range(number)]
     picture = grid(low_res, samples, labels, "a heading")
     for i in range(number):
         area = (picture == 40 + 9 * i).all(axis=0).sum()
@@ -71,8 +71,8 @@ def test_grid_shows_every_sample_at_a_readable_size(number, side):
 
 def test_grid_marks_samples_below_the_target():
     samples = random_samples(1)
-    fine = grid(samples[0], samples, [SampleLabel(0, 1, 44.0, "ok")], "")
-    poor = grid(samples[0], samples, [SampleLabel(0, 1, 44.0, "below_target")], "")
+    fine = grid(samples[0], samples, [SampleLabel(0, 1, 30.0, 44.0, "ok")], "")
+    poor = grid(samples[0], samples, [SampleLabel(0, 1, 30.0, 44.0, "below_target")], "")
     assert not np.array_equal(fine, poor)
 
 

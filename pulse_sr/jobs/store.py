@@ -245,8 +245,12 @@ def _write_pictures(
     folder: Path, pixels: Pixels, samples: Sequence[Document], result: Result, settings: Document
 ) -> None:
     chunks = text_chunks({**settings, "samples": [each["index"] for each in samples]})
-    labels = [SampleLabel(s["index"], s["seed"], s["lr_psnr"], s["status"]) for s in samples]
-    about = f"{result.operator_spec}, {result.side} to {result.resolution} px, {result.prior_name}"
+    names = ("index", "seed", "lr_psnr_search", "lr_psnr", "status")
+    labels = [SampleLabel(*(sample[name] for name in names)) for sample in samples]
+    about = (
+        f"{result.operator_spec}, {result.side} to {result.resolution} px, {result.prior_name}; "
+        "dB: match as searched > as written"
+    )
     write_png(folder / "mean.png", mean_image(pixels), chunks, XMP)
     write_png(folder / "std.png", std_image(pixels), chunks, XMP)
     picture = grid(result.low_res, pixels, labels, about)

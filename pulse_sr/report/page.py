@@ -165,7 +165,7 @@ def _results(stem: str, record: Record, pictures: _Pictures) -> str:
     samples = record["samples"]
     strip = [pictures.figure(stem, "input.png", "input", "input")]
     for each in samples:
-        caption = f"#{each['index']} {_status(each)}<br>{each['lr_psnr']:.1f} dB"
+        caption = f"#{each['index']} {_status(each)}<br>{each['lr_psnr_search']:.1f} → {each['lr_psnr']:.1f} dB"
         strip.append(pictures.figure(stem, each["file"], caption))
     strip.append(pictures.figure(stem, "mean.png", "mean"))
     strip.append(pictures.figure(stem, "std.png", "standard deviation", "std"))

@@ -38,10 +38,11 @@ _GAP, _MARGIN = 12, 18
 
 @dataclass(frozen=True)
 class SampleLabel:
-    """What stands under a sample: index, seed, LR-PSNR in dB, and "ok" or "below_target"."""
+    """What stands under a sample: its LR-PSNR in dB before and after the projection, above all."""
 
     index: int
     seed: int
+    lr_psnr_search: float
     lr_psnr: float
     status: str
 
@@ -106,7 +107,9 @@ def grid(low_res: Pixels, samples: Pixels, labels: Sequence[SampleLabel], about:
     ]
     for pixels, label in zip(samples, labels, strict=True):
         good = label.status == "ok"
-        text = f"{label.lr_psnr:.1f} dB" + ("" if good else ", below target")
+        text = f"{label.lr_psnr_search:.1f} > {label.lr_psnr:.1f} dB" + (
+            "" if good else ", below target"
+        )
         seed = f"#{label.index}  seed {label.seed}"
         cells.append((_resize_to_cell(pixels), text, seed, _INK if good else _BAD))
     return _to_array(_draw_grid(cells, about, top))

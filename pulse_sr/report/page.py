@@ -165,7 +165,8 @@ def _results(stem: str, record: Record, pictures: _Pictures) -> str:
     samples = record["samples"]
     strip = [pictures.figure(stem, "input.png", "input", "input")]
     for each in samples:
-        caption = f"#{each['index']} {_status(each)}<br>{each['lr_psnr_search']:.1f} → {each['lr_psnr']:.1f} dB"
+        match = f"{each['lr_psnr_search']:.1f} → {each['lr_psnr']:.1f} dB"
+        caption = f"#{each['index']} {_status(each)}<br>{match}"
         strip.append(pictures.figure(stem, each["file"], caption))
     strip.append(pictures.figure(stem, "mean.png", "mean"))
     strip.append(pictures.figure(stem, "std.png", "standard deviation", "std"))

@@ -130,10 +130,14 @@ def feature_distance(a: Tensor, b: Tensor) -> Tensor:
 
 
 def pooled_features(images: Tensor, chunk: int = 32) -> Tensor:
-    """Spatial mean of the last map, float32 `[N, 512]`, computed `chunk` images at a time."""
+    """Spatial mean of the last map over 32, float32 `[N, 512]`, `chunk` images at a time.
+
+    The network takes pixels of 0 to 255, so its activations are large; divided by 32 they are of
+    order one, as the kernel distance wants them.
+    """
     with torch.no_grad():
         parts = [squeezenet_features(part)[-1].mean(dim=[2, 3]) for part in images.split(chunk)]
-    return torch.cat(parts)
+    return torch.cat(parts) / 32
 
 
 def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:

@@ -268,3 +268,16 @@ def test_unknown_prior_names_the_known_ones():
     with pytest.raises(UsageError) as error:
         pulse_sr.load_prior("faces-1024", device="cpu")
     assert next(iter(registry.bundled())) in error.value.hint
+
+
+def test_a_search_that_diverges_says_so(face, prior):
+    broken = prior.generator.synthesis.b32.torgb.bias
+    kept = broken.detach().clone()
+    with torch.no_grad():
+        broken.fill_(float("nan"))
+    try:
+        with pytest.raises(InputError, match=r"no finite image for the samples \[1\]"):
+            search(face, prior, [1], steps=2)
+    finally:
+        with torch.no_grad():
+            broken.copy_(kept)

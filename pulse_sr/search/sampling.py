@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
+from pulse_sr.errors import InputError
 from pulse_sr.operators import Operator
 from pulse_sr.priors.base import Prior
 from pulse_sr.search.engine import Best, Last, Method, search
@@ -97,6 +98,9 @@ def find_candidates(
 
     Returns:
         The candidates in the order of `indices`.
+
+    Raises:
+        InputError: when no iterate of a sample was finite.
     """
     target = target.to(prior.device, torch.float32)[None]
     found: dict[int, Candidate] = {}
@@ -112,12 +116,23 @@ def find_candidates(
         for db, step in _steps(method, operator, target, best, wanted):
             if progress is not None:
                 progress(SearchProgress(step, settings.steps, db, len(found), len(indices)))
+        _check_finite(best, members, wanted)
         taken = (best.step + 1).tolist()
         for slot, member in enumerate(members):
             if wanted[slot]:
                 image = best.images[slot].float().cpu()
                 found[member] = Candidate(member, seeds[slot], taken[slot], image)
     return [found[index] for index in indices]
+
+
+def _check_finite(best: Best, members: Sequence[int], wanted: Sequence[bool]) -> None:
+    finite = best.mse.isfinite().tolist()
+    lost = [m for m, good, asked in zip(members, finite, wanted, strict=True) if asked and not good]
+    if lost:
+        raise InputError(
+            f"the search found no finite image for the samples {lost}",
+            "try another --seed, or --precision fp32",
+        )
 
 
 def _steps(

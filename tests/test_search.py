@@ -223,7 +223,15 @@ def make(name, prior, seeds, steps, **settings):
         method.eps = settings.pop("eps", method.eps)
         return method
     settings = PhasedSettings(**settings) if settings else None
-    return Phased(prior, lambda u: u, generators(*seeds), 8, steps, settings)
+    return phased(prior, seeds, steps, settings)
+
+
+def phased(prior, seeds, steps, settings=None):
+    """The method from random rows, one per seed, in the style space itself."""
+    rngs = generators(*seeds)
+    row = torch.stack([torch.randn(prior.latent_dim, generator=g) for g in rngs])
+    noise = draw_noise(prior.noise_shapes, rngs)
+    return Phased(prior, lambda u: u, row, noise, 8, steps, settings)
 
 
 def known_target(prior, seed=5):
@@ -327,7 +335,7 @@ def test_the_offset_waits_for_its_phase_and_stays_in_its_ball():
     """A target far off pushes it to the border: RMS 0.05 there, never beyond (1e-5 relative)."""
     prior = LinearPrior()
     settings = PhasedSettings(offset_radius=0.05, offset_rate=0.05)
-    method = Phased(prior, lambda u: u, generators(1, 2), 8, 40, settings)
+    method = phased(prior, (1, 2), 40, settings)
     operator = make_operator("area", 8, prior.resolution)
     largest = 0.0
     for record in search(method, operator, torch.full((1, 3, 8, 8), 3.0), Best(0.0)):
@@ -431,7 +439,9 @@ def test_a_sample_does_not_feel_its_batch_mates(network, name):
             method = Pulse.from_generators(network, to_style, generators(*seeds), 8)
         else:
             to_style = full_map(network.statistics)
-            method = Phased(network, to_style, generators(*seeds), 8, 8)
+            method = Phased.from_generators(
+                network, to_style, generators(*seeds), operator, target, 8, 8
+            )
         best = Best(0.0)
         records = list(search(method, operator, target, best))
         return best.images, records[0].loss
@@ -442,3 +452,29 @@ def test_a_sample_does_not_feel_its_batch_mates(network, name):
     assert torch.equal(start[:1], again[:1])
     assert not torch.equal(first[1], second[1])
     assert torch.equal(images((5, 1, 2))[0][1], first[1])
+
+
+def test_phased_starts_at_the_best_of_its_candidates():
+    """Each sample takes the nearest to the input of K rows that its own generator draws."""
+    prior = LinearPrior()
+    _, operator, target = known_target(prior)
+    errors = {}
+    for starts in (1, 16):
+        method = Phased.from_generators(
+            prior,
+            lambda u: u,
+            generators(1, 2, 3),
+            operator,
+            target,
+            8,
+            settings=PhasedSettings(starts=starts),
+        )
+        low = operator(method.image(0).clamp(0, 1)).detach()
+        errors[starts] = mean_square(low, target)
+    rows = torch.randn(16, prior.latent_dim, generator=generators(2)[0])
+    rows *= prior.latent_dim**0.5 / rows.norm(dim=1, keepdim=True)
+    images = prior.synthesize(rows[:, None].expand(-1, prior.num_rows, -1))
+    candidates = mean_square(operator(images.clamp(0, 1)), target)
+    assert errors[16][1].item() == pytest.approx(candidates.min().item(), rel=1e-5)
+    assert (errors[16] <= errors[1] + 1e-6).all()
+    assert (errors[16] < errors[1]).any()

@@ -28,7 +28,7 @@ from pulse_sr.priors.files import read_prior
 from pulse_sr.priors.stylegan2 import StyleGAN2Prior
 from pulse_sr.search.engine import Best, Method, search
 from pulse_sr.search.latents import diagonal_map, draw_noise, full_map
-from pulse_sr.search.phased import Phased
+from pulse_sr.search.phased import Phased, PhasedSettings
 from pulse_sr.search.pulse import Pulse
 
 Side = Callable[[StyleGAN2Prior, int, int, int], Iterator[Any]]
@@ -66,7 +66,13 @@ def ours_phased(prior: StyleGAN2Prior, samples: int, steps: int, seed: int) -> I
     """Our default method."""
     generators = _generators(samples, seed)
     to_style = full_map(prior.statistics)
-    return _ours(prior, Phased(prior, to_style, generators, low_side(prior), steps))
+    side = low_side(prior)
+    operator = make_operator("bicubic", side, prior.resolution)
+    target = low_res_target(prior)
+    method = Phased.from_generators(
+        prior, to_style, generators, operator, target, side, steps, PhasedSettings(starts=1)
+    )
+    return _ours(prior, method)
 
 
 def baseline(prior: StyleGAN2Prior, samples: int, steps: int, seed: int) -> Iterator[Any]:

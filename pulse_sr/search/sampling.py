@@ -111,7 +111,7 @@ def find_candidates(
         if settings.strict:
             seeds = seeds[:1] * settings.slots
         wanted = [member in indices for member in members]
-        method = _method(prior, low_side, seeds, settings)
+        method = _method(prior, operator, target, low_side, seeds, settings)
         best = Last() if settings.strict else Best(mse_of(settings.target_db))
         for db, step in _steps(method, operator, target, best, wanted):
             if progress is not None:
@@ -148,7 +148,14 @@ def _steps(
         yield record.best_db[mask].min().item(), record.step + 1
 
 
-def _method(prior: Prior, low_side: int, seeds: Sequence[int], settings: Settings) -> Method:
+def _method(
+    prior: Prior,
+    operator: Operator,
+    target: torch.Tensor,
+    low_side: int,
+    seeds: Sequence[int],
+    settings: Settings,
+) -> Method:
     if settings.method == "pulse":
         if settings.strict:
             generators = [torch.Generator().manual_seed(seeds[0])] * len(seeds)
@@ -157,4 +164,7 @@ def _method(prior: Prior, low_side: int, seeds: Sequence[int], settings: Setting
         to_style = diagonal_map(prior.statistics)
         return Pulse.from_generators(prior, to_style, generators, settings.steps)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    return Phased(prior, full_map(prior.statistics), generators, low_side, settings.steps)
+    to_style = full_map(prior.statistics)
+    return Phased.from_generators(
+        prior, to_style, generators, operator, target, low_side, settings.steps
+    )

@@ -124,6 +124,6 @@ def read_prior(path: Path, device: torch.device | str = "cpu") -> StyleGAN2Prior
         name,
         generator.to(device),
         statistics,
-        card=card,
+        card={"architecture": header["architecture"]} | card,
         sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
     )

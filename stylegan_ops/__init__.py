@@ -5,7 +5,12 @@ every order of differentiation. Names and argument orders are those that the fie
 """
 
 from stylegan_ops.bias_act import SQRT2, bias_act
-from stylegan_ops.modulated_conv2d import conv2d_resample, demodulation, modulated_conv2d
+from stylegan_ops.modulated_conv2d import (
+    conv2d_resample,
+    demodulation,
+    modulated_conv2d,
+    squared_norms,
+)
 from stylegan_ops.style_epilogue import style_epilogue
 from stylegan_ops.upfirdn2d import setup_filter, upfirdn2d, upsample2d, upsample_matrix
 
@@ -16,6 +21,7 @@ __all__ = [
     "demodulation",
     "modulated_conv2d",
     "setup_filter",
+    "squared_norms",
     "style_epilogue",
     "upfirdn2d",
     "upsample2d",

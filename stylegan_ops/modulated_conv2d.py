@@ -18,14 +18,19 @@ from stylegan_ops.upfirdn2d import upfirdn2d
 EPS = 1e-8
 
 
-def demodulation(weight: torch.Tensor, styles: torch.Tensor) -> torch.Tensor:
+def squared_norms(weight: torch.Tensor) -> torch.Tensor:
+    """Sum of squares of each kernel of `[O, I, kh, kw]`, `[I, O]`: constant while weights are."""
+    return weight.square().sum(dim=[2, 3]).t()
+
+
+def demodulation(norms: torch.Tensor, styles: torch.Tensor) -> torch.Tensor:
     """Factors `[N, O]` that give each output channel unit variance (StyleGAN2, eq. 3).
 
     Args:
-        weight: `[O, I, kh, kw]`.
+        norms: `squared_norms` of the weight, `[I, O]`.
         styles: `[N, I]`.
     """
-    return torch.rsqrt(styles.square() @ weight.square().sum(dim=[2, 3]).t() + EPS)
+    return torch.rsqrt(styles.square() @ norms + EPS)
 
 
 def conv2d_resample(
@@ -109,5 +114,5 @@ def modulated_conv2d(
     x = x * styles[:, :, None, None]
     x = conv2d_resample(x, weight, resample_filter, up, down, padding, flip_weight)
     if demodulate:
-        x = x * demodulation(weight, styles)[:, :, None, None]
+        x = x * demodulation(squared_norms(weight), styles)[:, :, None, None]
     return x if noise is None else x + noise

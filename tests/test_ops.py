@@ -20,6 +20,7 @@ from stylegan_ops import (
     demodulation,
     modulated_conv2d,
     setup_filter,
+    squared_norms,
     style_epilogue,
     upfirdn2d,
     upsample2d,
@@ -232,7 +233,9 @@ def test_channels_last_gives_the_same(up):
             x.to(memory_format=order), weight.to(memory_format=order), styles, up=up, padding=1,
             resample_filter=f, demodulate=False,
         )  # fmt: skip
-        y = style_epilogue(y, demodulation(weight, styles), b, noise[:, None, None, :])
+        y = style_epilogue(
+            y, demodulation(squared_norms(weight), styles), b, noise[:, None, None, :]
+        )
         return upfirdn2d(bias_act(y, b, act="lrelu"), f, down=2, padding=1)
 
     noise = normal(2, 8 * up, dtype=torch.float32, seed=4)

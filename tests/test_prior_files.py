@@ -60,7 +60,8 @@ def test_a_prior_in_single_precision_comes_back_bit_for_bit(path, generator, sta
     for name in ("mean", "std", "cholesky"):
         assert torch.equal(getattr(prior.statistics, name), getattr(statistics, name))
     assert prior.statistics.count == 2000
-    assert (prior.name, prior.card, prior.generator.config) == ("tiny", CARD, CONFIG)
+    card = {"architecture": "stylegan2"} | CARD
+    assert (prior.name, prior.card, prior.generator.config) == ("tiny", card, CONFIG)
     assert (prior.resolution, prior.num_rows, prior.latent_dim) == (16, 6, 16)
 
 

@@ -22,6 +22,7 @@ from stylegan_ops import (
     demodulation,
     modulated_conv2d,
     setup_filter,
+    squared_norms,
     style_epilogue,
     upsample_matrix,
 )
@@ -150,6 +151,7 @@ class SynthesisLayer(nn.Module):
 
     noise_const: torch.Tensor
     resample_filter: torch.Tensor
+    norms: torch.Tensor | None
 
     def __init__(
         self, in_channels: int, out_channels: int, w_dim: int, side: int, up: int = 1
@@ -162,6 +164,7 @@ class SynthesisLayer(nn.Module):
         self.noise_strength = nn.Parameter(torch.zeros([]))
         self.register_buffer("noise_const", torch.randn(side, side))
         self.register_buffer("resample_filter", setup_filter(RESAMPLE_TAPS), persistent=False)
+        self.register_buffer("norms", None, persistent=False)
 
     def forward(self, x: torch.Tensor, w: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
         """`x` `[N, I, r, r]`, style row `w` `[N, D]`, noise `[N or 1, 1, r', r']` or None."""
@@ -178,7 +181,12 @@ class SynthesisLayer(nn.Module):
         )
         if noise is not None:
             noise = noise * self.noise_strength
-        return style_epilogue(x, demodulation(self.weight, styles), self.bias, noise)
+        norms = squared_norms(self.weight) if self.norms is None else self.norms
+        return style_epilogue(x, demodulation(norms, styles), self.bias, noise)
+
+    def freeze(self) -> None:
+        """Compute once what depends on the weight alone: from now on it must not change."""
+        self.norms = squared_norms(self.weight.detach()).contiguous()
 
 
 class ToRGB(nn.Module):
@@ -331,6 +339,9 @@ class StyleGAN2Prior(Prior):
         config = generator.config
         generator = generator.eval().requires_grad_(False)
         self.generator = generator.to(memory_format=torch.channels_last)
+        for block in self.generator.synthesis.blocks:
+            for layer in block.layers:
+                layer.freeze()
         super().__init__(
             name=name,
             resolution=config.resolution,

@@ -156,14 +156,12 @@ def _method(
     seeds: Sequence[int],
     settings: Settings,
 ) -> Method:
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    if settings.strict:  # one stream, drawn from sample after sample
+        generators = generators[:1] * len(seeds)
     if settings.method == "pulse":
-        if settings.strict:
-            generators = [torch.Generator().manual_seed(seeds[0])] * len(seeds)
-        else:
-            generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         to_style = diagonal_map(prior.statistics)
         return Pulse.from_generators(prior, to_style, generators, settings.steps)
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     to_style = full_map(prior.statistics)
     return Phased.from_generators(
         prior, to_style, generators, operator, target, low_side, settings.steps

@@ -13,6 +13,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from stylegan_ops.style_epilogue import style_epilogue
 from stylegan_ops.upfirdn2d import upfirdn2d
 
 EPS = 1e-8
@@ -42,18 +43,21 @@ def conv2d_resample(
     padding: int = 0,
     flip_weight: bool = True,
     bias: torch.Tensor | None = None,
+    impl: str = "auto",
 ) -> torch.Tensor:
     """Convolve with FIR-filtered up- or down-sampling.
 
     Args:
         x: `[N, I, H, W]`.
         weight: `[O, I, k, k]`.
-        f: FIR filter `[fh, fw]` with sum 1, needed when `up` or `down` is not 1.
+        f: FIR filter `[fh, fw]`, or `[k]` for a separable one, with sum 1, needed when `up` or
+            `down` is not 1.
         up: up-sampling factor, applied before the convolution.
         down: down-sampling factor, applied after it.
         padding: as for the same convolution without resampling.
         flip_weight: True correlates (as `torch.nn.functional.conv2d`), False convolves.
         bias: `[O]`, added to the result (not together with `up`), or None.
+        impl: of the FIR filter (see `upfirdn2d`).
 
     Returns:
         `[N, O, ceil(H * up / down), ceil(W * up / down)]` for odd `k` and `padding = k // 2`.
@@ -74,14 +78,14 @@ def conv2d_resample(
         x = F.conv_transpose2d(x, kernel.transpose(0, 1), stride=up)
         before += (taps + up - 1) // 2 - (size - 1)
         after += (taps - up) // 2 - (size - up)
-        x = upfirdn2d(x, f, padding=[before, after, before, after], gain=up**2)
-        return x if down == 1 else upfirdn2d(x, f, down=down)
+        x = upfirdn2d(x, f, padding=[before, after, before, after], gain=up**2, impl=impl)
+        return x if down == 1 else upfirdn2d(x, f, down=down, impl=impl)
     kernel = weight if flip_weight else weight.flip([2, 3])
     if down > 1:
         pads = [before, after, before, after]
         if size == 1:  # filtering at the low resolution is the same and cheaper
-            return F.conv2d(upfirdn2d(x, f, down=down, padding=pads), kernel, bias)
-        return F.conv2d(upfirdn2d(x, f, padding=pads), kernel, bias, stride=down)
+            return F.conv2d(upfirdn2d(x, f, down=down, padding=pads, impl=impl), kernel, bias)
+        return F.conv2d(upfirdn2d(x, f, padding=pads, impl=impl), kernel, bias, stride=down)
     return F.conv2d(x, kernel, bias, padding=padding)
 
 
@@ -96,6 +100,7 @@ def modulated_conv2d(
     resample_filter: torch.Tensor | None = None,
     demodulate: bool = True,
     flip_weight: bool = True,
+    impl: str = "auto",
 ) -> torch.Tensor:
     """Modulated convolution in the input-scaled form.
 
@@ -107,12 +112,22 @@ def modulated_conv2d(
         up, down, padding, flip_weight: as in `conv2d_resample`.
         resample_filter: FIR filter of the resampling.
         demodulate: divide each output channel by its expected deviation.
+        impl: of the FIR filter and of the demodulation with the noise (see `style_epilogue`).
 
     Returns:
         `[N, O, H', W']`.
+
+    Example:
+        >>> modulated_conv2d(torch.ones(1, 2, 4, 4), torch.ones(3, 2, 1, 1), torch.ones(1, 2)).shape
+        torch.Size([1, 3, 4, 4])
     """
     x = x * styles[:, :, None, None]
-    x = conv2d_resample(x, weight, resample_filter, up, down, padding, flip_weight)
+    x = conv2d_resample(x, weight, resample_filter, up, down, padding, flip_weight, impl=impl)
+    per_pixel = noise is not None and noise.ndim == 4 and noise.shape[1] == 1
     if demodulate:
-        x = x * demodulation(squared_norms(weight), styles)[:, :, None, None]
-    return x if noise is None else x + noise
+        d = demodulation(squared_norms(weight), styles)
+        b = x.new_zeros(x.shape[1])
+        y, _ = style_epilogue(x, d, b, noise if per_pixel else None, alpha=1.0, gain=1.0, impl=impl)
+        assert y is not None  # it was asked to keep it
+        x = y
+    return x if noise is None or (demodulate and per_pixel) else x + noise

@@ -6,16 +6,21 @@ Shapes: N images, C channels, H W size.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
+from stylegan_ops import library
+from stylegan_ops.bias_act import is_channels_last
 
 Padding = int | Sequence[int]
 
 
 def setup_filter(
-    taps: Sequence[float] | torch.Tensor, gain: float = 1.0, normalize: bool = True
-) -> torch.Tensor:
+    taps: Sequence[float] | Tensor, gain: float = 1.0, normalize: bool = True
+) -> Tensor:
     """Make a 2-D FIR filter from taps, float32 `[kh, kw]`, sum `gain` when normalised.
 
     One-dimensional taps give their outer product.
@@ -46,7 +51,7 @@ def _four(padding: Padding) -> tuple[int, int, int, int]:
     return x0, x1, y0, y1
 
 
-def _zero_insert(x: torch.Tensor, up_x: int, up_y: int) -> torch.Tensor:
+def _zero_insert(x: Tensor, up_x: int, up_y: int) -> Tensor:
     n, c, h, w = x.shape
     x = x.reshape(n, c, h, 1, w, 1)
     x = F.pad(x, [0, up_x - 1, 0, 0, 0, up_y - 1])
@@ -54,22 +59,23 @@ def _zero_insert(x: torch.Tensor, up_x: int, up_y: int) -> torch.Tensor:
 
 
 def _depthwise(
-    x: torch.Tensor, f: torch.Tensor, stride: tuple[int, int], padding: tuple[int, int] = (0, 0)
-) -> torch.Tensor:
+    x: Tensor, f: Tensor, stride: tuple[int, int], padding: tuple[int, int] = (0, 0)
+) -> Tensor:
     c = x.shape[1]
     weight = f[None, None].expand(c, 1, -1, -1)
     return F.conv2d(x, weight, stride=stride, padding=padding, groups=c)
 
 
 def upfirdn2d(
-    x: torch.Tensor,
-    f: torch.Tensor | None,
+    x: Tensor,
+    f: Tensor | None,
     up: int | Sequence[int] = 1,
     down: int | Sequence[int] = 1,
     padding: Padding = 0,
     flip_filter: bool = False,
     gain: float = 1.0,
-) -> torch.Tensor:
+    impl: str = "auto",
+) -> Tensor:
     """Up-sample by zero insertion, pad or crop, filter, and keep every `down`-th sample.
 
     Args:
@@ -80,13 +86,26 @@ def upfirdn2d(
         padding: one number, `[x, y]` or `[x0, x1, y0, y1]` in up-sampled pixels; negative crops.
         flip_filter: False convolves, True correlates.
         gain: factor of the whole operation.
+        impl: `auto`, `cuda`, `cpp` or `ref` (see `library.use_compiled`). The compiled op has no
+            gradient for the filter: where one is needed, `ref` takes its place.
 
     Returns:
-        `[N, C, H', W']` with `H' = (H * up + y0 + y1 - kh) // down + 1`.
+        `[N, C, H', W']` with `H' = (H * up + y0 + y1 - kh) // down + 1`, in the memory order of
+        `x` (plain or channels_last) where the compiled op is used.
+
+    Example:
+        >>> upfirdn2d(torch.ones(1, 1, 2, 2), torch.ones(2, 2), up=2, padding=[1, 0]).shape
+        torch.Size([1, 1, 4, 4])
     """
     up_x, up_y = _pair(up)
     down_x, down_y = _pair(down)
     x0, x1, y0, y1 = _four(padding)
+    fixed = f is None or (f.dtype == torch.float32 and not f.requires_grad)
+    if fixed and library.use_compiled("upfirdn2d", x, impl):
+        taps = torch.ones(1, device=x.device) if f is None else f.to(x.device)
+        geometry = up_x, up_y, down_x, down_y, x0, x1, y0, y1
+        out: Tensor = torch.ops.stylegan_ops.upfirdn2d(x, taps, *geometry, flip_filter, gain)
+        return out
     if (up_x, up_y) != (1, 1):
         x = _zero_insert(x, up_x, up_y)
     if f is None:
@@ -106,7 +125,7 @@ def upfirdn2d(
     return _depthwise(x, f[:, None], (down_y, 1), (pad_y, 0))
 
 
-def upsample_matrix(side: int, f: torch.Tensor) -> torch.Tensor:
+def upsample_matrix(side: int, f: Tensor) -> Tensor:
     """The rows of `upsample2d` by two along one axis: `upsample2d(x, f) = U @ x @ U.T`.
 
     Two small matrix products replace zero insertion and a convolution; for images of few channels
@@ -126,8 +145,48 @@ def upsample_matrix(side: int, f: torch.Tensor) -> torch.Tensor:
     return columns[:, 0, :, 0].t().contiguous()
 
 
-def upsample2d(x: torch.Tensor, f: torch.Tensor, up: int = 2) -> torch.Tensor:
+def upsample2d(x: Tensor, f: Tensor, up: int = 2) -> Tensor:
     """Up-sample `[N, C, H, W]` by `up`, keeping the mean and the alignment of the picture."""
     size = f.shape[-1]
     padding = [(size + up - 1) // 2, (size - up) // 2] * 2
     return upfirdn2d(x, f, up=up, padding=padding, gain=up**2)
+
+
+# The rest gives shapes and gradients to the compiled operator.
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, f, *ctx.geometry = inputs
+    ctx.in_shape, ctx.out_shape = x.shape[2:], output.shape[2:]
+    ctx.save_for_backward(f)
+
+
+def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    """The adjoint is the same operation with up and down exchanged and the filter flipped."""
+    (f,) = ctx.saved_tensors
+    up_x, up_y, down_x, down_y, x0, _, y0, _, flip, gain = ctx.geometry
+    (in_h, in_w), (out_h, out_w) = ctx.in_shape, ctx.out_shape
+    before_x, before_y = f.shape[-1] - x0 - 1, f.shape[0] - y0 - 1
+    padding = (
+        before_x,
+        in_w * up_x - out_w * down_x + x0 - up_x + 1,
+        before_y,
+        in_h * up_y - out_h * down_y + y0 - up_y + 1,
+    )
+    geometry = (down_x, down_y, up_x, up_y, *padding, not flip, gain)
+    return torch.ops.stylegan_ops.upfirdn2d(dy, f, *geometry), *[None] * 11
+
+
+def _shape(x: Tensor, f: Tensor, *geometry: Any) -> Tensor:
+    up_x, up_y, down_x, down_y, x0, x1, y0, y1, _, _ = geometry
+    n, c, h, w = x.shape
+    h = (h * up_y + y0 + y1 - f.shape[0]) // down_y + 1
+    w = (w * up_x + x0 + x1 - f.shape[-1]) // down_x + 1
+    order = torch.channels_last if is_channels_last(x) else torch.contiguous_format
+    return torch.empty(n, c, h, w, dtype=x.dtype, device=x.device, memory_format=order)
+
+
+@library.on_load
+def _register() -> None:
+    torch.library.register_fake("stylegan_ops::upfirdn2d", _shape)
+    torch.library.register_autograd("stylegan_ops::upfirdn2d", _backward, setup_context=_save)

@@ -2,11 +2,59 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import types
 
 import fake_search
 import pytest
+
+# Tests see the PyTorch reference of every op unless they ask for another by name: results must not
+# depend on which test has loaded the compiled library before.
+os.environ["STYLEGAN_OPS"] = "ref"
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leaves the tests marked `gpu` out where there is no GPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        without = [item for item in items if item.get_closest_marker("gpu") is None]
+        config.hook.pytest_deselected(items=[item for item in items if item not in without])
+        items[:] = without
+
+
+@pytest.fixture(scope="session")
+def op_cache(request):
+    """The folder of compiled ops of the test runs of this checkout; builds go there."""
+    folder = request.config.cache.mkdir("stylegan_ops")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STYLEGAN_OPS_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def compiled_cpu(op_cache):
+    """Loads the compiled CPU ops, building them once."""
+    from stylegan_ops import library
+
+    library.require("cpu")
+
+
+@pytest.fixture(params=["ref", "cpp", pytest.param("cuda", marks=pytest.mark.gpu)])
+def impl(request):
+    """Every implementation of the ops that this machine has."""
+    if request.param != "ref":
+        request.getfixturevalue("compiled_cpu")
+    if request.param == "cuda":
+        request.getfixturevalue("op_cache")
+    return request.param
+
+
+@pytest.fixture
+def device(impl):
+    """Where the tensors of `impl` lie."""
+    return "cuda" if impl == "cuda" else "cpu"
 
 
 @pytest.fixture

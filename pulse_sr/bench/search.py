@@ -23,6 +23,7 @@ import torch
 
 from pulse_sr.bench.sides import SIDES, low_side, synchronize
 from pulse_sr.devices import keep_freed_memory
+from pulse_sr.diagnosis import cpu_model
 from pulse_sr.errors import UsageError
 from pulse_sr.priors.base import Prior
 from pulse_sr.priors.files import save_prior
@@ -182,7 +183,7 @@ def environment(prior: StyleGAN2Prior) -> dict[str, Any]:
     return {
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
@@ -193,12 +194,3 @@ def environment(prior: StyleGAN2Prior) -> dict[str, Any]:
         "resolution": prior.resolution,
         "low_res": low_side(prior),
     }
-
-
-def _cpu_model() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return platform.processor() or platform.machine()
-    models = [line.split(":", 1)[1].strip() for line in text.splitlines() if "model name" in line]
-    return models[0] if models else platform.machine()

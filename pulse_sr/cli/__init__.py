@@ -31,6 +31,7 @@ COMMANDS = {
     "degrade": ("pulse_sr.cli.degrade:command", "Make low-res test inputs with a known operator."),
     "check-op": ("pulse_sr.cli.check_op:command", "Rank the operators that turn HR into LR."),
     "bench": ("pulse_sr.cli.bench:command", "Measure pulse-sr against a plain implementation."),
+    "doctor": ("pulse_sr.cli.doctor:command", "Show what is installed, what works, what repairs."),
 }
 
 _INTERRUPTED = "what is finished is kept; the same command resumes"

@@ -103,12 +103,14 @@ class _Lines(logging.Handler):
 
 
 def _set_up_logging(console: Console, verbose: bool) -> None:
-    logger = logging.getLogger("pulse_sr")
-    for handler in [each for each in logger.handlers if isinstance(each, _Lines)]:
-        logger.removeHandler(handler)
-    logger.addHandler(_Lines(console))
-    logger.setLevel(logging.DEBUG if verbose else logging.WARNING)
-    logger.propagate = False
+    # The ops say at level INFO that they are being compiled: a minute without a word is too long.
+    for name, level in (("pulse_sr", logging.WARNING), ("stylegan_ops", logging.INFO)):
+        logger = logging.getLogger(name)
+        for handler in [each for each in logger.handlers if isinstance(each, _Lines)]:
+            logger.removeHandler(handler)
+        logger.addHandler(_Lines(console))
+        logger.setLevel(logging.DEBUG if verbose else level)
+        logger.propagate = False
 
 
 def _terminal_width() -> int:

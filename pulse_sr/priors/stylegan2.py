@@ -15,12 +15,12 @@ from dataclasses import asdict, dataclass
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from torch import Tensor
 
 from pulse_sr.priors.base import LatentStatistics, Prior
 from stylegan_ops import (
     bias_act,
     demodulation,
-    modulated_conv2d,
     setup_filter,
     squared_norms,
     style_epilogue,
@@ -105,7 +105,7 @@ class FullyConnected(nn.Module):
         self.weight_gain = lr_multiplier / math.sqrt(in_features)
         self.bias_gain = lr_multiplier
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:  # [N, in] -> [N, out]
+    def forward(self, x: Tensor) -> Tensor:  # [N, in] -> [N, out]
         weight, bias = self.weight * self.weight_gain, self.bias * self.bias_gain
         if self.activation == "linear":
             return torch.addmm(bias, x, weight.t())
@@ -115,7 +115,7 @@ class FullyConnected(nn.Module):
 class MappingNetwork(nn.Module):
     """z to w: second-moment normalisation, then fully connected layers."""
 
-    w_avg: torch.Tensor
+    w_avg: Tensor
 
     def __init__(self, config: StyleGAN2Config) -> None:
         super().__init__()
@@ -127,15 +127,15 @@ class MappingNetwork(nn.Module):
             width = config.w_dim
         self.register_buffer("w_avg", torch.zeros(config.w_dim))
 
-    def forward(self, z: torch.Tensor) -> torch.Tensor:  # [N, z_dim] -> [N, D]
+    def forward(self, z: Tensor) -> Tensor:  # [N, z_dim] -> [N, D]
         x = z * (z.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
         for i in range(self.num_layers):
             x = getattr(self, f"fc{i}")(x)
         return x
 
     def truncate(
-        self, w: torch.Tensor, num_rows: int, psi: float = 1.0, cutoff: int | None = None
-    ) -> torch.Tensor:
+        self, w: Tensor, num_rows: int, psi: float = 1.0, cutoff: int | None = None
+    ) -> Tensor:
         """Copy `w` `[N, D]` to all rows and pull the first `cutoff` of them towards the mean."""
         ws = w[:, None].expand(-1, num_rows, -1)
         if psi == 1:
@@ -147,11 +147,15 @@ class MappingNetwork(nn.Module):
 
 
 class SynthesisLayer(nn.Module):
-    """Modulated 3x3 convolution, noise, bias and leaky ReLU."""
+    """Modulated 3x3 convolution, noise, bias and leaky ReLU.
 
-    noise_const: torch.Tensor
-    resample_filter: torch.Tensor
-    norms: torch.Tensor | None
+    The input comes scaled by the styles of this layer, and the output can leave scaled by those of
+    the next: modulation then costs no pass over memory of its own.
+    """
+
+    noise_const: Tensor
+    taps: Tensor
+    norms: Tensor | None
 
     def __init__(
         self, in_channels: int, out_channels: int, w_dim: int, side: int, up: int = 1
@@ -163,26 +167,41 @@ class SynthesisLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.noise_strength = nn.Parameter(torch.zeros([]))
         self.register_buffer("noise_const", torch.randn(side, side))
-        self.register_buffer("resample_filter", setup_filter(RESAMPLE_TAPS), persistent=False)
+        taps = torch.tensor(RESAMPLE_TAPS)
+        # Zero insertion takes away a factor of two along each axis.
+        self.register_buffer("taps", 2 * taps / taps.sum(), persistent=False)
         self.register_buffer("norms", None, persistent=False)
 
-    def forward(self, x: torch.Tensor, w: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
-        """`x` `[N, I, r, r]`, style row `w` `[N, D]`, noise `[N or 1, 1, r', r']` or None."""
-        styles = self.affine(w)
-        x = modulated_conv2d(
-            x,
-            self.weight,
-            styles,
-            up=self.up,
-            padding=1,
-            resample_filter=self.resample_filter,
-            demodulate=False,
-            flip_weight=self.up == 1,
-        )
-        if noise is not None:
-            noise = noise * self.noise_strength
+    def forward(
+        self,
+        scaled: Tensor,
+        styles: Tensor,
+        noise: Tensor | None,
+        next_styles: Tensor | None,
+        keep: bool,
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """One layer.
+
+        Args:
+            scaled: the input times `styles`, `[N, I, r, r]`.
+            styles: `affine` of the style row, `[N, I]`.
+            noise: `[N or 1, 1, r', r']`, or None.
+            next_styles: styles of the layer that follows, `[N, O]`, or None.
+            keep: whether the unscaled output is wanted.
+
+        Returns:
+            The output `[N, O, r', r']` and the output times `next_styles`; None for what was not
+            asked for.
+        """
+        if self.up == 1:
+            x, taps = F.conv2d(scaled, self.weight, padding=1), None
+        else:
+            x = F.conv_transpose2d(scaled, self.weight.transpose(0, 1), stride=2)
+            taps = self.taps
         norms = squared_norms(self.weight) if self.norms is None else self.norms
-        return style_epilogue(x, demodulation(norms, styles), self.bias, noise)
+        strength = None if noise is None else self.noise_strength
+        d = demodulation(norms, styles)
+        return style_epilogue(x, d, self.bias, noise, strength, next_styles, taps, keep=keep)
 
     def freeze(self) -> None:
         """Compute once what depends on the weight alone: from now on it must not change."""
@@ -199,19 +218,21 @@ class ToRGB(nn.Module):
         self.bias = nn.Parameter(torch.zeros(3))
         self.weight_gain = 1 / math.sqrt(in_channels)
 
-    def forward(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """`x` `[N, I, r, r]`, style row `w` `[N, D]` -> `[N, 3, r, r]`."""
         n, _, height, width = x.shape
         weight = (self.affine(w) * self.weight_gain)[:, None] * self.weight.flatten(1)  # [N, 3, I]
-        # Per-sample weights are tiny here: one batched product instead of scaling all of x.
-        rgb = torch.baddbmm(self.bias[:, None], weight, x.flatten(2).to(weight.dtype))
-        return rgb.view(n, 3, height, width)
+        # Per-sample weights are tiny here: one batched product instead of scaling all of x. Pixels
+        # come first, so that its gradient lies in memory as x does, in channels_last order.
+        pixels = x.permute(0, 2, 3, 1).flatten(1, 2).to(weight.dtype)
+        rgb = torch.baddbmm(self.bias, pixels, weight.transpose(1, 2))  # [N, HW, 3]
+        return rgb.transpose(1, 2).reshape(n, 3, height, width)
 
 
 class SynthesisBlock(nn.Module):
     """One resolution: the up-sampling convolution (above 4 px), a convolution, RGB."""
 
-    upsample: torch.Tensor
+    upsample: Tensor
 
     def __init__(self, in_channels: int, out_channels: int, w_dim: int, side: int) -> None:
         super().__init__()
@@ -231,31 +252,42 @@ class SynthesisBlock(nn.Module):
         """The convolutions in the order in which they take style rows."""
         return [self.conv1] if self.side == 4 else [self.conv0, self.conv1]
 
+    def start(self, styles: Tensor) -> Tensor:
+        """The constant that the first block begins with, scaled: `[N, C, 4, 4]`."""
+        scaled = self.const * styles[:, :, None, None]
+        return scaled.contiguous(memory_format=torch.channels_last)
+
     def forward(
         self,
-        x: torch.Tensor | None,
-        image: torch.Tensor | None,
-        rows: Sequence[torch.Tensor],
-        noise: Sequence[torch.Tensor | None],
-        offset: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features and running RGB of the previous block to those of this one.
+        scaled: Tensor,
+        styles: Sequence[Tensor],
+        noise: Sequence[Tensor | None],
+        next_styles: Tensor | None,
+        offset: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Features of this block, and the scaled ones that the next block begins with.
 
-        `rows` are the style rows of the convolutions and the one of the RGB layer; `offset` is
-        added to the features before they go on to the RGB layer and the next block.
+        `styles` are those of the convolutions; `offset` is added to the features before they go on.
         """
-        if x is None:
-            x = self.const[None].expand(rows[0].shape[0], -1, -1, -1)
-            x = x.contiguous(memory_format=torch.channels_last)
-        for layer, row, layer_noise in zip(self.layers, rows[:-1], noise, strict=True):
-            x = layer(x, row, layer_noise)
+        for i, layer in enumerate(self.layers[:-1]):
+            _, each = layer(scaled, styles[i], noise[i], styles[i + 1], keep=False)
+            assert each is not None  # its styles were given
+            scaled = each
+        following = None if offset is not None else next_styles
+        x, after = self.layers[-1](scaled, styles[-1], noise[-1], following, keep=True)
+        assert x is not None  # it was asked to keep it
         if offset is not None:
             x = x + offset
-        rgb = self.torgb(x, rows[-1])
+            after = None if next_styles is None else x * next_styles[:, :, None, None]
+        return x, after
+
+    def add_rgb(self, image: Tensor | None, x: Tensor, w: Tensor) -> Tensor:
+        """The running image of the block before, up-sampled, plus the RGB of the features `x`."""
+        rgb = self.torgb(x, w)
         # The running image stays in full precision, whatever the features are in.
         with torch.autocast(x.device.type, enabled=False):
             rgb = rgb.to(torch.promote_types(rgb.dtype, torch.float32))
-            return x, rgb if image is None else self.upsample @ image @ self.upsample.t() + rgb
+            return rgb if image is None else self.upsample @ image @ self.upsample.t() + rgb
 
 
 class SynthesisNetwork(nn.Module):
@@ -275,27 +307,42 @@ class SynthesisNetwork(nn.Module):
         """The blocks from 4 px up."""
         return [getattr(self, f"b{side}") for side in self.sides]
 
-    def fixed_noise(self) -> list[torch.Tensor | None]:
+    def fixed_noise(self) -> list[Tensor | None]:
         """The noise maps that belong to the generator, `[1, 1, r, r]` each."""
         return [layer.noise_const[None, None] for block in self.blocks for layer in block.layers]
 
     def forward(
         self,
-        ws: torch.Tensor,
-        noise: Sequence[torch.Tensor | None],
-        offsets: Mapping[int, torch.Tensor] | None = None,
-    ) -> torch.Tensor:
-        """Styles `[N, L, D]` and one noise map per convolution to `[N, 3, R, R]` around [-1, 1]."""
-        x: torch.Tensor | None = None
-        image: torch.Tensor | None = None
-        row = 0
-        for block in self.blocks:
-            count = len(block.layers)
-            # The RGB layer reads the row that the next block's first convolution reads too.
-            rows = ws[:, row : row + count + 1].unbind(dim=1)
+        ws: Tensor,
+        noise: Sequence[Tensor | None],
+        offsets: Mapping[int, Tensor] | None = None,
+    ) -> Tensor:
+        """Styles `[N, L, D]` and one noise map per convolution to `[N, 3, R, R]` around [-1, 1].
+
+        Raises:
+            ValueError: for another number of style rows or noise maps.
+        """
+        blocks = self.blocks
+        rows = ws.unbind(dim=1)
+        layers = [layer for block in blocks for layer in block.layers]
+        if len(rows) != len(layers) + 1 or len(noise) != len(layers):
+            raise ValueError(
+                f"{len(rows)} style rows and {len(noise)} noise maps, "
+                f"expected {len(layers) + 1} and {len(layers)}"
+            )
+        styles = [layer.affine(row) for layer, row in zip(layers, rows[:-1], strict=True)]
+        image: Tensor | None = None
+        scaled: Tensor | None = blocks[0].start(styles[0])
+        first = 0
+        for block in blocks:
+            assert scaled is not None  # only the last block leaves none
+            last = first + len(block.layers)
+            next_styles = styles[last] if last < len(styles) else None
             offset = None if offsets is None else offsets.get(block.side)
-            x, image = block(x, image, rows, noise[row : row + count], offset)
-            row += count
+            x, scaled = block(scaled, styles[first:last], noise[first:last], next_styles, offset)
+            # The RGB layer reads the row that the next block's first convolution reads too.
+            image = block.add_rgb(image, x, rows[last])
+            first = last
         assert image is not None  # a generator has at least two blocks
         return image
 
@@ -316,7 +363,7 @@ class Generator(nn.Module):
             (block.side, block.side) for block in self.synthesis.blocks for _ in block.layers
         )
 
-    def forward(self, z: torch.Tensor) -> torch.Tensor:
+    def forward(self, z: Tensor) -> Tensor:
         """`[N, z_dim]` to `[N, 3, R, R]` around [-1, 1], with the fixed noise maps."""
         ws = self.mapping.truncate(self.mapping(z), self.config.num_rows)
         return self.synthesis(ws, self.synthesis.fixed_noise())
@@ -361,15 +408,15 @@ class StyleGAN2Prior(Prior):
     def z_dim(self) -> int:
         return self.generator.config.z_dim
 
-    def map(self, z: torch.Tensor) -> torch.Tensor:
+    def map(self, z: Tensor) -> Tensor:
         return self.generator.mapping(z)
 
     def synthesize(
         self,
-        w: torch.Tensor,
-        noise: Sequence[torch.Tensor] | None = None,
-        offsets: Mapping[int, torch.Tensor] | None = None,
-    ) -> torch.Tensor:
+        w: Tensor,
+        noise: Sequence[Tensor] | None = None,
+        offsets: Mapping[int, Tensor] | None = None,
+    ) -> Tensor:
         synthesis = self.generator.synthesis
         maps = synthesis.fixed_noise() if noise is None else noise
         for side in offsets or ():
@@ -416,6 +463,6 @@ def fit_statistics(
     )
 
 
-def lrelu_inverse(w: torch.Tensor) -> torch.Tensor:
+def lrelu_inverse(w: Tensor) -> Tensor:
     """Undo the mapping's last leaky ReLU of slope 0.2 (its gain stays)."""
     return F.leaky_relu(w, 5.0)

@@ -1,0 +1,304 @@
+"""Compiles the ops once, keeps the libraries in a cache folder and finds them there again.
+
+The cache holds `<target>-<key>/` with the library and `build.json`, and beside it
+`<target>-<key>.lock` and, after a failure, `<target>-<key>.failed.json`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stylegan_ops.compilation import BUILD_HINT, number_of_jobs, run_ninja
+from stylegan_ops.recipe import Recipe, make_recipe
+from stylegan_ops.toolchain import BuildError
+
+try:
+    import fcntl
+except ImportError:  # Windows, where nothing is compiled
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["BuildError", "State", "build", "cache_folder", "state"]
+
+_CACHE_HINT = "set STYLEGAN_OPS_CACHE to a folder that can be written"
+_UNUSED_SECONDS = 60 * 24 * 3600
+_RECORD = "build.json"
+
+
+@dataclass(frozen=True)
+class State:
+    """What is known about the library of a target, without compiling.
+
+    Attributes:
+        target: "cpu" or "cuda".
+        status: "built"; "missing" (it could be built); "failed" (the last try did); "unavailable"
+            (this machine can not build it).
+        path: the library, where it is built.
+        reason: why it is not built, one line; empty where it is.
+        hint: one command or step that helps; empty where it is built.
+        details: compiler, version, architectures, key, seconds, as far as known.
+    """
+
+    target: str
+    status: str
+    path: Path | None
+    reason: str
+    hint: str
+    details: dict[str, str] = field(default_factory=dict)
+
+
+def state(target: str, architectures: Sequence[str] | None = None) -> State:
+    """Looks up the library of `target` in the cache; compiles nothing.
+
+    Args:
+        target: "cpu" or "cuda".
+        architectures: GPUs to compile for, as in TORCH_CUDA_ARCH_LIST; None: its value, or the
+            GPUs of this machine.
+
+    Raises:
+        ValueError: no such target.
+    """
+    try:
+        recipe = make_recipe(target, architectures)
+        place = _Place(cache_folder(), recipe)
+    except BuildError as error:
+        return State(target, "unavailable", None, error.reason, error.hint)
+    details = recipe.details()
+    path = place.find()
+    if path is not None:
+        seconds = str(_read_json(place.folder / _RECORD).get("seconds", "unknown"))
+        return State(target, "built", path, "", "", {**details, "seconds": seconds})
+    failure = place.recorded_failure()
+    if failure is not None:
+        return State(target, "failed", None, failure.reason, failure.hint, details)
+    return State(target, "missing", None, "not compiled yet", BUILD_HINT, details)
+
+
+def _silent(text: str) -> None:
+    """Takes progress that nobody wants to see."""
+
+
+def build(
+    target: str,
+    progress: Callable[[str], None] = _silent,
+    architectures: Sequence[str] | None = None,
+) -> Path:
+    """Finds the library of `target` in the cache, else compiles it, also after a recorded failure.
+
+    Several processes may call this at once: one compiles, the others wait and take the result.
+
+    Args:
+        target: "cpu" or "cuda".
+        progress: called with one line at every step.
+        architectures: as for `state`.
+
+    Returns:
+        The library.
+
+    Raises:
+        ValueError: no such target.
+        BuildError: it can not be compiled here, it did not compile, or the cache can not be
+            written.
+    """
+    recipe = make_recipe(target, architectures)
+    place = _Place(cache_folder(), recipe)
+    found = place.find()
+    if found is not None:
+        return found
+    with _explained(place.cache):
+        place.cache.mkdir(parents=True, exist_ok=True)
+        with _locked(place.lock, progress) as waited:
+            found = place.find()
+            if found is not None:
+                return found
+            failure = place.recorded_failure()
+            if waited and failure is not None:  # the other process has just tried the same
+                raise failure
+            path = _build_locked(place, progress)
+            _remove_unused(place.cache, target, keep=recipe.name)
+            return path
+
+
+def cache_folder() -> Path:
+    """Returns where the libraries are kept; the folder need not exist.
+
+    Raises:
+        BuildError: the user has no home folder, and no variable names another one.
+    """
+    own, shared = os.environ.get("STYLEGAN_OPS_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    if own:
+        return Path(own).expanduser().absolute()
+    if shared and Path(shared).is_absolute():  # its standard says to ignore relative ones
+        return Path(shared) / "pulse-sr" / "ops"
+    try:
+        return Path.home() / ".cache" / "pulse-sr" / "ops"
+    except RuntimeError as error:
+        raise BuildError("there is no home folder for the cache of the ops", _CACHE_HINT) from error
+
+
+class _Place:
+    """Where one library lies in the cache, with its lock and its record of failure."""
+
+    def __init__(self, cache: Path, recipe: Recipe) -> None:
+        self.cache = cache
+        self.recipe = recipe
+        self.folder = cache / recipe.name
+        self.lock = cache / f"{recipe.name}.lock"
+        self.failed = cache / f"{recipe.name}.failed.json"
+
+    def find(self) -> Path | None:
+        """Returns the library if it is there, and marks it as used."""
+        library = self.folder / self.recipe.library
+        if not os.path.isfile(library):  # of a path, it would raise where it may not look
+            return None
+        with contextlib.suppress(OSError):  # a cache that others own can still be read
+            os.utime(self.folder / _RECORD)
+        return library
+
+    def recorded_failure(self) -> BuildError | None:
+        """Returns why the last try failed."""
+        record = _read_json(self.failed)
+        if not isinstance(record.get("reason"), str):
+            return None
+        log = "\n".join(map(str, record.get("log", [])))
+        return BuildError(record["reason"], str(record.get("hint", "")), log)
+
+    def record_failure(self, error: BuildError) -> None:
+        """Writes down why it failed, so that not every process tries again."""
+        record = {"reason": error.reason, "hint": error.hint, "log": error.log.splitlines()}
+        temporary = self.cache / f".{self.recipe.name}.failed.{secrets.token_hex(4)}"
+        with contextlib.suppress(OSError):  # then the next process finds out by itself
+            temporary.write_text(json.dumps(record, indent=2), encoding="utf-8")
+            os.replace(temporary, self.failed)
+
+
+def _build_locked(place: _Place, progress: Callable[[str], None]) -> Path:
+    """Compiles in a temporary folder and renames it, so that a library is complete or absent."""
+    recipe, jobs = place.recipe, number_of_jobs()
+    for left_over in place.cache.glob(f".{recipe.name}.*"):  # of a process that was killed
+        _remove(left_over)
+    temporary = place.cache / f".{recipe.name}.{secrets.token_hex(4)}"
+    started = time.perf_counter()
+    try:
+        temporary.mkdir()
+        warnings = _compile_recorded(place, temporary, jobs, progress)
+        record = {
+            **recipe.facts,
+            "key": recipe.key,
+            "seconds": round(time.perf_counter() - started, 1),
+            "warnings": warnings,
+        }
+        _keep_only(temporary, recipe.library)
+        (temporary / _RECORD).write_text(json.dumps(record, indent=2), encoding="utf-8")
+        _sync(temporary / recipe.library)
+        _remove(place.folder)  # without a library in it, or `find` had returned that
+        os.rename(temporary, place.folder)
+        place.failed.unlink(missing_ok=True)
+    finally:
+        _remove(temporary)
+    progress(f"compiled the {recipe.target} ops in {record['seconds']:.0f} s")
+    return place.folder / recipe.library
+
+
+def _compile_recorded(
+    place: _Place, folder: Path, jobs: int, progress: Callable[[str], None]
+) -> list[str]:
+    """Compiles in `folder`; writes a failure down, and refuses sources that changed meanwhile."""
+    try:
+        warnings = run_ninja(place.recipe, folder, jobs, progress)
+    except BuildError as error:
+        place.record_failure(error)
+        raise
+    # Otherwise what was compiled from new sources would be found under the key of the old ones.
+    if place.recipe.digests() != place.recipe.facts["files"]:
+        raise BuildError(
+            f"the sources of the {place.recipe.target} ops changed while they were compiled",
+            BUILD_HINT,
+        )
+    return warnings
+
+
+@contextlib.contextmanager
+def _locked(path: Path, progress: Callable[[str], None]) -> Iterator[bool]:
+    """Holds the lock file; yields whether another process had it before.
+
+    The kernel lets go of the lock when a process ends, so it is never stale.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        waited = False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waited = True
+            owner = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
+            progress(f"waiting for {owner or 'another process'}, which compiles the same ops")
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        yield waited
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _explained(cache: Path) -> Iterator[None]:
+    """Turns errors of the file system into one line."""
+    try:
+        yield
+    except BrokenPipeError:  # whoever reads the progress went away
+        raise
+    except OSError as error:
+        what = error.strerror or type(error).__name__
+        raise BuildError(
+            f"the cache folder {cache} can not be used: {what}", _CACHE_HINT
+        ) from error
+
+
+def _remove_unused(cache: Path, target: str, keep: str) -> None:
+    """Removes libraries of the same target that nobody has used for a long time."""
+    for folder in cache.glob(f"{target}-*/"):
+        with contextlib.suppress(OSError):
+            age = time.time() - (folder / _RECORD).stat().st_mtime
+            if folder.name != keep and age > _UNUSED_SECONDS:
+                _remove(folder)
+
+
+def _keep_only(folder: Path, name: str) -> None:
+    for path in folder.iterdir():
+        if path.name != name:
+            _remove(path)
+
+
+def _sync(file: Path) -> None:
+    """Writes a file to the disk, so that no power cut leaves an empty library."""
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Returns the object in a file; empty if there is none or it is damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

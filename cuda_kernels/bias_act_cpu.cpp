@@ -6,31 +6,37 @@ namespace {
 
 constexpr int64_t kGrain = 16384;
 
-template <int kOrder, bool kSmooth, class T>
-void run_order(const BiasActArgs& a, ParallelFor run) {
+// A row is what a loop without a division covers: a channel's pixels, or a pixel's channels.
+template <int kOrder, bool kSmooth, bool kByChannel, class T>
+void run_rows(const BiasActArgs& a, int64_t begin, int64_t end) {
   using A = acc_t<T>;
   const BiasActNumbers<A> numbers{a.act, A(a.alpha), A(a.gain), A(a.clamp)};
-  const T* x = static_cast<const T*>(a.x);
   const T* b = static_cast<const T*>(a.b);
-  const T* dy = static_cast<const T*>(a.dy);
-  const T* ddx = static_cast<const T*>(a.ddx);
-  T* out = static_cast<T*>(a.out);
-  // One row is what a loop without a division covers: a channel's pixels, or a pixel's channels.
-  const bool by_channel = a.inner == 1;
+  const int64_t length = kByChannel ? a.channels : a.inner;
+  for (int64_t row = begin; row < end; ++row) {
+    const A own = kByChannel || b == nullptr ? A(0) : A(load(b[row % a.channels]));
+    const T* x = static_cast<const T*>(a.x) + row * length;
+    const T* dy = kOrder > 0 ? static_cast<const T*>(a.dy) + row * length : nullptr;
+    const T* ddx = kOrder > 1 ? static_cast<const T*>(a.ddx) + row * length : nullptr;
+    T* out = static_cast<T*>(a.out) + row * length;
+#pragma omp simd
+    for (int64_t j = 0; j < length; ++j) {
+      const A u = A(load(x[j])) + (kByChannel ? A(load(b[j])) : own);
+      A cotangents = kOrder > 0 ? A(load(dy[j])) : A(0);
+      if (kOrder > 1) cotangents *= load(ddx[j]);
+      out[j] = store<T>(bias_act_element<kOrder, kSmooth>(u, cotangents, numbers));
+    }
+  }
+}
+
+template <int kOrder, bool kSmooth, class T>
+void run_order(const BiasActArgs& a, ParallelFor run) {
+  const bool by_channel = a.inner == 1 && a.b != nullptr;
   const int64_t length = by_channel ? a.channels : a.inner;
   const int64_t rows = by_channel ? a.outer : a.outer * a.channels;
   parallel(run, rows, kGrain / (length + 1) + 1, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      const T* bias = b == nullptr ? nullptr : by_channel ? b : b + row % a.channels;
-#pragma omp simd
-      for (int64_t j = 0; j < length; ++j) {
-        const int64_t i = row * length + j;
-        const A u = load(x[i]) + (bias == nullptr ? A(0) : load(bias[by_channel ? j : 0]));
-        const A dyi = kOrder > 0 ? load(dy[i]) : A(0);
-        const A cotangents = kOrder > 1 ? dyi * load(ddx[i]) : dyi;
-        out[i] = store<T>(bias_act_element<kOrder, kSmooth>(u, cotangents, numbers));
-      }
-    }
+    by_channel ? run_rows<kOrder, kSmooth, true, T>(a, begin, end)
+               : run_rows<kOrder, kSmooth, false, T>(a, begin, end);
   });
 }
 

@@ -25,7 +25,6 @@ constexpr int64_t kVectorBytes = 32;
 #else
 constexpr int64_t kVectorBytes = 16;
 #endif
-
 // Explicit vectors, as g++ keeps no array of sums in registers.
 template <class V, int kCount>
 struct Lanes {
@@ -34,16 +33,15 @@ struct Lanes {
 
 template <class L, class A>
 PSR_HD void load_lanes(const A* from, L& to) {
-  static_assert(std::is_floating_point<A>::value, "a format without arithmetic");
   std::memcpy(&to, from, sizeof(L));
 }
 
 template <class L>
 PSR_HD void load_lanes(const bf16* from, L& to) {
   constexpr int count = sizeof(L) / sizeof(float);
+  using Wide = typename Lanes<uint32_t, count>::type;
   typename Lanes<uint16_t, count>::type bits;
   std::memcpy(&bits, from, sizeof(bits));
-  using Wide = typename Lanes<uint32_t, count>::type;
   const Wide wide = __builtin_convertvector(bits, Wide) << 16;
   std::memcpy(&to, &wide, sizeof(L));
 }
@@ -55,12 +53,12 @@ PSR_HD void load_lanes(const f16* from, L& to) {
   std::memcpy(&to, values, sizeof(L));
 }
 
-// What one output is made of: taps and where each finds its value, from the first one's place.
+// What an output is made of: every step-th of some taps, and where each finds its value.
 template <class A>
 struct Sum {
   const A* taps;
   const int64_t* offsets;
-  int64_t count;
+  int64_t count, step;
 };
 
 // kVectors * kCount neighbouring outputs. kTaps > 0: the number of taps, which spares branches.
@@ -68,10 +66,8 @@ template <int kTaps, int kCount, int kVectors, class S, class A>
 PSR_HD void fir_block(A* out, const S* in, const Sum<A>& sum) {
   using L = typename Lanes<A, kCount>::type;
   L v, s0{}, s1{}, s2{}, s3{};
-  const int64_t count = kTaps > 0 ? kTaps : sum.count;
-#pragma GCC unroll 4
-  for (int64_t t = 0; t < count; ++t) {
-    const A tap = sum.taps[t];
+  for (int64_t t = 0; t < (kTaps > 0 ? kTaps : sum.count); ++t) {
+    const A tap = sum.taps[t * sum.step];
     const S* from = in + sum.offsets[t];
     load_lanes(from, v), s0 += tap * v;
     if constexpr (kVectors > 1) load_lanes(from + kCount, v), s1 += tap * v;
@@ -102,12 +98,13 @@ void fir_taps(A* out, const S* in, const Sum<A>& sum, int64_t n) {
   if (n >= 4) return fir_vectors<kTaps, 4>(out, in, sum, n);
   for (int64_t j = 0; j < n; ++j) {
     A value = A(0);
-    for (int64_t t = 0; t < sum.count; ++t) value += sum.taps[t] * load(in[sum.offsets[t] + j]);
+    for (int64_t t = 0; t < sum.count; ++t)
+      value += sum.taps[t * sum.step] * load(in[sum.offsets[t] + j]);
     out[j] = value;
   }
 }
 
-// out[j] = sum over t of taps[t] * in[offsets[t] + j], for j < n
+// out[j] = sum over t of taps[t * step] * in[offsets[t] + j], for j < n
 template <class S, class A>
 void fir(A* out, const S* in, const Sum<A>& sum, int64_t n) {
   switch (sum.count) {
@@ -155,21 +152,6 @@ struct Filter {
   }
 };
 
-// Every up-th tap, from each of the first `up` on.
-template <class A>
-struct Phases {
-  int64_t up;
-  std::vector<std::vector<A>> taps;
-
-  Phases(const A* all, const Axis& axis) : up(axis.up), taps(std::min(up, axis.taps)) {
-    for (int64_t k = 0; k < axis.taps; ++k) taps[k % up].push_back(all[k]);
-  }
-
-  const A* from(const Reach& r) const {
-    return r.count == 0 ? nullptr : taps[r.tap % up].data() + r.tap / up;
-  }
-};
-
 // How lines are cut, arranged and met by taps; the same for all rows.
 //
 // Along x, outputs form groups of `period`: from group to group the same taps meet pixels that lie
@@ -184,8 +166,7 @@ struct Plan {
   int64_t line_count;                // held at a time: of some outputs, or of all taps of a grid
   std::vector<Reach> rows, columns;  // of each output row; of each output of the first group
   std::vector<int64_t> row_offsets, column_offsets;
-  std::vector<Phases<A>> row_phases, column_phases;  // one of x, or one per line of the grid
-  std::vector<Sum<A>> row_sums, column_sums;         // for factors
+  std::vector<Sum<A>> row_sums, column_sums;  // of a separable filter
 
   explicit Plan(const Upfirdn2dArgs& a) : filter(a), separable(filter.grid.empty()) {
     const Axis x = x_axis(a), y = y_axis(a);
@@ -200,17 +181,11 @@ struct Plan {
     cut(x, y);
     for (int64_t t = 0; t * y.up < y.taps; ++t) row_offsets.push_back(t * a.in_w * channels);
     for (int64_t p = 0; p < span; ++p) column_offsets.push_back(place(p));
-    if (separable) {
-      row_phases.emplace_back(filter.y.data(), y);
-      column_phases.emplace_back(filter.x.data(), x);
-      for (const Reach& r : rows)
-        row_sums.push_back({row_phases[0].from(r), row_offsets.data(), r.count});
-      for (const Reach& r : columns)
-        column_sums.push_back({column_phases[0].from(r), offsets_from(r), r.count});
-    } else {
-      for (int64_t k = 0; k < y.taps; ++k)
-        column_phases.emplace_back(filter.grid.data() + k * x.taps, x);
-    }
+    if (!separable) return;
+    for (const Reach& r : rows)
+      row_sums.push_back({filter.y.data() + r.tap, row_offsets.data(), r.count, y.up});
+    for (const Reach& r : columns)
+      column_sums.push_back({filter.x.data() + r.tap, offsets_from(r), r.count, x.up});
   }
 
   // Where pixel p of a tile lies in its line.
@@ -226,9 +201,8 @@ struct Plan {
   void cut(const Axis& x, const Axis& y) {
     span = columns.back().pixel - columns[0].pixel + (x.taps + x.up - 1) / x.up;
     line_count = separable ? 1 : (y.taps + y.up - 1) / y.up;
-    const int64_t wanted = kTileValues / (channels * stride * line_count);
-    const int64_t least = std::max<int64_t>(1, kTilePixels / stride);
-    tile_groups = std::min(groups, std::max(wanted, least));
+    const int64_t pixels = std::max(kTileValues / (channels * line_count), kTilePixels);
+    tile_groups = std::clamp<int64_t>(pixels / stride, 1, groups);
     split = (period > 1 || stride > 1) && channels < kWideChannels;
     pitch = ((tile_groups - 1) * stride + span + stride - 1) / stride;
     line_values = pitch * stride * channels;
@@ -333,22 +307,22 @@ class Worker {
   void fill_grid_lines(int64_t image, const Reach& rows) {
     const A one = A(1);
     for (int64_t t = 0; t < rows.count; ++t)
-      fill_line(line(t), source(image, rows), {&one, plan_.row_offsets.data() + t, 1});
+      fill_line(line(t), source(image, rows), {&one, plan_.row_offsets.data() + t, 1, 1});
     taps_.clear();
     offsets_.clear();
     for (const Reach& columns : plan_.columns) {
       for (int64_t t = 0; t < rows.count; ++t) {
-        const A* taps = plan_.column_phases[rows.tap + t * a_.up_y].from(columns);
+        const int64_t first = (rows.tap + t * a_.up_y) * a_.f_w + columns.tap;
         const int64_t* offsets = plan_.offsets_from(columns);
         for (int64_t s = 0; s < columns.count; ++s) {
-          taps_.push_back(taps[s]);
+          taps_.push_back(plan_.filter.grid[first + s * a_.up_x]);
           offsets_.push_back(t * plan_.line_values + offsets[s]);
         }
       }
     }
     for (int64_t q = 0, start = 0; q < plan_.period; ++q) {
       const int64_t count = rows.count * plan_.columns[q].count;
-      sums_[q] = {taps_.data() + start, offsets_.data() + start, count};
+      sums_[q] = {taps_.data() + start, offsets_.data() + start, count, 1};
       start += count;
     }
   }

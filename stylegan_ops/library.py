@@ -30,7 +30,12 @@ _CHOICES = ("auto", "ref", "compiled")
 
 #: op -> whether `auto` uses its compiled CPU path: where that measured faster than PyTorch's own
 #: (`pulse-sr bench ops`, docs/benchmarks.md).
-FASTER_ON_CPU = {"bias_act": False, "upfirdn2d": True, "style_epilogue": True}
+FASTER_ON_CPU = {
+    "bias_act": True,
+    "bias_act of a smooth activation": False,  # PyTorch's vectorised exponentials win
+    "upfirdn2d": True,
+    "style_epilogue": True,
+}
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
@@ -134,6 +139,11 @@ def _load(target: str, path: Path) -> None:
     if target == "cpu":
         for register in _on_load:
             register()
+
+
+def used_by_generators(device: str) -> str:
+    """What `auto` uses for a generator on a device type: "compiled" or "PyTorch"."""
+    return "compiled" if _decide("style_epilogue", device, "auto") else "PyTorch"
 
 
 def implementations() -> dict[str, dict[str, str]]:

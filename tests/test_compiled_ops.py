@@ -177,6 +177,19 @@ def test_nan_goes_where_its_taps_reach_and_no_further(where):
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("op", OPS)
+def test_sanitize_a_few_calls(op):
+    """What compute-sanitizer watches: small, since it slows every access down a hundredfold."""
+    library.require("cuda")
+    for seed in range(12):
+        name, args = kernel_cases.MAKERS[op](3000 + seed)
+        for dtype in (torch.float32, torch.bfloat16):
+            _, cast = kernel_cases.cast(name, args, dtype, "cuda")
+            kernel_cases.outputs("stylegan_ops", name, cast)
+    torch.cuda.synchronize()
+
+
+@pytest.mark.gpu
 def test_a_captured_graph_replays_the_same():
     library.require("cuda")
     inputs = [t.detach() for t in layer_inputs("cuda")]
@@ -213,7 +226,7 @@ def test_the_environment_says_what_auto_means(monkeypatch):
     assert library.use_compiled("bias_act", x, "auto")
     monkeypatch.setenv(library.CHOICE_VARIABLE, "auto")
     assert library.use_compiled("style_epilogue", x, "auto")
-    assert not library.use_compiled("bias_act", x, "auto")
+    assert not library.use_compiled("bias_act of a smooth activation", x, "auto")
     monkeypatch.setenv(library.CHOICE_VARIABLE, "fast")
     with pytest.raises(ValueError, match="STYLEGAN_OPS='fast', expected one of auto, ref"):
         library.use_compiled("bias_act", x, "auto")

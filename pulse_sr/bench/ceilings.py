@@ -1,0 +1,156 @@
+"""The clock of the op benchmark, and what the machine can do at best, measured by it.
+
+An op that only moves data can not beat a plain copy of as many bytes, and a convolution can not
+beat a large matrix product: these two rates are the ceilings.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+
+Work = Callable[[], object]
+
+#: Overwritten before every measurement on a CPU. Caches shared with other machines of a host are
+#: larger, but little of them is ours.
+_CPU_FLUSH_BYTES = 64 * 2**20
+#: For a GPU whose L2 size torch does not tell.
+_USUAL_L2_BYTES = 64 * 2**20
+
+# device type -> (bytes of the copied buffer, side of the matrices, their format)
+_COPY_BYTES = {"cuda": 2**30, "cpu": 256 * 2**20}
+_SIDE = {"cuda": 8192, "cpu": 2048}
+_FORMAT = {"cuda": torch.bfloat16, "cpu": torch.float32}
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """Measured rates.
+
+    Attributes:
+        copy: bytes per second of a large copy within the device, read and written ones counted.
+        product: floating-point operations per second of a large square matrix product.
+        product_format: number format of the product: bfloat16 on CUDA, float32 on a CPU.
+    """
+
+    copy: float
+    product: float
+    product_format: str
+
+    def or_better(self, other: Ceilings) -> Ceilings:
+        """The higher of each rate: whatever else the machine did can only have lowered one."""
+        copy, product = max(self.copy, other.copy), max(self.product, other.product)
+        return replace(self, copy=copy, product=product)
+
+
+class Clock:
+    """Times work on one device, with caches that hold none of its inputs.
+
+    On CUDA by events on the current stream, else by the wall.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        """Allocate what is overwritten to empty the caches."""
+        self.device = device
+        self._scratch = torch.ones(_flush_bytes(device) // 4, device=device)
+
+    def seconds(self, work: Work) -> float:
+        """Seconds of one call of `work`, of which nothing has been done before.
+
+        What `work` returns is kept until the clock has been read: freeing is not measured, and no
+        output can take the place of another one that is still in the cache.
+        """
+        self._scratch.add_(1)
+        if self.device.type != "cuda":
+            clock = time.perf_counter()
+            kept = work()
+            taken = time.perf_counter() - clock
+            del kept
+            return taken
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        # A GPU that were still busy would hide the launches of the first calls.
+        torch.cuda.synchronize(self.device)
+        start.record()
+        kept = work()
+        end.record()
+        end.synchronize()
+        del kept
+        return start.elapsed_time(end) / 1000
+
+
+def interleaved(
+    works: Mapping[str, Work],
+    clock: Clock,
+    repeats: int,
+    choose: Callable[[list[float]], float] = statistics.median,
+) -> dict[str, float]:
+    """Seconds of each, one call of each in turn after one that is not counted.
+
+    Args:
+        works: by name.
+        clock: of the device.
+        repeats: counted calls of each.
+        choose: makes one number of them.
+    """
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for repeat in range(repeats + 1):
+        for name, work in works.items():
+            taken = clock.seconds(work)
+            if repeat:
+                times[name].append(taken)
+    return {name: choose(each) for name, each in times.items()}
+
+
+def captured(works: Mapping[str, Work], clock: Clock) -> dict[str, Work]:
+    """The same work as replays of CUDA graphs, in which launches cost next to nothing.
+
+    Each must have run before. One that can not be captured is left out.
+    """
+    replays: dict[str, Work] = {}
+    for name, work in works.items():
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, stream=torch.cuda.current_stream(clock.device)):
+                kept = work()
+        except RuntimeError:
+            continue
+        # What a graph writes to lives as long as what it returned.
+        replays[name] = lambda graph=graph, kept=kept: graph.replay()  # type: ignore[misc]
+    return replays
+
+
+def measure_ceilings(
+    clock: Clock, repeats: int = 10, copy_bytes: int | None = None, side: int | None = None
+) -> Ceilings:
+    """Measure the ceilings on random data: the fastest of some calls counts.
+
+    Args:
+        clock: of the device.
+        repeats: measurements of each.
+        copy_bytes: size of the copied buffer; None: 1 GiB on CUDA, 256 MiB on a CPU.
+        side: of the matrices; None: 8192 on CUDA, 2048 on a CPU.
+    """
+    device = clock.device
+    rng = torch.Generator(device).manual_seed(0)
+    count = (copy_bytes or _COPY_BYTES[device.type]) // 4
+    source = torch.randn(count, generator=rng, device=device)
+    target = torch.empty_like(source)
+    copy = interleaved({"": lambda: target.copy_(source)}, clock, repeats, min)[""]
+    moved = 2 * source.nbytes
+    side, number_format = side or _SIDE[device.type], _FORMAT[device.type]
+    shape = (2, side, side)
+    a, b = torch.randn(shape, generator=rng, device=device, dtype=number_format)
+    product = interleaved({"": lambda: a @ b}, clock, repeats, min)[""]
+    name = str(number_format).removeprefix("torch.")
+    return Ceilings(copy=moved / copy, product=2 * side**3 / product, product_format=name)
+
+
+def _flush_bytes(device: torch.device) -> int:
+    if device.type != "cuda":
+        return _CPU_FLUSH_BYTES
+    properties = torch.cuda.get_device_properties(device)
+    return 4 * int(getattr(properties, "L2_cache_size", 0) or _USUAL_L2_BYTES)

@@ -1,0 +1,45 @@
+"""Pack training images into one small archive, to be carried to another machine.
+
+    python scripts/gpu/pack_images.py faces/train runs/faces-64.zip --resolution 64
+
+The images are cropped and resized as `pulse-sr train-prior` does and stored as JPEG of quality 95
+without colour subsampling, under their old names, so that the order of the training stays the same.
+The 8,832 faces of the bundled prior take 27 MB (as PNG 69 MB).
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import click
+from PIL import Image
+
+from pulse_sr.training.images import decode, list_images
+
+
+@click.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("archive", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--resolution", type=int, default=64, show_default=True)
+@click.option("--quality", type=click.IntRange(1, 100), default=95, show_default=True)
+def main(folder: Path, archive: Path, resolution: int, quality: int) -> None:
+    """Write the images of FOLDER to ARCHIVE."""
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    paths = list_images(folder)
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
+        for path in paths:
+            pixels = decode(path, resolution).transpose(1, 2, 0)
+            content = io.BytesIO()
+            Image.fromarray(pixels).save(
+                content, "JPEG", quality=quality, subsampling=0, optimize=True
+            )
+            name = path.relative_to(folder).as_posix()
+            name += "" if path.suffix.lower() in (".jpg", ".jpeg") else ".jpg"
+            file.writestr(name, content.getvalue())
+    print(f"{archive}: {len(paths)} images, {archive.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

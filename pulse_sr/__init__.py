@@ -16,6 +16,7 @@ _HOMES = {
     "PulseError": "pulse_sr.errors",
     "Result": "pulse_sr.result",
     "SearchConfig": "pulse_sr.config",
+    "align": "pulse_sr.jobs.aligning",
     "load_prior": "pulse_sr.api",
     "make_operator": "pulse_sr.operators",
     "run": "pulse_sr.jobs.local",
@@ -28,6 +29,7 @@ __all__ = [
     "Result",
     "SearchConfig",
     "__version__",
+    "align",
     "load_prior",
     "make_operator",
     "run",
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from pulse_sr.api import load_prior, super_resolve
     from pulse_sr.config import SearchConfig
     from pulse_sr.errors import PulseError
+    from pulse_sr.jobs.aligning import align
     from pulse_sr.jobs.local import run
     from pulse_sr.operators import Operator, make_operator
     from pulse_sr.result import Result

@@ -24,6 +24,7 @@ from pulse_sr.priors import registry
 from pulse_sr.priors.base import Prior
 from pulse_sr.result import Result, Sample, sample_status
 from pulse_sr.search.sampling import Candidate, SearchProgress, Settings, find_candidates
+from stylegan_ops import library
 
 #: Variance of what a search leaves to repaint in the high-res image (RMS 0.1), for soft projection.
 SIGNAL_VARIANCE = 0.01
@@ -168,6 +169,7 @@ def _result(
         timing=timing,
         device=str(prior.device),
         torch_version=torch.__version__,
+        ops=library.used_by_generators(prior.device.type),
         notes=fitted.notes,
     )
 

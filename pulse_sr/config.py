@@ -20,6 +20,7 @@ from pulse_sr.errors import UsageError
 METHODS = ("phased", "pulse")
 PROJECTIONS = ("exact", "soft", "off")
 FITS = ("pad", "crop")
+ALIGN_MODES = ("auto", "always", "never")
 PRECISIONS = ("auto", "fp32", "bf16")
 
 DEFAULT_STEPS = {"phased": 100, "pulse": 100}

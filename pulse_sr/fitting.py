@@ -56,7 +56,7 @@ def fit_to_prior(
     """
     if fit not in (None, "pad", "crop"):
         raise UsageError(f"--fit got {fit!r}, expected pad or crop", "--fit pad")
-    sides = _sides(resolution, scale)
+    sides = low_res_sides(resolution, scale)
     pixels, notes = image.pixels, list(image.notes)
     height, width = pixels.shape[1:]
     side = min(height, width) if fit == "crop" else max(height, width)
@@ -81,8 +81,12 @@ def fit_to_prior(
     return FittedInput(pixels, side, (top, top + height), (left, left + width), tuple(notes))
 
 
-def _sides(resolution: int, scale: int | None) -> list[int]:
-    """The low-res sides that the prior and the option allow, smallest first."""
+def low_res_sides(resolution: int, scale: int | None) -> list[int]:
+    """Returns the low-res sides that the prior and `--scale` allow, smallest first.
+
+    Raises:
+        UsageError: a scale that does not divide the resolution into 4 or more.
+    """
     sides = [side for side in range(4, resolution) if resolution % side == 0]
     if scale is None:
         return sides

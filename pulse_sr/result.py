@@ -66,7 +66,8 @@ class Result:
         config: the settings of the search.
         samples_list: the samples, in the order of their indices.
         timing: seconds by name, such as `search_s`.
-        device, torch_version: where it was computed.
+        device, torch_version, ops: where and with what it was computed; `ops` is "compiled" or
+            "PyTorch", which round differently.
         notes: what was changed on reading and fitting the input (`FittedInput.notes`).
     """
 
@@ -85,6 +86,7 @@ class Result:
     timing: dict[str, float] = field(default_factory=dict)
     device: str = "cpu"
     torch_version: str = ""
+    ops: str = ""
     notes: tuple[str, ...] = ()
 
     @cached_property

@@ -26,6 +26,7 @@ from pulse_sr.errors import PulseError
 #: name -> (module:attribute, short help). The help stands here so that listing imports nothing.
 COMMANDS = {
     "run": ("pulse_sr.cli.run:command", "Find high-res faces that downscale to each input."),
+    "align": ("pulse_sr.cli.align:command", "Find faces in photos, crop and rotate them."),
     "train-prior": ("pulse_sr.cli.train_prior:command", "Train a prior on a folder of images."),
     "prior": ("pulse_sr.cli.prior:command", "List priors and show what they are."),
     "degrade": ("pulse_sr.cli.degrade:command", "Make low-res test inputs with a known operator."),

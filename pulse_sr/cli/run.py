@@ -22,7 +22,7 @@ from pulse_sr.cli.options import (
     seed_option,
     standard_options,
 )
-from pulse_sr.config import FITS, METHODS, PROJECTIONS, SearchConfig
+from pulse_sr.config import ALIGN_MODES, FITS, METHODS, PROJECTIONS, SearchConfig
 
 if TYPE_CHECKING:
     from pulse_sr.jobs.local import Record
@@ -105,6 +105,13 @@ class Shard(click.ParamType):
     help="Pad or crop to a square, and resize to a size that the prior knows.",
 )
 @click.option(
+    "--align",
+    type=click.Choice(ALIGN_MODES),
+    default="auto",
+    show_default=True,
+    help="Find the faces of photos, search each and paste it back.",
+)
+@click.option(
     "--batch",
     type=IntegerOrAuto(),
     default="auto",
@@ -131,6 +138,7 @@ def command(
     resume: bool,
     retry_failed: bool,
     shard: tuple[int, int] | None,
+    align: str,
     dry_run: bool,
     quiet: bool,
     verbose: bool,
@@ -153,7 +161,10 @@ def command(
         overwrite=not resume,
         retry_failed=retry_failed,
         shard=shard,
+        align=align,
+        looking=lambda done, total: console.live(f"looking for faces: {done} of {total}"),
     )
+    console.clear()
     if dry_run:
         _show_plan(plan, as_json)
         return 0
@@ -264,6 +275,7 @@ def _show_plan(plan: Plan, as_json: bool) -> None:
         "resolution": plan.prior.resolution,
         "out": str(plan.out),
         "overwrite": plan.overwrite,
+        "align": plan.align,
     }
     tasks = [
         {"path": str(t.path), "stem": t.stem, "action": t.action, "samples": list(t.indices)}
@@ -284,6 +296,8 @@ def _retry_command(inputs: Sequence[str], plan: Plan, shard: tuple[int, int] | N
     words = ["pulse-sr", "run", *inputs, "-o", str(plan.out), *plan.config.arguments()]
     if plan.prior_source:
         words += ["--prior", plan.prior_source]
+    if plan.align != ALIGN_MODES[0]:
+        words += ["--align", plan.align]
     if shard:
         words += ["--shard", f"{shard[0]}/{shard[1]}"]
     return shlex.join([*words, "--retry-failed"])

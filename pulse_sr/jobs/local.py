@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pulse_sr.alignment.intake import low_res_face
 from pulse_sr.config import SearchConfig
 from pulse_sr.errors import InputError, PulseError, SetupError
 from pulse_sr.images import LowResImage, read_image
 from pulse_sr.jobs import store
-from pulse_sr.jobs.manifest import put_row, read_rows
+from pulse_sr.jobs.manifest import base_of, drop_rows, put_row, read_rows
+from pulse_sr.jobs.placement import Placement
 from pulse_sr.jobs.plan import DEFAULT_OUT, Plan, plan_run
 from pulse_sr.jobs.task import Task
 
@@ -89,6 +91,7 @@ def run(
     shard: tuple[int, int] | None = None,
     search: Search | None = None,
     progress: OnProgress | None = None,
+    align: str = "auto",
 ) -> Generator[Record, None, None]:
     """Searches faces for all inputs and writes them to `out`; yields a record after each input.
 
@@ -105,6 +108,9 @@ def run(
             so that N processes can share one run folder.
         search: stands in for `pulse_sr.api.search_image`.
         progress: called during each search.
+        align: "auto" finds the faces of photos, searches each and pastes it back, and leaves
+            low-res faces as they are (`alignment.intake.faces_to_search`); "always" takes every
+            input as a photo, "never" none.
 
     Raises:
         UsageError, SetupError: see `plan_run`; while iterating, SetupError (disk full, no such
@@ -118,6 +124,7 @@ def run(
         overwrite=overwrite,
         retry_failed=retry_failed,
         shard=shard,
+        align=align,
     )
     return run_plan(plan, search=search, progress=progress)
 
@@ -128,11 +135,20 @@ def run_plan(
     """Carries out a plan: see `run`. The page is written at the end, also after an interruption."""
     search = search or _real_search()
     store.make_folder(plan.out)
+    _forget_other_names(plan)
     try:
         for task in plan.tasks:
             yield _do(plan, task, search, progress)
     finally:
         store.write_page(plan.out)
+
+
+def _forget_other_names(plan: Plan) -> None:
+    """Drops rows of inputs whose faces have other folders now; the folders themselves stay."""
+    names: dict[str, set[str]] = {}
+    for task in plan.tasks:
+        names.setdefault(task.base, set()).add(task.stem)
+    drop_rows(plan.out, lambda row: row["stem"] not in names.get(base_of(row), {row["stem"]}))
 
 
 def _do(plan: Plan, task: Task, search: Search, progress: OnProgress | None) -> Record:
@@ -166,10 +182,16 @@ def _do(plan: Plan, task: Task, search: Search, progress: OnProgress | None) -> 
 def _search_and_write(
     plan: Plan, task: Task, search: Search, progress: OnProgress | None
 ) -> store.Document:
+    if task.refusal is not None:
+        raise task.refusal
     started = time.perf_counter()
     image = read_image(task.path)
     if image.sha256 != task.sha256:
         raise InputError(f"{task.path} changed while the run was going", "run the command again")
+    placement = None
+    if task.face is not None:
+        placement = Placement(image, task.face, task.base)
+        image = low_res_face(image, task.face, plan.prior.resolution)
     load_s = time.perf_counter() - started
     report = None if progress is None else lambda record: progress(task, record)
     try:
@@ -177,7 +199,8 @@ def _search_and_write(
     except Exception as error:
         if not isinstance(error, SetupError):
             message, hint, _ = _describe(error)
-            store.write_failure(plan.out / task.stem, image, task.fingerprint, message, hint)
+            folder = plan.out / task.stem
+            store.write_failure(folder, image, task.fingerprint, message, hint, placement)
         raise
     return store.write_result(
         plan.out / task.stem,
@@ -185,6 +208,8 @@ def _search_and_write(
         fresh=plan.overwrite,
         prior_source=plan.prior_source,
         load_s=load_s,
+        align=plan.align,
+        placement=placement,
     )
 
 
@@ -209,6 +234,7 @@ def _failed(plan: Plan, task: Task, error: Exception, seconds: float) -> Record:
         "fingerprint": task.fingerprint,
         "error": message,
         "hint": hint,
+        "base": task.base,
     }
     put_row(plan.out, row)
     base = (task.stem, str(task.path), task.sha256)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +45,23 @@ def put_row(out: Path, row: Row) -> None:
         write_atomic(out / NAME, json_bytes(rows))
 
 
-def assign_stems(out: Path, inputs: Sequence[tuple[Path, str]]) -> list[str]:
+def drop_rows(out: Path, unwanted: Callable[[Row], bool]) -> None:
+    """Removes rows; writes nothing if there is none to remove."""
+    with _locked(out):
+        rows = read_rows(out)
+        kept = [row for row in rows if not unwanted(row)]
+        if len(kept) < len(rows):
+            write_atomic(out / NAME, json_bytes(kept))
+
+
+def assign_stems(
+    out: Path, inputs: Sequence[tuple[Path, str]], reserved: Sequence[str] = (NAME, PAGE)
+) -> list[str]:
     """Returns the folder name of each input (path, sha256): its stem, or stem-2, stem-3, ...
 
     An input keeps the name that it has in `out` already: it is recognised by its path, or by its
     content if the file that was recorded is gone (moved, or named from another working directory).
-    The others take the first free name, in the order given.
+    The others take the first free name, in the order given; `reserved` names are never free.
     """
     recorded = _recorded(out)
     stems: dict[int, str] = {}
@@ -64,12 +75,43 @@ def assign_stems(out: Path, inputs: Sequence[tuple[Path, str]]) -> list[str]:
     for i, (path, sha256) in enumerate(inputs):
         if i not in stems:
             _claim_moved(i, path, sha256, moved, stems)
-    taken = {stem.casefold() for stem in recorded} | {NAME, PAGE}
+    taken = names_in_use(out) | {stem.casefold() for stem in recorded} | set(reserved)
     for i, (path, _) in enumerate(inputs):
         if i not in stems:
             stems[i] = _free_name(clean_stem(path), taken)
             taken.add(stems[i].casefold())
     return [stems[i] for i in range(len(inputs))]
+
+
+def names_in_use(out: Path, without: str | None = None) -> set[str]:
+    """Returns the names, case-folded, that the rows of `out` use, but not those of one input."""
+    used: set[str] = set()
+    for row in read_rows(out):
+        if base_of(row) != without:
+            used |= {str(each).casefold() for each in (row["stem"], *row.get("names", ()))}
+    return used
+
+
+def base_of(row: Row) -> str:
+    """Returns the stem of the input that a row belongs to: one of its faces may have its own."""
+    return str(row.get("base") or row["stem"])
+
+
+def face_names(base: str, count: int, others: set[str]) -> list[str]:
+    """Returns the names of the faces of one input: `base`, or base-1, base-2, ... for several.
+
+    Args:
+        base: the stem that `assign_stems` gave to the input.
+        count: how many faces it has.
+        others: case-folded names of other inputs; where one of them is base-1, the faces are called
+            base-face1, base-face2, ...
+    """
+    if count == 1:
+        return [base]
+    middle = "-"
+    while others & {f"{base}{middle}{k}".casefold() for k in range(1, count + 1)}:
+        middle += "face"
+    return [f"{base}{middle}{k}" for k in range(1, count + 1)]
 
 
 def clean_stem(path: Path | str | None) -> str:
@@ -93,15 +135,17 @@ def json_bytes(document: Any) -> bytes:
 
 def _recorded(out: Path) -> dict[str, tuple[str, str]]:
     """Which input each folder belongs to: stem -> (path, sha256)."""
+    rows = read_rows(out)
     recorded = {
-        row["stem"]: (str(row.get("path") or ""), str(row.get("sha256") or ""))
-        for row in read_rows(out)
+        base_of(row): (str(row.get("path") or ""), str(row.get("sha256") or "")) for row in rows
     }
+    listed = {row["stem"] for row in rows}
     for file in sorted(out.glob("*/result.json")):
-        if file.parent.name not in recorded:
+        if file.parent.name not in listed:
             document = read_json(file)
-            source = document.get("input", {}) if isinstance(document, dict) else {}
-            recorded[file.parent.name] = (
+            document = document if isinstance(document, dict) else {}
+            source, face = document.get("input", {}), document.get("face") or {}
+            recorded[str(face.get("base") or file.parent.name)] = (
                 str(source.get("path") or ""),
                 str(source.get("sha256") or ""),
             )

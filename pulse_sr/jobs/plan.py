@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pulse_sr.alignment.intake import check_mode
 from pulse_sr.config import SearchConfig
 from pulse_sr.errors import UsageError
 from pulse_sr.images import find_images
 from pulse_sr.jobs import store
+from pulse_sr.jobs.intake import Intake, Target
 from pulse_sr.jobs.manifest import assign_stems, read_rows
-from pulse_sr.jobs.task import Task, file_sha256, fingerprint
+from pulse_sr.jobs.task import Task, file_sha256
 from pulse_sr.operators import make_operator
 
 DEFAULT_OUT = "pulse_out"
@@ -28,6 +30,7 @@ class Plan:
     prior: Any
     prior_source: str | None
     overwrite: bool
+    align: str = "auto"
 
 
 def plan_run(
@@ -39,10 +42,14 @@ def plan_run(
     overwrite: bool = False,
     retry_failed: bool = False,
     shard: tuple[int, int] | None = None,
+    align: str = "auto",
+    looking: Callable[[int, int], None] | None = None,
 ) -> Plan:
     """Finds the inputs, loads the prior and decides what to do with each input; writes nothing.
 
-    Args: see `run`.
+    Photos are searched for faces here, so that every face is a task of its own.
+
+    Args: see `run`; `looking` is called with (inputs looked at, inputs) before each of them.
 
     Raises:
         UsageError: a path does not exist, or an option does not suit the prior.
@@ -51,6 +58,7 @@ def plan_run(
     config = config or SearchConfig()
     paths = find_images([str(each) for each in inputs])
     _check_shard(shard)
+    check_mode(align)
     source = str(prior) if isinstance(prior, str | Path) else None
     if prior is None or source is not None:
         prior = _load_prior(source, config.device)
@@ -60,16 +68,42 @@ def plan_run(
     entries = [(path, file_sha256(path)) for path in ordered]
     stems = assign_stems(out, entries)
     known = {} if overwrite or retry_failed else _failures(out)
+    intake = Intake(out, config, prior, align, stems)
     tasks = []
     for i, ((path, sha256), stem) in enumerate(zip(entries, stems, strict=True)):
         if shard is None or i % shard[1] == shard[0]:
-            mark = fingerprint(sha256, prior.sha256, config)
-            done = () if overwrite else store.done_indices(out / stem, mark)
-            indices = tuple(k for k in range(config.samples) if k not in done)
-            earlier = known.get((stem, mark))
-            action = _action(indices, bool(done), earlier is not None)
-            tasks.append(Task(path, sha256, stem, mark, action, indices, earlier))
-    return Plan(tuple(tasks), out, config, prior, source, overwrite)
+            if looking is not None:
+                looking(i, len(entries))
+            targets = intake.targets(path, sha256, stem)
+            tasks += [_task(each, path, sha256, out, config, known, overwrite) for each in targets]
+    return Plan(tuple(tasks), out, config, prior, source, overwrite, align)
+
+
+def _task(
+    target: Target,
+    path: Path,
+    sha256: str,
+    out: Path,
+    config: SearchConfig,
+    known: Mapping[tuple[str, str], dict[str, Any]],
+    overwrite: bool,
+) -> Task:
+    stem, mark = target.stem, target.mark
+    done = () if overwrite else store.done_indices(out / stem, mark)
+    indices = tuple(k for k in range(config.samples) if k not in done)
+    earlier = known.get((stem, mark))
+    return Task(
+        path,
+        sha256,
+        stem,
+        mark,
+        _action(indices, bool(done), earlier is not None),
+        indices,
+        earlier,
+        face=target.face,
+        base=target.base,
+        refusal=target.refusal,
+    )
 
 
 def _action(indices: tuple[int, ...], started: bool, failed_before: bool) -> str:

@@ -26,6 +26,7 @@ from pulse_sr.errors import SetupError
 from pulse_sr.images import LowResImage, write_png
 from pulse_sr.jobs.manifest import PAGE, assign_stems, json_bytes, put_row, read_json, read_rows
 from pulse_sr.jobs.marks import XMP, settings_of, text_chunks
+from pulse_sr.jobs.placement import Placement, pasted_name
 from pulse_sr.jobs.task import fingerprint
 from pulse_sr.operators import Operator, make_operator
 from pulse_sr.report.page import render_page
@@ -66,6 +67,8 @@ def write_result(
     fresh: bool = False,
     prior_source: str | None = None,
     load_s: float = 0.0,
+    align: str = "never",
+    placement: Placement | None = None,
 ) -> Document:
     """Writes the samples of `result`, then pictures and numbers over all samples of the folder.
 
@@ -78,6 +81,8 @@ def write_result(
         fresh: remove also samples of the same fingerprint first.
         prior_source: the prior as the caller named it (None: the default one), for the record.
         load_s: seconds that reading the input took, for the record.
+        align: how the run treats photos, for the record.
+        placement: for a face of a photo: where its samples are pasted (`pasted_00.png`, ...).
 
     Returns:
         the document written to `result.json`.
@@ -95,18 +100,30 @@ def write_result(
     write_png(folder / "input.png", result.low_res)
     settings = settings_of(result)
     for sample in result.samples_list:
-        entries[sample.index] = _write_sample(folder, sample, result, operator, settings)
+        entry = _write_sample(folder, sample, result, operator, settings, placement)
+        entries[sample.index] = entry
     samples = _measure(folder, entries, result, operator)
     files = [each["file"] for each in samples]
     pixels = np.stack([read_pixels(folder / name) for name in files])
     _write_pictures(folder, pixels, samples, result, settings)
     document = _document(result, samples, pixels, mark, prior_source)
+    document["align"] = align
+    if placement is not None:
+        document["input"] = _input_entry(placement.photo, result.notes)
+        document["face"] = placement.describe()
     document["timing"] = _timing(result, load_s, time.perf_counter() - started)
     write_atomic(folder / RECORD, json_bytes(document))
     return document
 
 
-def write_failure(folder: Path, image: LowResImage, mark: str, error: str, hint: str) -> None:
+def write_failure(
+    folder: Path,
+    image: LowResImage,
+    mark: str,
+    error: str,
+    hint: str,
+    placement: Placement | None = None,
+) -> None:
     """Records that a readable input could not be searched; keeps a result of equal settings."""
     if done_indices(folder, mark):
         return
@@ -118,10 +135,12 @@ def write_failure(folder: Path, image: LowResImage, mark: str, error: str, hint:
         "status": "failed",
         "error": error,
         "hint": hint,
-        "input": _input_entry(image),
+        "input": _input_entry(image if placement is None else placement.photo),
         "samples": [],
         "fingerprint": mark,
     }
+    if placement is not None:
+        document["face"] = placement.describe()
     write_atomic(folder / RECORD, json_bytes(document))
 
 
@@ -150,6 +169,7 @@ def row_of(stem: str, path: str, document: Document, seconds: float) -> Document
         "seconds": seconds,
         "samples": len(document["samples"]),
         "fingerprint": document["fingerprint"],
+        "base": document.get("face", {}).get("base", stem),
     }
 
 
@@ -176,7 +196,8 @@ def make_folder(folder: Path) -> None:
 
 def clear(folder: Path) -> None:
     """Removes our own files from a folder, the record first; other files stay."""
-    for path in (folder / RECORD, *sorted(folder.glob("sample_*.png"))):
+    made = sorted([*folder.glob("sample_*.png"), *folder.glob("pasted_*.png")])
+    for path in (folder / RECORD, *made):
         path.unlink(missing_ok=True)
     for name in PICTURES:
         (folder / name).unlink(missing_ok=True)
@@ -196,7 +217,12 @@ def _sample_entries(folder: Path, wanted: str) -> dict[int, Document]:
     if not all((folder / name).is_file() for name in PICTURES):
         return {}
     entries = {each["index"]: each for each in record.get("samples", []) if "index" in each}
-    return {i: entries[i] for i in sorted(entries) if (folder / sample_name(i)).is_file()}
+    return {i: entries[i] for i in sorted(entries) if _has_files(folder, entries[i])}
+
+
+def _has_files(folder: Path, entry: Document) -> bool:
+    names = [sample_name(entry["index"]), *filter(None, [entry.get("pasted")])]
+    return all((folder / name).is_file() for name in names)
 
 
 def _observed_operator(result: Result) -> Operator:
@@ -211,13 +237,24 @@ def _lr_psnr(operator: Operator, pixels: Pixels, low_res: Pixels) -> float:
 
 
 def _write_sample(
-    folder: Path, sample: Sample, result: Result, operator: Operator, settings: Document
+    folder: Path,
+    sample: Sample,
+    result: Result,
+    operator: Operator,
+    settings: Document,
+    placement: Placement | None,
 ) -> Document:
     name = sample_name(sample.index)
     lr_psnr = _lr_psnr(operator, sample.pixels, result.low_res)
     own = {**settings, "sample": sample.index, "sample_seed": sample.seed}
     write_png(folder / name, sample.pixels, text_chunks(own, lr_psnr), XMP)
+    pasted = {}
+    if placement is not None:
+        pasted = {"pasted": pasted_name(sample.index)}
+        photo = placement.paste(sample.pixels)
+        write_png(folder / pasted["pasted"], photo, text_chunks(own), XMP)
     return {
+        **pasted,
         "file": name,
         "index": sample.index,
         "seed": sample.seed,
@@ -286,6 +323,7 @@ def _document(
         "diversity": _diversity(pixels),
         "device": result.device,
         "torch": result.torch_version,
+        "ops": result.ops,
         "grid": {"side": result.side, "rows": list(result.rows), "columns": list(result.columns)},
         "fingerprint": mark,
         "config": asdict(result.config),

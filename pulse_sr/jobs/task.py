@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pulse_sr.alignment.intake import FaceOfPhoto
 from pulse_sr.config import SearchConfig
+from pulse_sr.errors import PulseError
 
 #: Part of every fingerprint: raise it when equal settings start to give other pixels.
 REVISION = 1
@@ -27,6 +29,9 @@ class Task:
             "failed_before".
         indices: the samples to search, from 0.
         earlier: the manifest row of the failure, for "failed_before".
+        face: the face of the photo that is searched; None: the whole picture is.
+        base: the stem of the input, also where its faces have folders of their own.
+        refusal: why the input can not be searched, known before the run; None if it can.
     """
 
     path: Path
@@ -36,6 +41,9 @@ class Task:
     action: str
     indices: tuple[int, ...]
     earlier: dict[str, Any] | None = None
+    face: FaceOfPhoto | None = None
+    base: str = ""
+    refusal: PulseError | None = None
 
 
 def fingerprint(input_sha256: str, prior_sha256: str, config: SearchConfig) -> str:

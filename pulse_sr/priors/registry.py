@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from pulse_sr.errors import SetupError, UsageError
-from pulse_sr.priors.files import read_header, read_prior
+from pulse_sr.priors.files import prior_path, read_header, read_prior
 from pulse_sr.priors.stylegan2 import StyleGAN2Prior
 
 FOLDER = Path(__file__).parent / "bundled"
@@ -37,6 +37,23 @@ def list_priors() -> list[dict[str, Any]]:
     return [
         _card(FOLDER / entry["file"], name, entry["sha256"]) for name, entry in bundled().items()
     ]
+
+
+def read_card(name_or_path: str | Path | None) -> dict[str, Any]:
+    """The card of a bundled prior (None: the default one) or of a file; reads no weights.
+
+    Raises:
+        UsageError: no such prior.
+        SetupError: the file is damaged.
+    """
+    priors = bundled()
+    name = next(iter(priors)) if name_or_path is None else str(name_or_path)
+    if name in priors:
+        return _card(FOLDER / priors[name]["file"], name, priors[name]["sha256"])
+    if not Path(name).exists():
+        raise UsageError(f"no prior {name!r}", f"give a path, or one of: {', '.join(priors)}")
+    card: dict[str, Any] = read_header(prior_path(Path(name)))["card"]
+    return card
 
 
 def _card(file: Path, name: str, sha256: str) -> dict[str, Any]:

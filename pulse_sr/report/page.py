@@ -168,6 +168,8 @@ def _results(stem: str, record: Record, pictures: _Pictures) -> str:
         match = f"{each['lr_psnr_search']:.1f} → {each['lr_psnr']:.1f} dB"
         caption = f"#{each['index']} {_status(each)}<br>{match}"
         strip.append(pictures.figure(stem, each["file"], caption))
+        if each.get("pasted"):
+            strip.append(pictures.figure(stem, each["pasted"], f"#{each['index']} in the photo"))
     strip.append(pictures.figure(stem, "mean.png", "mean"))
     strip.append(pictures.figure(stem, "std.png", "standard deviation", "std"))
     grid = f'<img class="grid" src="{pictures.source(stem, "grid.png")}" alt="all in one picture">'
@@ -224,5 +226,7 @@ def command_of(record: Record) -> str:
     words = ["pulse-sr", "run", str(record["input"]["path"])]
     if record["prior"].get("source"):
         words += ["--prior", record["prior"]["source"]]
+    if record.get("align", "auto") != "auto":
+        words += ["--align", record["align"]]
     words += SearchConfig(**{**given, "samples": len(record["samples"])}).arguments()
     return shlex.join(words)

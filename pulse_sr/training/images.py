@@ -6,10 +6,12 @@ Shapes: N images, R resolution.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,17 +24,38 @@ log = logging.getLogger(__name__)
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 MIN_IMAGES = 16
+#: A folder that holds a file of this name is left out: `align` puts low-res versions and its
+#: report beside the crops.
+NOT_TRAINING_DATA = ".not-training-data"
 
 
 def list_images(folder: Path) -> list[Path]:
     """Image files below `folder`, nested ones too, in a stable order.
+
+    Nested folders with a file `NOT_TRAINING_DATA` are left out.
 
     Raises:
         UsageError: when the folder does not exist.
     """
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder", "give a folder of images")
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    apart = {marker.parent for marker in folder.glob(f"*/**/{NOT_TRAINING_DATA}")}
+    found = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    return sorted(p for p in found if apart.isdisjoint(p.parents))
+
+
+def alignment_of(paths: list[Path]) -> dict[str, Any] | None:
+    """How the faces lie in the images, from the sidecar that `align` wrote for the first of them.
+
+    Returns:
+        the `alignment` of a prior's card; None for images without sidecars.
+    """
+    try:
+        sidecar = json.loads(paths[0].with_suffix(".json").read_text(encoding="utf-8"))
+        framing = sidecar["framing"]
+    except (IndexError, OSError, ValueError, KeyError, TypeError):
+        return None
+    return framing if isinstance(framing, dict) else None
 
 
 def decode(path: Path, resolution: int | None) -> np.ndarray:

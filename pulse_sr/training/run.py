@@ -13,7 +13,12 @@ from pulse_sr.devices import choose_bf16, choose_device, keep_freed_memory
 from pulse_sr.errors import UsageError
 from pulse_sr.priors.stylegan2 import StyleGAN2Config
 from pulse_sr.training.discriminator import GROUP_SIZE
-from pulse_sr.training.images import cache_images, largest_resolution, list_images
+from pulse_sr.training.images import (
+    alignment_of,
+    cache_images,
+    largest_resolution,
+    list_images,
+)
 from pulse_sr.training.loop import TrainConfig, Trainer
 
 
@@ -42,7 +47,13 @@ class TrainingPlan:
         keep_freed_memory()
         self.run_dir.mkdir(parents=True, exist_ok=True)
         images = cache_images(self.data, self.run_dir, self.config.network.resolution)
-        card = {"data": f"{len(images)} images of {self.data.name}", "licence": self.licence}
+        card: dict[str, Any] = {
+            "data": f"{len(images)} images of {self.data.name}",
+            "licence": self.licence,
+        }
+        alignment = alignment_of(list_images(self.data))
+        if alignment is not None:
+            card["alignment"] = alignment
         write_reals(self.run_dir / "reals.png", images)
         return Trainer(images, self.run_dir, self.config, self.device, self.bf16, card)
 

@@ -1,0 +1,148 @@
+"""Paste a crop back into its photo: the exact inverse of the crop's transform, feathered.
+
+Shape legend: H W photo, S side of the crop, b t the box of the crop in the photo.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.ndimage import affine_transform
+
+from pulse_sr.alignment.geometry import Points, affine_of, side_of
+from pulse_sr.images import Pixels
+
+#: Width of the feathered rim, in units of the crop's side.
+FEATHER = 0.12
+
+# A crop with more pixels than the photo has in its place is made smaller first, to this many times
+# the photo's own density: details finer than the photo's pixels would alias.
+_DENSITY = 2.0
+
+
+def paste(photo: Pixels, crop: Pixels, quad: Points, feather: float = FEATHER) -> Pixels:
+    """Returns the photo with the crop in its place; pixels outside of the crop keep their bits.
+
+    Args:
+        photo: uint8 RGB [3, H, W].
+        crop: uint8 RGB [3, S, S].
+        quad: where the crop was cut out, see `geometry`; it may reach over the borders.
+        feather: width of the rim over which the crop fades in, in units of its side.
+    """
+    pasted = photo.copy()
+    box = _box(quad, photo.shape[2], photo.shape[1])
+    if box is None:
+        return pasted
+    rows, columns = box
+    warped = unwarp(_thin_out(crop, side_of(quad)), quad, rows, columns)
+    weight = mask(quad, rows, columns, feather)
+    place = pasted[:, rows, columns]
+    mixed = place + weight * (warped - place)
+    place[:] = np.where(weight > 0, np.rint(np.clip(mixed, 0, 255)), place).astype(np.uint8)
+    return pasted
+
+
+def mask(quad: Points, rows: slice, columns: slice, feather: float = FEATHER) -> NDArray:
+    """Returns the weight of the crop at pixels of the photo, [b, t] in [0, 1].
+
+    0 outside and on the border of the crop, 1 from `feather` of its side inwards, and in between
+    the product of two raised cosines.
+    """
+    x, y = _coordinates(quad, 1, rows, columns) + 0.5  # in units of the side
+    weight = np.ones_like(x)
+    for along in (x, y):
+        depth = np.clip(np.minimum(along, 1 - along) / max(feather, 1e-9), 0.0, 1.0)
+        weight *= 0.5 - 0.5 * np.cos(np.pi * depth)
+    return weight
+
+
+def unwarp(crop: NDArray, quad: Points, rows: slice, columns: slice) -> NDArray[np.float64]:
+    """Returns the patch of a photo, [3, b, t], that gives the crop [3, S, S] when it is cut out.
+
+    Interpolation alone would blur, since cutting out has blurred already. One step of iterative
+    back-projection (Irani and Peleg, 1991) repairs most of it: what cutting out the patch again
+    misses of the crop is interpolated and added. Measured on portraits, RMS against the photo in
+    grey levels with a crop of twice the face's size: 1.06 to 1.36 without, 0.67 to 0.70 with it.
+    """
+    patch = _interpolate(crop, quad, rows, columns)
+    missing = crop - _cut_out(patch, quad, rows, columns, crop.shape[-1])
+    return patch + _interpolate(missing, quad, rows, columns)
+
+
+def _interpolate(
+    crop: NDArray, quad: Points, rows: slice, columns: slice
+) -> NDArray[np.float64]:  # [3, S, S] -> [3, b, t]
+    """Samples the crop at the pixels of the box, by cubic splines."""
+    matrix, offset = _inverse(quad, crop.shape[-1])
+    start = matrix @ [columns.start, rows.start] + offset
+    size = (rows.stop - rows.start, columns.stop - columns.start)
+    return np.stack(
+        [
+            affine_transform(
+                # scipy counts (row, column): both axes of the matrix are swapped
+                channel.astype(np.float64),
+                matrix[::-1, ::-1],
+                start[::-1],
+                size,
+                order=3,
+                mode="mirror",
+            )
+            for channel in crop
+        ]
+    )
+
+
+def _cut_out(
+    patch: NDArray, quad: Points, rows: slice, columns: slice, side: int
+) -> NDArray[np.float64]:  # [3, b, t] -> [3, S, S]
+    """Samples the patch at the pixels of the crop, bilinearly as `crop.crop_quad` does."""
+    affine = affine_of(quad, side)
+    start = affine[:, 2] - (columns.start, rows.start)
+    matrix = affine[::-1, 1::-1]
+    return np.stack(
+        [
+            affine_transform(channel, matrix, start[::-1], (side, side), order=1, mode="mirror")
+            for channel in patch
+        ]
+    )
+
+
+def _thin_out(crop: Pixels, pixels_in_photo: float) -> NDArray:
+    """Shrinks a crop that is denser than the photo, by Lanczos in floating point."""
+    side = int(np.ceil(pixels_in_photo * _DENSITY))
+    if side >= crop.shape[-1]:
+        return crop
+    return np.stack(
+        [
+            np.asarray(
+                Image.fromarray(channel.astype(np.float32)).resize(
+                    (side, side), Image.Resampling.LANCZOS
+                )
+            )
+            for channel in crop
+        ]
+    )
+
+
+def _inverse(quad: Points, side: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Matrix [2, 2] and offset [2] from pixel indices of the photo to those of the crop."""
+    affine = affine_of(quad, side)
+    matrix: NDArray[np.float64] = np.linalg.inv(affine[:, :2]).astype(np.float64)
+    return matrix, -matrix @ affine[:, 2]
+
+
+def _coordinates(quad: Points, side: int, rows: slice, columns: slice) -> NDArray[np.float64]:
+    """The place (x, y) in the crop of each pixel of the box, [2, b, t]."""
+    matrix, offset = _inverse(quad, side)
+    x, y = np.meshgrid(np.arange(columns.start, columns.stop), np.arange(rows.start, rows.stop))
+    return np.tensordot(matrix, np.stack([x, y]), axes=1) + offset[:, None, None]
+
+
+def _box(quad: Points, width: int, height: int) -> tuple[slice, slice] | None:
+    """The pixels of the photo that the crop may cover; None if it lies outside."""
+    left, top = np.maximum(np.floor(quad.min(axis=0)).astype(int), 0)
+    right, bottom = np.minimum(np.ceil(quad.max(axis=0)).astype(int) + 2, (width, height))
+    if left >= right or top >= bottom:
+        return None
+    return slice(int(top), int(bottom)), slice(int(left), int(right))

@@ -1,0 +1,55 @@
+"""What decides the crops of `align`, checked once at the border."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+
+from pulse_sr.alignment.faces import Limits
+from pulse_sr.alignment.geometry import FFHQ, Framing
+from pulse_sr.errors import UsageError
+from pulse_sr.operators import make_operator
+
+#: Part of every fingerprint: raise it when equal settings start to give other crops.
+REVISION = 1
+
+
+@dataclass(frozen=True)
+class AlignSettings:
+    """What decides the crops.
+
+    Attributes:
+        size: S.
+        framing: how a face lies in the crop.
+        lr: sides of low-res versions, each a divisor of `size`.
+        operator: how those are made.
+        limits: which faces are good enough.
+        skip_duplicates: leave out crops that nearly equal an earlier one, instead of noting it.
+        landmarks: name of the landmark source, or of its content if it is a file.
+
+    Raises:
+        UsageError: sizes that do not go together, or an unknown operator.
+    """
+
+    size: int = 256
+    framing: Framing = FFHQ
+    lr: tuple[int, ...] = ()
+    operator: str = "bicubic"
+    limits: Limits = field(default_factory=Limits)
+    skip_duplicates: bool = False
+    landmarks: str = "yunet"
+
+    def __post_init__(self) -> None:
+        for low in self.lr:
+            if not 0 < low < self.size or self.size % low:
+                raise UsageError(
+                    f"--lr {low} does not divide the crop's side of {self.size} px",
+                    f"--size {low * max(2, self.size // max(low, 1))}",
+                )
+            make_operator(self.operator, low, self.size)
+
+    def fingerprint(self) -> str:
+        """Returns a sha256 over all settings."""
+        settings = {**asdict(self), "framing": self.framing.describe(), "revision": REVISION}
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

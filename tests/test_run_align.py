@@ -1,0 +1,276 @@
+"""`run --align`: photos to faces and back, with the guarantees that every run has."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import fake_search
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from pulse_sr.alignment.crop import crop_quad
+from pulse_sr.alignment.paste import mask
+from pulse_sr.cli import main
+from pulse_sr.images import read_image
+from pulse_sr.jobs.manifest import face_names
+from pulse_sr.jobs.marks import COMMENT
+from pulse_sr.landmarks.yunet import YuNet
+from pulse_sr.operators import degrade
+from pulse_sr.priors.registry import read_card
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture
+def call(fake_api, tmp_path, monkeypatch):
+    """Runs the command line in an empty folder, with the bundled prior's framing."""
+    monkeypatch.chdir(tmp_path)
+    card = {**fake_search.PRIOR.card, "alignment": read_card(None)["alignment"]}
+    prior = SimpleNamespace(**{**vars(fake_search.PRIOR), "card": card})
+    fake_api.load_prior = lambda name=None, device="auto": prior
+
+    def invoke(*words):
+        return CliRunner().invoke(main, ["run", *(str(word) for word in words)])
+
+    return invoke
+
+
+@pytest.fixture
+def portrait(tmp_path):
+    """A function that puts a portrait somewhere: portrait("x/a.jpg", "b")."""
+
+    def put(name, which="a"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return Path(shutil.copy(DATA / f"portrait_{which}.jpg", path))
+
+    return put
+
+
+@pytest.fixture
+def party(tmp_path):
+    """A photo of three people, the smallest face some 20 px large."""
+    canvas = Image.new("RGB", (460, 300), (90, 110, 130))
+    for which, left, width, degrees in (("a", 10, 180, 8), ("b", 220, 120, -12), ("a", 390, 30, 0)):
+        face = Image.open(DATA / f"portrait_{which}.jpg").convert("RGB")
+        face = face.resize((width, round(width * 275 / 225)), Image.Resampling.LANCZOS)
+        turned = face.rotate(degrees, Image.Resampling.BICUBIC, fillcolor=(90, 110, 130))
+        canvas.paste(turned, (left, 30))
+    path = tmp_path / "party.png"
+    canvas.save(path)
+    return path
+
+
+def record(folder):
+    return json.loads(Path(folder, "result.json").read_text())
+
+
+def manifest(out="pulse_out"):
+    return json.loads(Path(out, "manifest.json").read_text())
+
+
+def test_a_photo_is_searched_as_its_face_and_pasted_back(call, portrait):
+    path = portrait("mp.jpg")
+    result = call("mp.jpg", "--samples", 2)
+    assert result.exit_code == 0
+    assert "[1/1] mp  done" in result.stderr
+    document = record("pulse_out/mp")
+    photo, face = read_image(path), document["face"]
+    assert document["align"] == "auto"
+    assert (document["input"]["width"], document["input"]["sha256"]) == (225, photo.sha256)
+    assert (face["base"], face["index"], face["of"], face["side"]) == ("mp", 1, 1, 32)
+    quad = np.array(face["quad"])
+    low_res = degrade(crop_quad(photo.pixels, quad, 64), "bicubic", 2)
+    assert (read_image("pulse_out/mp/input.png").pixels == low_res).all()
+    weight = mask(quad, slice(0, photo.height), slice(0, photo.width))
+    for k, sample in enumerate(document["samples"]):
+        assert sample["pasted"] == f"pasted_{k:02d}.png"
+        pasted = read_image(f"pulse_out/mp/pasted_{k:02d}.png").pixels
+        assert (pasted[:, weight == 0] == photo.pixels[:, weight == 0]).all()
+        # Cut out again, the middle is the sample (blurred a little by two resamplings).
+        again = crop_quad(pasted, quad, 64).astype(float)[:, 16:48, 16:48]
+        wanted = read_image(f"pulse_out/mp/{sample['file']}").pixels[:, 16:48, 16:48]
+        assert np.abs(again.mean(axis=(1, 2)) - wanted.mean(axis=(1, 2))).max() < 1.0
+        assert np.corrcoef(again.ravel(), wanted.ravel())[0, 1] > 0.95
+        assert Image.open(f"pulse_out/mp/pasted_{k:02d}.png").text["Comment"] == COMMENT
+    assert "in the photo" in Path("pulse_out/index.html").read_text()
+
+
+def test_one_result_for_each_face_of_a_group(call, party):
+    result = call("party.png", "--samples", 1)
+    assert result.exit_code == 0
+    assert [row["stem"] for row in manifest()] == ["party-1", "party-2", "party-3"]
+    assert {row["base"] for row in manifest()} == {"party"}
+    sides = [record(f"pulse_out/party-{k}")["face"]["side"] for k in (1, 2, 3)]
+    assert sides == [32, 32, 16]  # the small face is not pretended to be 32 px
+    lefts = [record(f"pulse_out/party-{k}")["face"]["quad"][0][0] for k in (1, 2, 3)]
+    assert lefts == sorted(lefts)
+
+
+def test_aligned_low_res_faces_are_left_as_they_are(call, face, portrait):
+    face("lr.png")
+    face("wide.png", size=(16, 12))
+    call("lr.png", "wide.png", "--samples", 1)
+    call("lr.png", "wide.png", "--samples", 1, "--align", "never", "-o", "never")
+    for stem in ("lr", "wide"):
+        files = sorted(path.name for path in Path("pulse_out", stem).iterdir())
+        assert files == sorted(path.name for path in Path("never", stem).iterdir())
+        assert not any(name.startswith("pasted") for name in files)
+        sample = Path("pulse_out", stem, "sample_00.png")
+        assert sample.read_bytes() == Path("never", stem, "sample_00.png").read_bytes()
+        assert "face" not in record(f"pulse_out/{stem}")
+
+
+def test_the_same_command_resumes_without_looking_again(call, party, monkeypatch):
+    call("party.png", "--samples", 1)
+    before = {p: p.read_bytes() for p in Path("pulse_out").rglob("sample_00.png")}
+
+    def look(*_):
+        raise AssertionError("looked for faces again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(YuNet, "find", look)
+        again = call("party.png", "--samples", 1)
+        assert "0 done, 3 skipped" in again.stderr
+        more = call("party.png", "--samples", 2)
+        assert "1 more, now 2 samples" in more.stderr
+    assert {p: p.read_bytes() for p in before} == before
+    fresh = call("party.png", "--samples", 2, "-o", "fresh")
+    assert fresh.exit_code == 0
+    for name in ("sample_01.png", "pasted_01.png", "mean.png", "grid.png"):
+        for k in (1, 2, 3):
+            one = Path(f"pulse_out/party-{k}", name).read_bytes()
+            assert one == Path(f"fresh/party-{k}", name).read_bytes()
+
+
+def test_a_lost_pasted_photo_is_made_again(call, portrait):
+    portrait("mp.jpg")
+    call("mp.jpg", "--samples", 2)
+    before = Path("pulse_out/mp/pasted_01.png").read_bytes()
+    Path("pulse_out/mp/pasted_01.png").unlink()
+    assert "1 more, now 2 samples" in call("mp.jpg", "--samples", 2).stderr
+    assert Path("pulse_out/mp/pasted_01.png").read_bytes() == before
+
+
+def test_other_options_or_another_photo_make_it_again(call, portrait):
+    path = portrait("mp.jpg")
+    call("mp.jpg", "--samples", 1)
+    assert "1 done" in call("mp.jpg", "--samples", 1, "--scale", 4).stderr
+    assert record("pulse_out/mp")["face"]["side"] == 16
+    assert "1 done" in call("mp.jpg", "--samples", 1, "--operator", "area").stderr
+    shutil.copy(DATA / "portrait_b.jpg", path)
+    assert "1 done" in call("mp.jpg", "--samples", 1, "--operator", "area").stderr
+
+
+def test_whole_pictures_and_faces_do_not_share_rows(call, party):
+    """Another --align gives the input other folders: the page shows the present ones only."""
+    call("party.png", "--samples", 1, "--align", "never", "--fit", "crop")
+    assert [row["stem"] for row in manifest()] == ["party"]
+    call("party.png", "--samples", 1)
+    assert [row["stem"] for row in manifest()] == ["party-1", "party-2", "party-3"]
+    call("party.png", "--samples", 1, "--align", "never", "--fit", "crop")
+    assert [row["stem"] for row in manifest()] == ["party"]
+    page = Path("pulse_out/index.html").read_text()
+    assert "--align never" in page
+    assert "party-2" not in page
+
+
+def test_inputs_whose_names_collide_with_faces(call, party, portrait):
+    portrait("party-1.jpg", "b")
+    call("party.png", "party-1.jpg", "--samples", 1)
+    stems = {row["stem"]: row["path"] for row in manifest()}
+    assert stems == {
+        "party-1": "party-1.jpg",
+        **{f"party-face{k}": "party.png" for k in (1, 2, 3)},
+    }
+    again = call("party.png", "party-1.jpg", "--samples", 1)
+    assert "0 done, 4 skipped" in again.stderr
+
+
+def test_names_of_faces():
+    assert face_names("a", 1, {"a-1"}) == ["a"]
+    assert face_names("a", 2, {"b"}) == ["a-1", "a-2"]
+    assert face_names("A", 2, {"a-2"}) == ["A-face1", "A-face2"]
+    assert face_names("a", 2, {"a-2", "a-face1"}) == ["a-faceface1", "a-faceface2"]
+
+
+def test_a_photo_without_a_face_is_one_line_and_a_row(call, portrait):
+    Image.effect_noise((300, 200), 30).convert("RGB").save("hills.png")
+    portrait("mp.jpg")
+    result = call("hills.png", "mp.jpg", "--samples", 1)
+    assert result.exit_code == 1
+    assert "error: no face found in hills.png (300x200 px)\nhint: --align never" in result.stderr
+    row = next(row for row in manifest() if row["stem"] == "hills")
+    assert (row["status"], row["error"]) == ("failed", "no face found in hills.png (300x200 px)")
+    assert "failed in an earlier run" in call("hills.png", "--samples", 1).stderr
+    retried = call("hills.png", "--samples", 1, "--retry-failed").stderr
+    assert "earlier run" not in retried
+    assert "retry: pulse-sr run hills.png" in retried
+    placed = call("hills.png", "--samples", 1, "--align", "never", "--fit", "pad")
+    assert placed.exit_code == 0
+
+
+def test_always_takes_every_input_as_a_photo(call, face, portrait):
+    face("lr.png")
+    portrait("mp.jpg")
+    result = call("lr.png", "mp.jpg", "--samples", 1, "--align", "always")
+    assert result.exit_code == 1
+    assert "error: no face found in lr.png" in result.stderr
+    assert "--align always --retry-failed" in result.stderr
+    assert "run mp.jpg --align always" in Path("pulse_out/index.html").read_text()
+
+
+def test_files_that_can_not_be_read_fail_as_ever(call):
+    Path("bad.png").write_text("no picture")
+    result = call("bad.png")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: bad.png is not an image")
+
+
+def test_dry_run_shows_the_faces_and_writes_nothing(call, party):
+    result = call("party.png", "--samples", 2, "--dry-run", "--json")
+    document = json.loads(result.stdout)
+    assert [task["stem"] for task in document["tasks"]] == ["party-1", "party-2", "party-3"]
+    assert document["settings"]["align"] == "auto"
+    assert not Path("pulse_out").exists()
+
+
+def test_shards_together_are_the_whole_run(call, party, portrait):
+    portrait("mp.jpg")
+    for i in (0, 1):
+        assert call("party.png", "mp.jpg", "--samples", 1, "--shard", f"{i}/2").exit_code == 0
+    assert [row["stem"] for row in manifest()] == ["mp", "party-1", "party-2", "party-3"]
+    assert "0 done, 4 skipped" in call("party.png", "mp.jpg", "--samples", 1).stderr
+
+
+def test_a_search_that_fails_names_the_photo(call, portrait, fake_api):
+    def crash(*_, **__):
+        raise ZeroDivisionError("division by zero")
+
+    fake_api.search_image = crash
+    portrait("mp.jpg")
+    assert call("mp.jpg", "--samples", 1).exit_code == 1
+    document = record("pulse_out/mp")
+    assert (document["status"], document["input"]["width"]) == ("failed", 225)
+    assert document["face"]["side"] == 32
+
+
+def test_an_unknown_mode_exits_2(call, portrait):
+    portrait("mp.jpg")
+    assert call("mp.jpg", "--align", "sometimes").exit_code == 2
+
+
+def test_the_low_res_files_of_align_need_no_other_step(call, portrait, monkeypatch):
+    portrait("p/a.jpg"), portrait("p/b.jpg", "b")
+    CliRunner().invoke(main, ["align", "p", "-o", "faces", "--size", "64", "--lr", "16,32"])
+    for side in (16, 32):
+        result = call(f"faces/lr_{side}", "--samples", 1, "-o", f"out_{side}")
+        assert result.exit_code == 0
+        assert "2 done" in result.stderr
+        saved = read_image(f"out_{side}/a/input.png").pixels
+        assert (saved == read_image(f"faces/lr_{side}/a.png").pixels).all()

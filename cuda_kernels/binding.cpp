@@ -225,23 +225,14 @@ Tensor upfirdn2d(const Tensor& x_in, const Tensor& f_in, int64_t up_x, int64_t u
   STD_TORCH_CHECK(up_x > 0 && up_y > 0 && down_x > 0 && down_y > 0, "a factor is below 1");
   const Tensor x = dense(x_in);
   const bool separable = f_in.dim() == 1;
-  // The kernels read both lines of taps, also where they are the same.
-  Tensor f = torch::stable::contiguous(f_in);
-  if (separable) {
-    Tensor lines = make(f, {2, f.size(0)}, ScalarType::Float);
-    for (int64_t i = 0; i < 2; ++i) {
-      Tensor line = torch::stable::select(lines, 0, i);
-      torch::stable::copy_(line, f);
-    }
-    f = lines;
-  }
+  const Tensor f = torch::stable::contiguous(f_in);
   psr::Upfirdn2dArgs a{};
   a.n = x.size(0);
   a.c = x.size(1);
   a.in_h = x.size(2);
   a.in_w = x.size(3);
-  a.f_h = static_cast<int32_t>(separable ? f_in.size(0) : f.size(0));
-  a.f_w = static_cast<int32_t>(separable ? f_in.size(0) : f.size(1));
+  a.f_h = static_cast<int32_t>(f.size(0));
+  a.f_w = static_cast<int32_t>(f.size(separable ? 0 : 1));
   const int64_t over_h = a.in_h * up_y + pad_y0 + pad_y1 - a.f_h;
   const int64_t over_w = a.in_w * up_x + pad_x0 + pad_x1 - a.f_w;
   STD_TORCH_CHECK(over_h >= 0 && over_w >= 0, "the filter is larger than the padded image");

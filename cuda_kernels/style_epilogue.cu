@@ -6,7 +6,6 @@ namespace {
 
 constexpr int kAhead = 4;    // rows whose loads are in flight together
 constexpr int kBuffers = 3;  // filtered: the row that is computed and those that come
-constexpr int64_t kAnyRows = 1 << 20;
 
 template <class C>
 class Forward {
@@ -64,7 +63,7 @@ __global__ void __launch_bounds__(kThreads, C::kWalk == Walk::filtered ? 2 : 3)
 
 template <class C>
 int launch(const StyleEpilogueArgs& a, cudaStream_t stream) {
-  const Tiles tiles = make_tiles<typename C::T, C::W, C::kWalk>(a, kAnyRows, 1);
+  const Tiles tiles = make_tiles<typename C::T, C::W, C::kWalk>(a, 0, 1);
   PSR_LAUNCH((style_epilogue_kernel<C>), grid_of(a, tiles), dim3(kThreads), 0, stream, a, tiles,
              Response<typename C::A>(a));
   return cudaGetLastError();

@@ -7,7 +7,6 @@ namespace {
 
 constexpr int kAhead = 2;    // rows whose loads are in flight together
 constexpr int kBuffers = 2;  // filtered: the row that is computed and the one that comes
-constexpr int64_t kRowSumBytes = 16 << 10;  // of shared memory: limits the rows of a tile
 
 // Where sums go: [n, parts, length] for each kind; parts > 1 are added up later.
 template <class A>
@@ -330,11 +329,9 @@ struct Plan {
   int jobs = 0;
 
   explicit Plan(const StyleEpilogueArgs& a) {
-    constexpr int lanes = most_lanes<typename C::T, C::W, C::kWalk>();
-    constexpr int warps = lanes > kWarp ? lanes / kWarp : 1;
-    constexpr int row_bytes = warps * Backward<C>::kRowSums * static_cast<int>(sizeof(A));
-    tiles = make_tiles<typename C::T, C::W, C::kWalk>(a, kRowSumBytes / row_bytes,
-                                                      Backward<C>::Rows::kPairs);
+    using Pass = Backward<C>;
+    tiles = make_tiles<typename C::T, C::W, C::kWalk>(a, Pass::kRowSums * sizeof(A),
+                                                      Pass::Rows::kPairs);
     channel_parts = C::kPlanes ? tiles.chunks : tiles.tiles;
     pixel_parts = C::kPlanes ? tiles.tiles : tiles.chunks;
     void* const outs[] = {a.dd, a.db, a.ds};

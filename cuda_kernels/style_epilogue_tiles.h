@@ -31,8 +31,10 @@ constexpr int kChunkBytes = 256, kPlaneChunkBytes = 1024;
 
 // Blocks for large tensors, and those that any tensor should give: three waves of a large device.
 constexpr int64_t kPlentyOfBlocks = 2048, kEnoughBlocks = 792;
-// With more rows, neither the sums of the tiles nor the border of the filter cost much.
-constexpr int64_t kGoodRows = 512, kLeastFilteredRows = 4;
+// With this many rows, sums of tiles cost little; with so many rows of pixels the filter's border.
+constexpr int64_t kGoodRows = 1024, kGoodFilteredRows = 32, kLeastFilteredRows = 4;
+constexpr int64_t kGoodRowsOfThread = 16;   // against what a block does before and after
+constexpr int64_t kRowSumBytes = 16 << 10;  // of shared memory: limits the rows of a tile
 
 struct Tiles {
   int64_t rows, cols;            // of a sample
@@ -53,38 +55,48 @@ inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 inline int64_t at_least(int64_t a, int64_t low) { return a < low ? low : a; }
 inline int64_t at_most(int64_t a, int64_t high) { return a > high ? high : a; }
 
+// Threads along a row, at most.
 template <class T, int W, Walk kWalk>
-constexpr int most_lanes() {
-  constexpr int bytes = kWalk == Walk::planes ? kPlaneChunkBytes : kChunkBytes;
-  constexpr int lanes = bytes / static_cast<int>(sizeof(T) * W);
-  return lanes < kThreads ? lanes : kThreads;
+int64_t most_lanes(const StyleEpilogueArgs& a) {
+  constexpr bool planes = kWalk == Walk::planes;
+  constexpr int64_t bytes = planes ? kPlaneChunkBytes : kChunkBytes;
+  int64_t lanes = at_most(bytes / static_cast<int64_t>(sizeof(T) * W), kThreads);
+  const auto rows_of_thread = [&] { return a.c * lanes / kThreads; };
+  const auto blocks = [&](int64_t along) { return a.n * (a.h * a.w / W / along); };
+  while (planes && lanes < kThreads && rows_of_thread() < kGoodRowsOfThread &&
+         blocks(2 * lanes) >= kEnoughBlocks) {
+    lanes *= 2;
+  }
+  return lanes;
 }
 
 // Of `total`, over all blocks: few rows where more blocks are needed, good ones where that leaves
 // enough blocks.
-inline int64_t rows_for(int64_t total) {
-  return at_least(total / kPlentyOfBlocks, at_most(total / kEnoughBlocks, kGoodRows));
+inline int64_t rows_for(int64_t total, int64_t good) {
+  return at_least(total / kPlentyOfBlocks, at_most(total / kEnoughBlocks, good));
 }
 
-// `most` limits the rows of a tile, filtered: its pixels; `least_lanes` is a power of two.
+// `row_sums`: bytes that a warp keeps of each row in shared memory. `least_lanes`: a power of two.
 template <class T, int W, Walk kWalk>
-Tiles make_tiles(const StyleEpilogueArgs& a, int64_t most, int least_lanes) {
+Tiles make_tiles(const StyleEpilogueArgs& a, int64_t row_sums, int least_lanes) {
   constexpr bool planes = kWalk == Walk::planes, filtered = kWalk == Walk::filtered;
   Tiles t{};
   t.rows = planes ? a.c : a.h * a.w;
   t.cols = planes ? a.h * a.w : a.c;
   t.row_step = a.w * a.c;
   t.x_row_step = (a.w + 1) * a.c;
-  t.chunks = static_cast<int32_t>(ceil_div(t.cols / W, most_lanes<T, W, kWalk>()));
+  t.chunks = static_cast<int32_t>(ceil_div(t.cols / W, most_lanes<T, W, kWalk>(a)));
   t.chunk = static_cast<int32_t>(ceil_div(t.cols / W, t.chunks));
   while (t.lanes() < at_least(t.chunk, least_lanes)) ++t.lanes_shift;
   while (filtered && t.span() < t.slots() * kColumns) ++t.span_shift;
   t.across = filtered ? static_cast<int32_t>(ceil_div(a.w, t.span())) : 1;
   const int64_t height = filtered ? a.h : t.rows;
   const int64_t total = a.n * height * t.across * t.span() * t.chunks;
+  const int64_t good = rows_for(total, filtered ? kGoodFilteredRows * t.span() : kGoodRows);
+  const int64_t most = row_sums == 0 ? good : kRowSumBytes / (row_sums * t.warps_along());
   // Threads of different slots have different rows, and should all have one.
   const int64_t unit = filtered ? 1 : t.slots(), least = filtered ? kLeastFilteredRows : unit;
-  const int64_t rows = at_least(at_most(rows_for(total), most) / t.span(), least);
+  const int64_t rows = at_least(at_most(good, most) / t.span(), least);
   const int64_t even = ceil_div(height, ceil_div(height, rows));
   t.tile_rows = static_cast<int32_t>(ceil_div(even, unit) * unit);
   t.tiles = static_cast<int32_t>(ceil_div(height, t.tile_rows) * t.across);

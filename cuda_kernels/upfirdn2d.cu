@@ -57,7 +57,7 @@ __global__ void __launch_bounds__(kThreads, 4)
       const int64_t ky = stored_tap(rows.tap + r * y.up, y.taps, a.flip);
       for (int32_t c = 0; c < columns.count; ++c) {
         const int64_t kx = stored_tap(columns.tap + c * x.up, x.taps, a.flip);
-        const A tap = a.separable != 0 ? A(f[ky]) * A(f[y.taps + kx]) : A(f[ky * x.taps + kx]);
+        const A tap = a.separable != 0 ? A(f[ky]) * A(f[kx]) : A(f[ky * x.taps + kx]);
         Packed<T, kWide> values;
         read_vector(values, from + (r * a.in_w + c) * channels);
 #pragma unroll
@@ -91,7 +91,7 @@ template <class T, int kWide>
 int launch_direct(const Upfirdn2dArgs& a, cudaStream_t stream) {
   const int64_t channels = a.layout == Layout::nchw ? 1 : a.c;
   const int64_t count = a.n * a.c * a.out_h * a.out_w / kWide;
-  const int64_t taps = a.separable != 0 ? a.f_h + a.f_w : int64_t(a.f_h) * a.f_w;
+  const int64_t taps = a.separable != 0 ? a.f_h : int64_t(a.f_h) * a.f_w;
   const int32_t shared_taps = taps * sizeof(float) <= kMaxShared ? static_cast<int32_t>(taps) : 0;
   const int64_t blocks = divide_up(count, kThreads);
   const unsigned grid = static_cast<unsigned>(blocks < (1 << 20) ? blocks : (1 << 20));
@@ -153,13 +153,13 @@ bool launch_tile(const Upfirdn2dArgs& a, cudaStream_t stream) {
   t.strip = static_cast<int32_t>(strip);
   t.rows = static_cast<int32_t>(rows(threads_y));
   t.pitch = static_cast<int32_t>(pitch);
+  while (W::kSteps << t.lanes_shift < pitch) ++t.lanes_shift;
   t.aligned = a.out_w % W::kOutputs == 0 && aligned<T>(a, W::kOutputs);
   t.across = divider(across);
   t.down = divider(down);
   t.threads_x = divider(threads_x);
   t.threads_y = divider(threads_y);
   t.tile_rows = divider(t.rows);
-  t.pitch_divider = divider(pitch);
   PSR_LAUNCH((tile_kernel<T, M>), dim3(static_cast<unsigned>(blocks)), dim3(kThreads),
              planes * bytes(threads_y), stream, a, t);
   return true;

@@ -9,7 +9,7 @@ enum class Layout : int32_t { nchw = 0, nhwc = 1 };
 
 struct Upfirdn2dArgs {
   const void* x;   // [n, c, in_h, in_w] in `layout`, dense
-  const float* f;  // taps: fy then fx where separable, else [f_h, f_w]; as stored, not flipped
+  const float* f;  // taps: [f_h] for both axes where separable, else [f_h, f_w]; not flipped
   void* y;         // [n, c, out_h, out_w] in `layout`, dense
   int64_t n, c, in_h, in_w, out_h, out_w;
   int32_t up_x, up_y, down_x, down_y;
@@ -18,7 +18,7 @@ struct Upfirdn2dArgs {
   double gain;
   DType dtype;
   Layout layout;
-  int32_t separable;  // 1: the filter is the outer product of its two lines of taps
+  int32_t separable;  // 1: the filter is the outer product of one line of taps, f_h = f_w
   int32_t flip;       // 0: convolution, 1: correlation
 };
 

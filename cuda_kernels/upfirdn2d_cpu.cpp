@@ -123,7 +123,7 @@ struct Filter {
   explicit Filter(const Upfirdn2dArgs& a) : y(a.f_h), x(a.f_w) {
     if (a.separable != 0) {
       for (int64_t i = 0; i < a.f_h; ++i) y[i] = A(a.f[stored_tap(i, a.f_h, a.flip)]);
-      for (int64_t j = 0; j < a.f_w; ++j) x[j] = A(a.f[a.f_h + stored_tap(j, a.f_w, a.flip)]);
+      for (int64_t j = 0; j < a.f_w; ++j) x[j] = A(a.f[stored_tap(j, a.f_w, a.flip)]);
     } else {
       grid.resize(int64_t(a.f_h) * a.f_w);  // a turn by 180 degrees reverses the order
       const int64_t size = grid.size();

@@ -6,7 +6,7 @@
 
 namespace psr {
 
-constexpr int kWarp = 32;
+constexpr int kWarpShift = 5, kWarp = 1 << kWarpShift;
 
 // How tile_kernel divides its work. A block has `planes` tiles, one per plane, and for each of them
 // threads_x * threads_y threads. The widest tiles, of kWarp threads, are alone in their block.
@@ -14,9 +14,10 @@ struct Tiles {
   Groups x, y;
   int32_t planes = 0, strip = 0;  // groups
   int32_t rows = 0, pitch = 0;    // of a tile's pixels
+  int32_t lanes_shift = 0;        // log2 of the threads that copy a row
   bool aligned = false;           // whether the outputs of a thread are one access
   int64_t plane_count = 0;
-  Divider across, down, threads_x, threads_y, tile_rows, pitch_divider;
+  Divider across, down, threads_x, threads_y, tile_rows;
 
   explicit Tiles(const Upfirdn2dArgs& a) : x(x_axis(a), a.out_w), y(y_axis(a), a.out_h) {}
 };
@@ -37,6 +38,7 @@ class TileWalker {
   static constexpr int kChunks = (kPixels + kChunk - 1) / kChunk;
   static constexpr int pitch(int threads) { return ((threads - 1 + kChunks) * kChunk + 3) / 4 * 4; }
   static constexpr int kMaxPitch = pitch(kWarp);
+  static constexpr int kSteps = (kMaxPitch + kWarp - 1) / kWarp;  // columns of a lane
 
   PSR_DEVICE TileWalker(const Upfirdn2dArgs& a, const Tiles& t) : a_(a), t_(t) {
     const uint32_t rest = t.across.div(blockIdx.x), planes = t.down.div(rest);
@@ -45,50 +47,11 @@ class TileWalker {
     y_ = static_cast<int32_t>(t.down.mod(rest) * t.threads_y.divisor) * t.strip;
   }
 
-  // Copies the tile's pixels.
   PSR_DEVICE void fill(float* shared) const {
-    const int32_t left = t_.x.first_pixel + x_ * M::step, top = t_.y.first_pixel + y_ * M::step;
-    const int64_t row_size = a_.in_w, plane_size = row_size * a_.in_h;
-    const T* from = static_cast<const T*>(a_.x) + plane_ * plane_size + top * row_size + left;
-    if (t_.threads_x.divisor == kWarp) return fill_wide(shared, from, left, top);
-    const int64_t planes = t_.plane_count - plane_;
-    const uint32_t pixels = min(int64_t(t_.planes), planes) * t_.rows * t_.pitch;
-    for (uint32_t i = threadIdx.x; i < pixels; i += kThreads) {
-      const uint32_t row = t_.pitch_divider.div(i), plane = t_.tile_rows.div(row);
-      const int32_t x = t_.pitch_divider.mod(i), y = t_.tile_rows.mod(row);
-      const bool inside = below(left + x, t_.x.in) & below(top + y, t_.y.in);
-      shared[i] = inside ? load(from[plane * plane_size + y * row_size + x]) : 0.0f;
-    }
-  }
-
-  // The same for the widest tiles. A warp has a row, neighbouring lanes have neighbouring columns:
-  // coalesced and without bank conflicts whatever the row's alignment, which 16 bytes are not.
-  PSR_DEVICE void fill_wide(float* shared, const T* from, int32_t left, int32_t top) const {
-    constexpr int rows_ahead = 3, warps = kThreads / kWarp;
-    constexpr int steps = (kMaxPitch + kWarp - 1) / kWarp;
-    const int32_t lane = threadIdx.x % kWarp;
-    for (int32_t first = threadIdx.x / kWarp; first < t_.rows; first += rows_ahead * warps) {
-      T values[rows_ahead][steps];
-#pragma unroll
-      for (int i = 0; i < rows_ahead; ++i) {
-        const int32_t row = first + i * warps;
-        const bool inside = (row < t_.rows) & below(top + row, t_.y.in);
-        const T* pixels = from + row * int64_t(t_.x.in) + lane;
-#pragma unroll
-        for (int s = 0; s < steps; ++s) {
-          values[i][s] = T{};
-          if (inside & below(left + lane + s * kWarp, t_.x.in)) values[i][s] = pixels[s * kWarp];
-        }
-      }
-#pragma unroll
-      for (int i = 0; i < rows_ahead; ++i) {
-        const int32_t row = first + i * warps;
-        if (row >= t_.rows) break;
-#pragma unroll
-        for (int s = 0; s < steps; ++s)
-          if (lane + s * kWarp < kMaxPitch)
-            shared[row * kMaxPitch + lane + s * kWarp] = load(values[i][s]);
-      }
+    if (t_.threads_x.divisor == kWarp) {
+      fill_rows<true>(shared);
+    } else {
+      fill_rows<false>(shared);
     }
   }
 
@@ -125,6 +88,43 @@ class TileWalker {
   }
 
  private:
+  // Copies the tiles' pixels. Neighbouring lanes have neighbouring columns of a row: coalesced and
+  // without bank conflicts whatever the alignment of the row, which accesses of 16 bytes are not.
+  template <bool kWidest>
+  PSR_DEVICE void fill_rows(float* shared) const {
+    constexpr int rows_ahead = 3;
+    const int32_t shift = kWidest ? kWarpShift : t_.lanes_shift, lanes = 1 << shift;
+    const int32_t lane = threadIdx.x & (lanes - 1), slots = kThreads >> shift;
+    const int32_t pitch = kWidest ? kMaxPitch : t_.pitch;
+    const int32_t left = t_.x.first_pixel + x_ * M::step, top = t_.y.first_pixel + y_ * M::step;
+    const int32_t planes = min(int64_t(t_.planes), t_.plane_count - plane_);
+    const int32_t rows = kWidest ? t_.rows : planes * t_.rows;
+    const T* from = static_cast<const T*>(a_.x) + (plane_ * a_.in_h + top) * a_.in_w + left + lane;
+    for (int32_t first = threadIdx.x >> shift; first < rows; first += rows_ahead * slots) {
+      T values[rows_ahead][kSteps];
+#pragma unroll
+      for (int i = 0; i < rows_ahead; ++i) {
+        const int32_t row = first + i * slots;
+        const int32_t plane = kWidest ? 0 : t_.tile_rows.div(row), y = row - plane * t_.rows;
+        const bool inside = (row < rows) & below(top + y, t_.y.in);
+        const T* pixels = from + (plane * a_.in_h + y) * a_.in_w;
+#pragma unroll
+        for (int s = 0; s < kSteps; ++s) {
+          values[i][s] = T{};
+          if (inside & below(left + lane + s * lanes, t_.x.in)) values[i][s] = pixels[s * lanes];
+        }
+      }
+#pragma unroll
+      for (int i = 0; i < rows_ahead; ++i) {
+        const int32_t row = first + i * slots;
+        if (row >= rows) break;
+#pragma unroll
+        for (int s = 0; s < kSteps; ++s)
+          if (lane + s * lanes < pitch) shared[row * pitch + lane + s * lanes] = load(values[i][s]);
+      }
+    }
+  }
+
   PSR_DEVICE void sum_row(float (&line)[kOutputs], const float* from, const Taps<M>& taps) const {
     float pixels[kChunks * kChunk][1], all[kGroups * M::up];
 #pragma unroll

@@ -53,7 +53,7 @@ struct Taps {
 #pragma unroll
     for (int k = 0; k < M::taps; ++k) {
       y[k] = k < a.f_h ? a.f[stored_tap(k, a.f_h, a.flip)] * gain : 0.0f;
-      x[k] = k < a.f_w ? a.f[a.f_h + stored_tap(k, a.f_w, a.flip)] : 0.0f;
+      x[k] = k < a.f_w ? a.f[stored_tap(k, a.f_w, a.flip)] : 0.0f;
     }
   }
 };

@@ -17,6 +17,9 @@ from stylegan_ops.bias_act import is_channels_last
 
 Padding = int | Sequence[int]
 
+#: Up to this many taps one pass with the outer product is faster than two passes with a line.
+SHORT_FILTER = 8
+
 
 def setup_filter(
     taps: Sequence[float] | Tensor, gain: float = 1.0, normalize: bool = True
@@ -111,6 +114,8 @@ def upfirdn2d(
     if f is None:
         f = torch.ones(1, 1, device=x.device)
     f = f.to(device=x.device, dtype=x.dtype)
+    if f.ndim == 1 and len(f) < SHORT_FILTER:
+        f = torch.outer(f, f)
     # Padding inside the convolution spares a copy of the input.
     symmetric = x0 == x1 >= 0 and y0 == y1 >= 0
     pad_y, pad_x = (y0, x0) if symmetric else (0, 0)

@@ -9,15 +9,20 @@ the nearest two persons differ in 54.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import imagehash
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from pulse_sr.images import Pixels, to_pillow
 
 #: Crops whose hashes differ in at most this many bits are the same picture.
 MOST_BITS = 48
 _SIDE = 16
+_BLOCK_ENTRIES = 4_000_000
 
 
 def perceptual_hash(crop: Pixels) -> str:  # [3, S, S]
@@ -47,6 +52,53 @@ class SeenHashes:
             self._bits = np.concatenate([self._bits, np.empty_like(self._bits)])
         self._bits[len(self._names)] = _bytes(text)
         self._names.append(name)
+
+
+def near_duplicates(hashes: Sequence[str]) -> list[list[int]]:
+    """Groups hashes: two are in one group if a chain of near-duplicates links them.
+
+    Args:
+        hashes: as `perceptual_hash` gives them.
+
+    Returns:
+        the positions of each group of two or more, ascending; groups by their first position.
+    """
+    if not hashes:
+        return []
+    first = _linked(np.stack([_bytes(text) for text in hashes]))
+    groups: dict[int, list[int]] = {}
+    for place, leader in enumerate(first.tolist()):
+        groups.setdefault(leader, []).append(place)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _linked(packed: NDArray[np.uint8]) -> NDArray[np.intp]:  # [N, 32] -> [N]
+    """Returns for each hash the first one that a chain of near-duplicates links it with."""
+    bits = np.unpackbits(packed, axis=1)
+    # With bits as signs, a product of two rows is the number of bits less twice those that differ:
+    # whole numbers, exact in float32, and a matrix product compares a block of rows with the rest.
+    signs = bits.astype(np.float32) * 2 - 1
+    least = bits.shape[1] - 2 * MOST_BITS
+    first = np.arange(len(signs))
+    step = max(1, _BLOCK_ENTRIES // len(signs))  # pairs take tens of megabytes at the most
+    for start in range(0, len(signs), step):
+        near = signs[start : start + step] @ signs[start:].T >= least
+        rows, columns = np.nonzero(np.triu(near, k=1))
+        if len(rows):
+            first = _merge(first, rows + start, columns + start)
+    return first
+
+
+def _merge(
+    first: NDArray[np.intp], one: NDArray[np.intp], other: NDArray[np.intp]
+) -> NDArray[np.intp]:
+    """Returns `first` after linking each of `one` with its partner in `other`."""
+    size = len(first)
+    ends = (np.concatenate([np.arange(size), one]), np.concatenate([first, other]))
+    links = coo_array((np.ones(len(ends[0]), np.uint8), ends), shape=(size, size))
+    _, labels = connected_components(links, directed=False)
+    _, leaders = np.unique(labels, return_index=True)
+    return leaders[labels]
 
 
 def _bytes(text: str) -> NDArray[np.uint8]:

@@ -52,10 +52,10 @@ def standard_options(function: _F) -> _F:
     return function
 
 
-def out_option(default: str | None, text: str) -> Callable[[_F], _F]:
-    """Adds `-o/--out`; required where there is no default."""
+def out_option(default: str | None, text: str, *, required: bool = True) -> Callable[[_F], _F]:
+    """Adds `-o/--out`; where there is no default, it must be given if `required`."""
     # `default=None` would count as a default: for click, a required option has none.
-    presence: dict[str, Any] = {"required": True}
+    presence: dict[str, Any] = {"required": required}
     if default is not None:
         presence = {"default": default, "show_default": True}
     kind = click.Path(file_okay=False, path_type=Path)

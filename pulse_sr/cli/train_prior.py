@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from pulse_sr.cli.console import Console, emit_json
+from pulse_sr.cli.console import Console, emit_json, printable
 from pulse_sr.cli.options import (
     CONTEXT,
     device_option,
@@ -42,7 +42,16 @@ class Duration(click.ParamType):
 
 @click.command("train-prior", context_settings=CONTEXT)
 @click.argument("data", type=click.Path(path_type=Path), metavar="DATA")
-@out_option(None, "Folder of the run: state, prior, sample grids, log. A --prior at any time.")
+@out_option(
+    None,
+    "Folder of the run: state, prior, sample grids, log. A --prior at any time. Required to train.",
+    required=False,
+)
+@click.option(
+    "--check-data",
+    is_flag=True,
+    help="Only look at DATA and say what it is enough for; sheets go to DIR/check.",
+)
 @click.option("--resolution", type=int, metavar="N", help="Power of two; default: what DATA has.")
 @click.option("--time", "seconds", type=Duration(), help="Stop cleanly after this time.")
 @click.option("--kimg", type=float, help="Stop after this many thousand images.  [default: 1000]")
@@ -73,15 +82,59 @@ class Duration(click.ParamType):
 @dry_run_option
 @standard_options
 def command(
-    data: Path, out: Path, dry_run: bool, quiet: bool, verbose: bool, **options: Any
+    data: Path,
+    out: Path | None,
+    check_data: bool,
+    dry_run: bool,
+    quiet: bool,
+    verbose: bool,
+    **options: Any,
 ) -> int:
     """Train a StyleGAN2 prior on DATA, a folder of images (nested, any size).
 
-    The same command resumes where the last checkpoint stands.
+    The same command resumes where the last checkpoint stands. --check-data looks at DATA first.
 
     Example: pulse-sr train-prior ffhq_small/ -o runs/faces --resolution 64 --time 2h
     """
     console = Console(quiet=quiet, verbose=verbose)
+    if check_data:
+        return _check(data, out, dry_run, console, options)
+    if out is None:
+        raise _missing_out()
+    return _train(data, out, dry_run, console, options)
+
+
+def _missing_out() -> click.MissingParameter:
+    context = click.get_current_context()
+    param = next(each for each in context.command.params if each.name == "out")
+    return click.MissingParameter(ctx=context, param=param)
+
+
+def _check(
+    data: Path, out: Path | None, dry_run: bool, console: Console, options: dict[str, Any]
+) -> int:
+    from pulse_sr.jobs.checking import write_check
+    from pulse_sr.report.data_check import document, lines
+    from pulse_sr.training.check import check_data
+
+    def progress(done: int, total: int) -> None:
+        console.live(f"[{done}/{total}] images read")
+
+    found = check_data(data, options["resolution"], progress)
+    console.clear()
+    folder = Path(f"{data.resolve().name}-check") if out is None else out / "check"
+    written = [] if dry_run else write_check(found, folder)
+    if options["as_json"]:
+        emit_json(document(found) | {"files": [str(file) for file in written]})
+        return found.exit_code
+    *report, verdict = lines(found)
+    report += [f"written: {', '.join(map(str, written))}"] if written else []
+    for line in (*report, verdict):
+        click.echo(printable(line))
+    return found.exit_code
+
+
+def _train(data: Path, out: Path, dry_run: bool, console: Console, options: dict[str, Any]) -> int:
     from pulse_sr.training.run import plan_training
 
     plan = plan_training(data, out, **_settings(options))

@@ -45,7 +45,7 @@ from pulse_sr.jobs.task import file_sha256
 from pulse_sr.landmarks.base import Landmarks
 from pulse_sr.operators import degrade
 from pulse_sr.report.sheet import contact_sheet
-from pulse_sr.training.images import NOT_TRAINING_DATA
+from pulse_sr.training.images import NOT_TRAINING_DATA, licence_files
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,6 @@ _MOST_ON_SHEET = 500
 Row = dict[str, Any]
 
 _FLUSH_SECONDS = 5.0
-_LICENCES = ("licen", "copying", "notice")
 
 
 def align(
@@ -91,16 +90,15 @@ def copy_licences(inputs: Sequence[str], out: Path) -> list[Path]:
     """Copies the licence files of folders among the inputs to `out`; returns the copies."""
     copies: list[Path] = []
     for folder in filter(Path.is_dir, map(Path, inputs)):
-        for file in sorted(folder.iterdir()):
-            if file.is_file() and file.name.casefold().startswith(_LICENCES):
-                target, number = out / file.name, 1
-                while target in copies:
-                    number += 1
-                    target = out / f"{file.stem}-{number}{file.suffix}"
-                make_folder(out)
-                if file.resolve() != target.resolve():
-                    write_atomic(target, file.read_bytes())
-                copies.append(target)
+        for file in licence_files(folder):
+            target, number = out / file.name, 1
+            while target in copies:
+                number += 1
+                target = out / f"{file.stem}-{number}{file.suffix}"
+            make_folder(out)
+            if file.resolve() != target.resolve():
+                write_atomic(target, file.read_bytes())
+            copies.append(target)
     return copies
 
 

@@ -46,6 +46,8 @@ def contact_sheet(crops: Sequence[tuple[Pixels, str, str]], heading: str) -> Pix
 
 def _shorten(draw: ImageDraw.ImageDraw, text: str, width: int, size: int) -> str:
     font = _font(size)
+    # File names may hold line breaks, which a single line of text can not be measured with.
+    text = "".join(each if each.isprintable() else "?" for each in text)
     if draw.textlength(text, font) <= width:
         return text
     while text and draw.textlength(text + "...", font) > width:

@@ -14,7 +14,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from pulse_sr.priors.stylegan2 import RESAMPLE_TAPS, FullyConnected, StyleGAN2Config
-from stylegan_ops import SQRT2, conv2d_resample, setup_filter
+from stylegan_ops import SQRT2, conv2d_resample
 
 GROUP_SIZE = 4  # images over which the discriminator sees their deviation
 
@@ -51,7 +51,9 @@ class Conv(nn.Module):
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, size, size))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         self.weight_gain = 1 / math.sqrt(in_channels * size**2)
-        self.register_buffer("resample_filter", setup_filter(RESAMPLE_TAPS), persistent=False)
+        # Separable: the compiled op then filters each axis for itself.
+        taps = torch.tensor(RESAMPLE_TAPS)
+        self.register_buffer("resample_filter", taps / taps.sum(), persistent=False)
 
     def forward(self, x: torch.Tensor, gain: float = 1.0) -> torch.Tensor:
         # Both activations are positively homogeneous: gains go into the weights, not over the map.

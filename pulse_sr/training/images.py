@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from pulse_sr.errors import InputError, UsageError
-from pulse_sr.images import read_image, to_pillow
+from pulse_sr.images import Pixels, read_image, to_pillow
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,7 @@ MIN_IMAGES = 16
 #: A folder that holds a file of this name is left out: `align` puts low-res versions and its
 #: report beside the crops.
 NOT_TRAINING_DATA = ".not-training-data"
+_LICENCES = ("licen", "copying", "notice")
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -64,13 +65,27 @@ def decode(path: Path, resolution: int | None) -> np.ndarray:
     Raises:
         InputError: when it can not be read.
     """
-    rgb = to_pillow(read_image(path).pixels)
-    side = min(rgb.size)
-    left, top = (rgb.width - side) // 2, (rgb.height - side) // 2
-    rgb = rgb.crop((left, top, left + side, top + side))
+    rgb = to_pillow(centre_square(read_image(path).pixels))
     if resolution is not None:
         rgb = rgb.resize((resolution, resolution), Image.Resampling.LANCZOS)
     return np.asarray(rgb).transpose(2, 0, 1)
+
+
+def centre_square(pixels: Pixels) -> Pixels:  # [3, h, w] -> [3, S, S], S = min(h, w)
+    """The middle square of a picture."""
+    height, width = pixels.shape[1:]
+    side = min(height, width)
+    left, top = (width - side) // 2, (height - side) // 2
+    return pixels[:, top : top + side, left : left + side]
+
+
+def licence_files(folder: Path) -> list[Path]:
+    """The files directly in `folder` whose names say that they hold a licence or a notice."""
+    return sorted(
+        file
+        for file in folder.iterdir()
+        if file.is_file() and file.name.casefold().startswith(_LICENCES)
+    )
 
 
 def largest_resolution(paths: list[Path]) -> int:

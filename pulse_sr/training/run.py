@@ -79,6 +79,26 @@ def write_reals(path: Path, images: np.ndarray) -> None:
     write_png(path, tile(torch.from_numpy(np.array(chosen)).float() / 255, GRID_SIDE))
 
 
+def describe_network(
+    resolution: int,
+    channel_base: int = 2048,
+    channel_max: int = 128,
+    w_dim: int = 128,
+    mapping_layers: int = 2,
+) -> StyleGAN2Config:
+    """The networks that the options ask for.
+
+    Raises:
+        UsageError: when `resolution` is not a power of two from 8 up.
+    """
+    try:
+        return StyleGAN2Config.from_base(
+            resolution, channel_base, channel_max, w_dim, mapping_layers
+        )
+    except ValueError as error:
+        raise UsageError(f"--resolution: {error}", "use 32, 64, 128, 256, ...") from error
+
+
 def plan_training(
     data: Path,
     run_dir: Path,
@@ -117,12 +137,7 @@ def plan_training(
     policy: tuple[str, ...] = ("color", "translation") if augment == "diffaug" else ()
     if cutout and policy:
         policy += ("cutout",)
-    try:
-        network = StyleGAN2Config.from_base(
-            resolution, channel_base, channel_max, w_dim, mapping_layers
-        )
-    except ValueError as error:
-        raise UsageError(f"--resolution: {error}", "use 32, 64, 128, 256, ...") from error
+    network = describe_network(resolution, channel_base, channel_max, w_dim, mapping_layers)
     config = TrainConfig(
         network,
         batch=batch,

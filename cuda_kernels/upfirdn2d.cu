@@ -153,7 +153,6 @@ bool launch_tile(const Upfirdn2dArgs& a, cudaStream_t stream) {
   t.strip = static_cast<int32_t>(strip);
   t.rows = static_cast<int32_t>(rows(threads_y));
   t.pitch = static_cast<int32_t>(pitch);
-  while (W::kSteps << t.lanes_shift < pitch) ++t.lanes_shift;
   t.aligned = a.out_w % W::kOutputs == 0 && aligned<T>(a, W::kOutputs);
   t.across = divider(across);
   t.down = divider(down);

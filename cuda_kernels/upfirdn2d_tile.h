@@ -6,7 +6,7 @@
 
 namespace psr {
 
-constexpr int kWarpShift = 5, kWarp = 1 << kWarpShift;
+constexpr int kWarp = 32;
 
 // How tile_kernel divides its work. A block has `planes` tiles, one per plane, and for each of them
 // threads_x * threads_y threads. The widest tiles, of kWarp threads, are alone in their block.
@@ -14,7 +14,6 @@ struct Tiles {
   Groups x, y;
   int32_t planes = 0, strip = 0;  // groups
   int32_t rows = 0, pitch = 0;    // of a tile's pixels
-  int32_t lanes_shift = 0;        // log2 of the threads that copy a row
   bool aligned = false;           // whether the outputs of a thread are one access
   int64_t plane_count = 0;
   Divider across, down, threads_x, threads_y, tile_rows;
@@ -38,7 +37,7 @@ class TileWalker {
   static constexpr int kChunks = (kPixels + kChunk - 1) / kChunk;
   static constexpr int pitch(int threads) { return ((threads - 1 + kChunks) * kChunk + 3) / 4 * 4; }
   static constexpr int kMaxPitch = pitch(kWarp);
-  static constexpr int kSteps = (kMaxPitch + kWarp - 1) / kWarp;  // columns of a lane
+  static constexpr int kSteps = (kMaxPitch + kWarp - 1) / kWarp;  // columns a lane copies at once
 
   PSR_DEVICE TileWalker(const Upfirdn2dArgs& a, const Tiles& t) : a_(a), t_(t) {
     const uint32_t rest = t.across.div(blockIdx.x), planes = t.down.div(rest);
@@ -48,11 +47,9 @@ class TileWalker {
   }
 
   PSR_DEVICE void fill(float* shared) const {
-    if (t_.threads_x.divisor == kWarp) {
-      fill_rows<true>(shared);
-    } else {
-      fill_rows<false>(shared);
-    }
+    if (t_.threads_x.divisor == kWarp) return fill_rows<kWarp>(shared);
+    if (t_.pitch > 8 * kSteps) return fill_rows<16>(shared);
+    fill_rows<8>(shared);
   }
 
   PSR_DEVICE void walk(const float* shared, const Taps<M>& taps) const {
@@ -90,37 +87,39 @@ class TileWalker {
  private:
   // Copies the tiles' pixels. Neighbouring lanes have neighbouring columns of a row: coalesced and
   // without bank conflicts whatever the alignment of the row, which accesses of 16 bytes are not.
-  template <bool kWidest>
+  template <int kLanes>
   PSR_DEVICE void fill_rows(float* shared) const {
-    constexpr int rows_ahead = 3;
-    const int32_t shift = kWidest ? kWarpShift : t_.lanes_shift, lanes = 1 << shift;
-    const int32_t lane = threadIdx.x & (lanes - 1), slots = kThreads >> shift;
-    const int32_t pitch = kWidest ? kMaxPitch : t_.pitch;
+    constexpr bool widest = kLanes == kWarp;
+    constexpr int rows_ahead = 3, slots = kThreads / kLanes;
+    const int32_t lane = threadIdx.x % kLanes, pitch = widest ? kMaxPitch : t_.pitch;
     const int32_t left = t_.x.first_pixel + x_ * M::step, top = t_.y.first_pixel + y_ * M::step;
     const int32_t planes = min(int64_t(t_.planes), t_.plane_count - plane_);
-    const int32_t rows = kWidest ? t_.rows : planes * t_.rows;
-    const T* from = static_cast<const T*>(a_.x) + (plane_ * a_.in_h + top) * a_.in_w + left + lane;
-    for (int32_t first = threadIdx.x >> shift; first < rows; first += rows_ahead * slots) {
-      T values[rows_ahead][kSteps];
+    const int32_t rows = widest ? t_.rows : planes * t_.rows;
+    const T* from = static_cast<const T*>(a_.x) + (plane_ * a_.in_h + top) * a_.in_w + left;
+    for (int32_t first = threadIdx.x / kLanes; first < rows; first += rows_ahead * slots) {
+      for (int32_t column = lane; column < pitch; column += kSteps * kLanes) {
+        T values[rows_ahead][kSteps];
 #pragma unroll
-      for (int i = 0; i < rows_ahead; ++i) {
-        const int32_t row = first + i * slots;
-        const int32_t plane = kWidest ? 0 : t_.tile_rows.div(row), y = row - plane * t_.rows;
-        const bool inside = (row < rows) & below(top + y, t_.y.in);
-        const T* pixels = from + (plane * a_.in_h + y) * a_.in_w;
+        for (int i = 0; i < rows_ahead; ++i) {
+          const int32_t row = first + i * slots;
+          const int32_t plane = widest ? 0 : t_.tile_rows.div(row), y = row - plane * t_.rows;
+          const bool inside = (row < rows) & below(top + y, t_.y.in);
+          const T* pixels = from + (plane * a_.in_h + y) * a_.in_w + column;
 #pragma unroll
-        for (int s = 0; s < kSteps; ++s) {
-          values[i][s] = T{};
-          if (inside & below(left + lane + s * lanes, t_.x.in)) values[i][s] = pixels[s * lanes];
+          for (int s = 0; s < kSteps; ++s) {
+            values[i][s] = T{};
+            if (inside & below(left + column + s * kLanes, t_.x.in))
+              values[i][s] = pixels[s * kLanes];
+          }
         }
-      }
 #pragma unroll
-      for (int i = 0; i < rows_ahead; ++i) {
-        const int32_t row = first + i * slots;
-        if (row >= rows) break;
+        for (int i = 0; i < rows_ahead; ++i) {
+          float* to = shared + (first + i * slots) * pitch + column;
+          if (first + i * slots >= rows) break;
 #pragma unroll
-        for (int s = 0; s < kSteps; ++s)
-          if (lane + s * lanes < pitch) shared[row * pitch + lane + s * lanes] = load(values[i][s]);
+          for (int s = 0; s < kSteps; ++s)
+            if (column + s * kLanes < pitch) to[s * kLanes] = load(values[i][s]);
+        }
       }
     }
   }

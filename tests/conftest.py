@@ -15,13 +15,27 @@ os.environ["STYLEGAN_OPS"] = "ref"
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leaves the tests marked `gpu` out where there is no GPU."""
+    """Leaves out the tests marked `gpu` or `nvcc` where there is no such thing."""
     import torch
 
+    lacking = set()
     if not torch.cuda.is_available():
-        without = [item for item in items if item.get_closest_marker("gpu") is None]
-        config.hook.pytest_deselected(items=[item for item in items if item not in without])
-        items[:] = without
+        lacking.add("gpu")
+    if not _has_nvcc():
+        lacking.add("nvcc")
+    left_out = [item for item in items if any(item.get_closest_marker(name) for name in lacking)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
+def _has_nvcc():
+    from stylegan_ops import toolchain
+
+    cuda = toolchain.find_torch().cuda
+    try:
+        return cuda is not None and bool(toolchain.find_nvcc(cuda))
+    except toolchain.BuildError:
+        return False
 
 
 @pytest.fixture(scope="session")

@@ -86,6 +86,7 @@ def test_every_element_is_written_once_and_nothing_beside(op, emulated):
         torch.use_deterministic_algorithms(False)
 
 
+@pytest.mark.nvcc
 def test_nvcc_compiles_all_kernels_for_every_architecture_without_a_warning(tmp_path, monkeypatch):
     """75, 80, 86, 89, 90 and PTX for later ones; the library links and loads without a GPU."""
     monkeypatch.setenv("STYLEGAN_OPS_CACHE", str(tmp_path))

@@ -1,5 +1,5 @@
-// What style_epilogue's CUDA kernels read, compute and write for one row: accesses of 4 to 16 bytes,
-// the operands beside x, the activation.
+// What style_epilogue's CUDA kernels read, compute and write for one row: accesses of up to 16
+// bytes, the operands beside x, the activation.
 #pragma once
 
 #include <type_traits>

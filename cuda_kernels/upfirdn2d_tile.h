@@ -48,8 +48,7 @@ class TileWalker {
 
   PSR_DEVICE void fill(float* shared) const {
     if (t_.threads_x.divisor == kWarp) return fill_rows<kWarp>(shared);
-    if (t_.pitch > 8 * kSteps) return fill_rows<16>(shared);
-    fill_rows<8>(shared);
+    fill_rows<kWarp / 4>(shared);  // most lanes have a column of narrow tiles as well
   }
 
   PSR_DEVICE void walk(const float* shared, const Taps<M>& taps) const {

@@ -94,7 +94,7 @@ def test_nvcc_compiles_all_kernels_for_every_architecture_without_a_warning(tmp_
     path = build.build("cuda", architectures=architectures)
     record = json.loads((path.parent / "build.json").read_text())
     assert record["warnings"] == []
-    for architecture in ("75", "80", "86", "89", "90"):
+    for architecture in architectures:
         assert architecture in record["architectures"]
     torch.ops.load_library(str(path))
     kernels = torch._C._dispatch_dump("stylegan_ops::style_epilogue")

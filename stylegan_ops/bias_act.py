@@ -80,8 +80,7 @@ def bias_act(
     activation = ACTIVATIONS[act]
     gain = activation.gain if gain is None else gain
     slope = activation.alpha if alpha is None or act != "lrelu" else alpha
-    name = "bias_act" if activation.kernel == LEAKY else "bias_act of a smooth activation"
-    if library.use_compiled(name, x, impl):
+    if library.use_compiled("bias_act", x, impl):
         b = None if b is None else b.to(x.dtype)
         options = activation.kernel, slope, gain, clamp
         out: Tensor = torch.ops.stylegan_ops.bias_act(x, b, dim % x.ndim, *options)

@@ -18,12 +18,8 @@ from pulse_sr.images import read_image
 from pulse_sr.jobs import local
 from pulse_sr.operators import degrade
 from pulse_sr.priors import registry
-from pulse_sr.priors.stylegan2 import (
-    Generator,
-    StyleGAN2Config,
-    StyleGAN2Prior,
-    fit_statistics,
-)
+from pulse_sr.priors.statistics import fit_statistics
+from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config, StyleGAN2Prior
 from pulse_sr.search.sampling import sample_seed
 
 STEPS = 12

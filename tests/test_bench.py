@@ -17,7 +17,8 @@ from pulse_sr.bench.baseline import BaselineBicubic, BaselineGenerator, Baseline
 from pulse_sr.bench.sides import low_res_target, measure_alone
 from pulse_sr.cli import main
 from pulse_sr.operators import make_operator
-from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config, StyleGAN2Prior, fit_statistics
+from pulse_sr.priors.statistics import fit_statistics
+from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config, StyleGAN2Prior
 from pulse_sr.search.engine import Best, search
 from pulse_sr.search.latents import diagonal_map, draw_noise
 from pulse_sr.search.pulse import Pulse

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 
 from pulse_sr.errors import SetupError, UsageError
 from pulse_sr.priors.files import FILE_NAME, read_header, read_prior, save_prior
-from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config, fit_statistics, lrelu_inverse
+from pulse_sr.priors.statistics import fit_statistics, lrelu_inverse
+from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config
 
 CONFIG = StyleGAN2Config(16, 16, 16, 2, (8, 8, 4))
 CARD = {"licence": "CC0", "data": "nothing", "training": {"images": 0}}

@@ -12,7 +12,8 @@ from toy_priors import LinearPrior, SigmoidPrior, standard_statistics
 
 from pulse_sr.operators import make_operator
 from pulse_sr.priors.base import LatentStatistics
-from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config, StyleGAN2Prior, fit_statistics
+from pulse_sr.priors.statistics import fit_statistics
+from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config, StyleGAN2Prior
 from pulse_sr.search.engine import Best, Last, search
 from pulse_sr.search.latents import diagonal_map, draw_noise, full_map, radius, to_sphere_
 from pulse_sr.search.losses import (

@@ -22,7 +22,8 @@ from safetensors.torch import load_file
 from pulse_sr.cli import main
 from pulse_sr.errors import InputError, SetupError, UsageError
 from pulse_sr.priors.files import read_prior
-from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config, fit_statistics
+from pulse_sr.priors.statistics import fit_statistics
+from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config
 from pulse_sr.training import loop
 from pulse_sr.training.images import (
     ImageStream,

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pulse_sr.priors.stylegan2 import StyleGAN2Config, fit_statistics
+from pulse_sr.priors.statistics import fit_statistics
+from pulse_sr.priors.stylegan2 import StyleGAN2Config
 from pulse_sr.training import loop
 
 IMAGES = 240

@@ -430,39 +430,3 @@ class StyleGAN2Prior(Prior):
         if side not in sides:
             raise ValueError(f"no feature map of side {side}, expected one of {sides}")
         return self.generator.config.channels[sides.index(side)], side, side
-
-
-def fit_statistics(
-    generator: Generator, count: int = 100_000, seed: int = 0, chunk: int = 10_000
-) -> LatentStatistics:
-    """Fit the Gaussian of the latent space before the mapping's last activation.
-
-    PULSE (Menon et al., CVPR 2020, section 3.3) fits the mean and the deviation of each dimension
-    of `lrelu_5(mapping(z))`; the covariance is kept whole here. Works in chunks, sums in float64.
-    """
-    width = generator.config.w_dim
-    rng = torch.Generator().manual_seed(seed)
-    total = torch.zeros(width, dtype=torch.float64)
-    products = torch.zeros(width, width, dtype=torch.float64)
-    device = generator.mapping.w_avg.device
-    with torch.no_grad():
-        for start in range(0, count, chunk):
-            z = torch.randn(min(chunk, count - start), generator.config.z_dim, generator=rng)
-            v = lrelu_inverse(generator.mapping(z.to(device))).double().cpu()
-            total += v.sum(dim=0)
-            products += v.t() @ v
-    mean = total / count
-    covariance = (products - count * torch.outer(mean, mean)) / (count - 1)
-    # A mapping may leave directions without variance; the jitter keeps the factor defined there.
-    jitter = 1e-6 * covariance.diagonal().mean() * torch.eye(width, dtype=torch.float64)
-    return LatentStatistics(
-        mean=mean.float(),
-        std=covariance.diagonal().clamp_min(0).sqrt().float(),
-        cholesky=torch.linalg.cholesky(covariance + jitter).float(),
-        count=count,
-    )
-
-
-def lrelu_inverse(w: Tensor) -> Tensor:
-    """Undo the mapping's last leaky ReLU of slope 0.2 (its gain stays)."""
-    return F.leaky_relu(w, 5.0)

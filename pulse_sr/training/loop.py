@@ -23,7 +23,8 @@ import torch.nn.functional as F
 from pulse_sr.atomic import write_text_atomic
 from pulse_sr.errors import UsageError
 from pulse_sr.priors.files import FILE_NAME, save_prior
-from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config, fit_statistics
+from pulse_sr.priors.statistics import fit_statistics
+from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config
 from pulse_sr.training import prior_steps as steps
 from pulse_sr.training.checkpoint import (
     load_checkpoint,

@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 
 from pulse_sr.priors.files import save_prior
-from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config, fit_statistics
+from pulse_sr.priors.statistics import fit_statistics
+from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config
 
 
 def write_prior(resolution: int, file: Path) -> None:

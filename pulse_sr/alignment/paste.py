@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import affine_transform
 
+from pulse_sr.alignment.crop import crop_quad
 from pulse_sr.alignment.geometry import Points, affine_of, side_of
 from pulse_sr.images import Pixels
 
@@ -35,12 +36,28 @@ def paste(photo: Pixels, crop: Pixels, quad: Points, feather: float = FEATHER) -
     if box is None:
         return pasted
     rows, columns = box
-    warped = unwarp(_thin_out(crop, side_of(quad)), quad, rows, columns)
-    weight = mask(quad, rows, columns, feather)
     place = pasted[:, rows, columns]
+    warped = _warped(photo, crop, quad, place, rows, columns)
+    weight = mask(quad, rows, columns, feather)
     mixed = place + weight * (warped - place)
     place[:] = np.where(weight > 0, np.rint(np.clip(mixed, 0, 255)), place).astype(np.uint8)
     return pasted
+
+
+def _warped(
+    photo: Pixels, crop: Pixels, quad: Points, place: Pixels, rows: slice, columns: slice
+) -> NDArray[np.float64]:
+    """The crop at the pixels of `place`, the photo's patch [3, b, t].
+
+    Where the crop is as fine as the photo, only what differs from the photo's own crop is added:
+    what cutting out lost stays, and an unchanged crop changes nothing. Fine detail of the photo
+    would shine through a coarser crop; there the crop replaces all.
+    """
+    size, side = side_of(quad), crop.shape[-1]
+    if side < size:
+        return unwarp(crop, quad, rows, columns)
+    change = crop.astype(np.float64) - crop_quad(photo, quad, side, blur_border=False)
+    return place + unwarp(_thin_out(change, size), quad, rows, columns)
 
 
 def mask(quad: Points, rows: slice, columns: slice, feather: float = FEATHER) -> NDArray:
@@ -108,7 +125,7 @@ def _cut_out(
     )
 
 
-def _thin_out(crop: Pixels, pixels_in_photo: float) -> NDArray:
+def _thin_out(crop: NDArray, pixels_in_photo: float) -> NDArray:
     """Shrinks a crop that is denser than the photo, by Lanczos in floating point."""
     side = int(np.ceil(pixels_in_photo * _DENSITY))
     if side >= crop.shape[-1]:

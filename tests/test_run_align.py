@@ -17,7 +17,7 @@ from pulse_sr.alignment.crop import crop_quad
 from pulse_sr.alignment.paste import mask
 from pulse_sr.cli import main
 from pulse_sr.images import read_image
-from pulse_sr.jobs.manifest import face_names
+from pulse_sr.jobs.manifest import Names, face_names
 from pulse_sr.jobs.marks import COMMENT
 from pulse_sr.landmarks.yunet import YuNet
 from pulse_sr.operators import degrade
@@ -193,10 +193,10 @@ def test_inputs_whose_names_collide_with_faces(call, party, portrait):
 
 
 def test_names_of_faces():
-    assert face_names("a", 1, {"a-1"}) == ["a"]
-    assert face_names("a", 2, {"b"}) == ["a-1", "a-2"]
-    assert face_names("A", 2, {"a-2"}) == ["A-face1", "A-face2"]
-    assert face_names("a", 2, {"a-2", "a-face1"}) == ["a-faceface1", "a-faceface2"]
+    assert face_names("a", 1, Names([], ["a-1"])) == ["a"]
+    assert face_names("a", 2, Names([], ["b"])) == ["a-1", "a-2"]
+    assert face_names("A", 2, Names([], ["a-2"])) == ["A-face1", "A-face2"]
+    assert face_names("a", 2, Names([], ["a-2", "a-face1"])) == ["a-faceface1", "a-faceface2"]
 
 
 def test_a_photo_without_a_face_is_one_line_and_a_row(call, portrait):

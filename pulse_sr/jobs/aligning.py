@@ -33,10 +33,10 @@ from pulse_sr.errors import InputError, PulseError, SetupError
 from pulse_sr.images import LowResImage, Pixels, read_image, write_png
 from pulse_sr.jobs.manifest import (
     NAME,
+    Names,
     assign_stems,
     face_names,
     json_bytes,
-    names_in_use,
     read_rows,
 )
 from pulse_sr.jobs.sidecar import left_out_entry, sidecar
@@ -75,12 +75,12 @@ def align(
         SetupError: the disk is full, or the landmark source can not work.
     """
     make_folder(out)
-    run = _Run(out, settings, landmarks, overwrite)
     sources = [(path, file_sha256(path)) for path in inputs]
     stems = assign_stems(out, sources, (Path(NAME).stem, REPORT))
+    run = _Run(out, settings, landmarks, stems, overwrite)
     try:
         for (path, sha256), stem in zip(sources, stems, strict=True):
-            yield run.do(path, sha256, stem, {each.casefold() for each in stems if each != stem})
+            yield run.do(path, sha256, stem)
     finally:
         run.flush()
         _write_contact_sheet(out)
@@ -106,18 +106,23 @@ class _Run:
     """The rows so far, and the crops that later ones are compared with."""
 
     def __init__(
-        self, out: Path, settings: AlignSettings, landmarks: Landmarks, overwrite: bool
+        self,
+        out: Path,
+        settings: AlignSettings,
+        landmarks: Landmarks,
+        stems: Sequence[str],
+        overwrite: bool,
     ) -> None:
         self.out, self.settings, self.landmarks = out, settings, landmarks
         self.mark = settings.fingerprint()
-        self.known = {} if overwrite else {row["stem"]: row for row in read_rows(out)}
-        self.rows = {row["stem"]: row for row in read_rows(out)}
-        self.used = {stem: names_in_use(out, without=stem) for stem in self.rows}
-        self.free = names_in_use(out)
+        rows = read_rows(out)
+        self.rows = {row["stem"]: row for row in rows}
+        self.known = {} if overwrite else dict(self.rows)
+        self.names = Names(rows, stems)
         self.seen = SeenHashes()
         self.flushed = time.monotonic()
 
-    def do(self, path: Path, sha256: str, stem: str, others: set[str]) -> Row:
+    def do(self, path: Path, sha256: str, stem: str) -> Row:
         """Aligns one photo, or finds that it is complete."""
         earlier = self.known.get(stem)
         if earlier is not None and self._is_complete(earlier, sha256):
@@ -125,9 +130,8 @@ class _Run:
             return {**earlier, "resumed": True}
         self._remove(self.rows.get(stem, {}))
         row: Row = {"stem": stem, "path": str(path), "sha256": sha256, "fingerprint": self.mark}
-        others = others | self.used.get(stem, self.free)
         try:
-            row |= self._align(read_image(path), stem, others)
+            row |= self._align(read_image(path), stem)
         except SetupError:
             raise
         except PulseError as error:
@@ -135,7 +139,7 @@ class _Run:
             row |= {"status": "failed", "error": error.message, "hint": error.hint}
         self._remember(row)
         self.rows[stem] = row
-        self.free |= {str(name).casefold() for name in (stem, *row.get("names", ()))}
+        self.names.add(stem, row.get("names", ()))
         if time.monotonic() - self.flushed > _FLUSH_SECONDS:
             self.flush()
         return row
@@ -166,7 +170,7 @@ class _Run:
             for file in (f"{face['name']}.json", f"{face['name']}.png", *face["lr"].values()):
                 (self.out / file).unlink(missing_ok=True)
 
-    def _align(self, image: LowResImage, stem: str, others: set[str]) -> Row:
+    def _align(self, image: LowResImage, stem: str) -> Row:
         good: list[tuple[FramedFace, float, Pixels, str]] = []
         left_out: list[Row] = []
         twins: list[str | None] = []
@@ -185,7 +189,7 @@ class _Run:
             left_out.append(left_out_entry(framed, sharp, reason))
         if not good:
             raise _nothing(image, left_out)
-        names = face_names(stem, len(good), others)
+        names = face_names(stem, len(good), self.names)
         faces = [
             self._write(image, (place + 1, len(good)), name, twin, *each)
             for place, (name, twin, each) in enumerate(zip(names, twins, good, strict=True))

@@ -15,7 +15,7 @@ from pulse_sr.config import SearchConfig
 from pulse_sr.errors import InputError, PulseError
 from pulse_sr.images import read_image
 from pulse_sr.jobs import store
-from pulse_sr.jobs.manifest import Row, base_of, face_names, names_in_use, read_rows
+from pulse_sr.jobs.manifest import Names, Row, base_of, face_names, read_rows
 from pulse_sr.jobs.task import fingerprint
 from pulse_sr.landmarks.base import Landmarks
 
@@ -56,9 +56,10 @@ class Intake:
         self, out: Path, config: SearchConfig, prior: Any, align: str, stems: Sequence[str]
     ) -> None:
         self.out, self.config, self.prior, self.align = out, config, prior, align
-        self.stems = {stem.casefold() for stem in stems}
+        rows = read_rows(out)
+        self.names = Names(rows, stems)
         self.rows: dict[str, list[Row]] = {}
-        for row in read_rows(out):
+        for row in rows:
             self.rows.setdefault(base_of(row), []).append(row)
 
     def targets(self, path: Path, sha256: str, stem: str) -> list[Target]:
@@ -76,8 +77,7 @@ class Intake:
             return [Target(stem, stem, mark, refusal=refusal)]
         if not faces:
             return [Target(stem, stem, self._mark(sha256))]
-        others = (self.stems | names_in_use(self.out, without=stem)) - {stem.casefold()}
-        names = face_names(stem, len(faces), others)
+        names = face_names(stem, len(faces), self.names)
         return [
             Target(name, stem, self._mark(face.identity(sha256)), face)
             for name, face in zip(names, faces, strict=True)

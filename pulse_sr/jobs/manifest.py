@@ -75,7 +75,7 @@ def assign_stems(
     for i, (path, sha256) in enumerate(inputs):
         if i not in stems:
             _claim_moved(i, path, sha256, moved, stems)
-    taken = names_in_use(out) | {stem.casefold() for stem in recorded} | set(reserved)
+    taken = Names(read_rows(out)).all | {stem.casefold() for stem in recorded} | set(reserved)
     for i, (path, _) in enumerate(inputs):
         if i not in stems:
             stems[i] = _free_name(clean_stem(path), taken)
@@ -83,13 +83,34 @@ def assign_stems(
     return [stems[i] for i in range(len(inputs))]
 
 
-def names_in_use(out: Path, without: str | None = None) -> set[str]:
-    """Returns the names, case-folded, that the rows of `out` use, but not those of one input."""
-    used: set[str] = set()
-    for row in read_rows(out):
-        if base_of(row) != without:
-            used |= {str(each).casefold() for each in (row["stem"], *row.get("names", ()))}
-    return used
+class Names:
+    """Which inputs, by their stems, use which names; upper and lower case are the same.
+
+    Args:
+        rows: whose names are in use.
+        stems: of more inputs.
+    """
+
+    def __init__(self, rows: Sequence[Row], stems: Sequence[str] = ()) -> None:
+        self._users: dict[str, set[str]] = {}
+        for row in rows:
+            self.add(base_of(row), (row["stem"], *row.get("names", ())))
+        for stem in stems:
+            self.add(stem, (stem,))
+
+    @property
+    def all(self) -> set[str]:
+        """The names, case-folded."""
+        return set(self._users)
+
+    def add(self, stem: str, names: Sequence[str]) -> None:
+        """Notes that an input uses `names`."""
+        for name in names:
+            self._users.setdefault(str(name).casefold(), set()).add(stem)
+
+    def taken(self, name: str, stem: str) -> bool:
+        """Whether an input other than `stem` uses the name."""
+        return bool(self._users.get(name.casefold(), set()) - {stem})
 
 
 def base_of(row: Row) -> str:
@@ -97,19 +118,19 @@ def base_of(row: Row) -> str:
     return str(row.get("base") or row["stem"])
 
 
-def face_names(base: str, count: int, others: set[str]) -> list[str]:
+def face_names(base: str, count: int, names: Names) -> list[str]:
     """Returns the names of the faces of one input: `base`, or base-1, base-2, ... for several.
 
     Args:
         base: the stem that `assign_stems` gave to the input.
         count: how many faces it has.
-        others: case-folded names of other inputs; where one of them is base-1, the faces are called
-            base-face1, base-face2, ...
+        names: those in use; where another input is called base-1, the faces are called base-face1,
+            base-face2, ...
     """
     if count == 1:
         return [base]
     middle = "-"
-    while others & {f"{base}{middle}{k}".casefold() for k in range(1, count + 1)}:
+    while any(names.taken(f"{base}{middle}{k}", base) for k in range(1, count + 1)):
         middle += "face"
     return [f"{base}{middle}{k}" for k in range(1, count + 1)]
 

@@ -53,18 +53,17 @@ class YuNet:
         Raises:
             SetupError: the weights are missing or damaged.
         """
-        longest = max(image.width, image.height)
+        picture, longest = to_pillow(image.pixels), max(image.width, image.height)
         sides = [side for side in _SIDES if side <= max(longest * 2, _SIDES[1])]
         found = []
         for side in sides:
             scale = side / longest
             smallest = 0.0 if side == sides[-1] else _SMALLEST / scale
-            found += [f for f in self._find_at(image, scale) if f.box[2] >= smallest]
+            found += [f for f in self._find_at(picture, scale) if f.box[2] >= smallest]
         return left_to_right(without_repeats(found))
 
-    def _find_at(self, image: LowResImage, scale: float) -> list[Face]:
-        picture = to_pillow(image.pixels)
-        size = (max(round(image.width * scale), 1), max(round(image.height * scale), 1))
+    def _find_at(self, picture: Image.Image, scale: float) -> list[Face]:
+        size = (max(round(picture.width * scale), 1), max(round(picture.height * scale), 1))
         scaled = np.asarray(picture.resize(size, Image.Resampling.BICUBIC))
         margin = round(max(size) * _MARGIN)
         border = ((margin, margin), (margin, margin), (0, 0))
@@ -74,7 +73,7 @@ class YuNet:
         if rows is None:
             return []
         # From the scaled picture's pixel indices to the photo's; each axis was rounded on its own.
-        ratio = np.array([image.width / size[0], image.height / size[1]])
+        ratio = np.array([picture.width / size[0], picture.height / size[1]])
         return [_face(row.astype(np.float64), margin, ratio) for row in rows]
 
     @cached_property

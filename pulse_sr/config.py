@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pulse_sr.errors import UsageError
+from pulse_sr.operator_spec import AUTO, parse_operator
 
 METHODS = ("phased", "pulse")
 PROJECTIONS = ("exact", "soft", "off")
@@ -89,12 +90,21 @@ class SearchConfig:
             )
         if not isinstance(self.operator, str) or not self.operator.strip():
             raise _wrong("operator", "a description such as bicubic", self.operator)
+        if self.operator.strip() != AUTO and parse_operator(self.operator).has_jpeg:
+            self._check_jpeg()
         if not isinstance(self.device, str) or not _DEVICE.fullmatch(self.device):
             raise _wrong("device", "auto, cpu, cuda or cuda:N", self.device)
         number = isinstance(self.target_db, int | float) and not isinstance(self.target_db, bool)
         if not number or not math.isfinite(self.target_db) or not 1 <= self.target_db <= 100:
             raise _wrong("target_db", "a number of dB between 1 and 100", self.target_db)
         object.__setattr__(self, "target_db", float(self.target_db))
+
+    def _check_jpeg(self) -> None:
+        if self.project == "exact":
+            raise UsageError(
+                f"--project exact cannot meet the JPEG file of --operator {self.operator!r}",
+                "--project soft",
+            )
 
     @property
     def total_steps(self) -> int:

@@ -32,7 +32,7 @@ MAX_MEGAPIXELS = 64
 _MAX_BYTES = 1 << 30  # 64 megapixels of four 32-bit channels
 
 # Not pictures of pixels; for some of them Pillow would start an outside interpreter.
-_REFUSED_FORMATS = frozenset({"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5"})
+REFUSED_FORMATS = frozenset({"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5"})
 _ORIENTATION = 0x0112  # the EXIF tag
 _NOT_AN_IMAGE = "give a picture file such as PNG or JPEG"
 _BROKEN = "open it in an image viewer and save it again as PNG"
@@ -80,19 +80,9 @@ def read_image(path: str | os.PathLike[str]) -> LowResImage:
             the header, before decoding), fully transparent, or has NaN, infinite or out-of-range
             pixels.
     """
-    name = os.fspath(path)
-    data = _read_bytes(Path(path))
-    with _strict_pillow():
-        try:
-            return _decode(name, data)
-        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-            raise _too_large(name, int(re.findall(r"\d+", str(error))[0])) from error
-        except InputError:
-            raise
-        except Exception as error:  # Pillow's readers raise anything on damaged files
-            raise InputError(
-                f"{name} is truncated or damaged ({len(data)} bytes): {_first_line(error)}", _BROKEN
-            ) from error
+    name, data = os.fspath(path), read_bytes(Path(path))
+    with strict_pillow(), explain_damage(name, data):
+        return decode_image(name, data)
 
 
 def write_png(
@@ -190,7 +180,13 @@ def _jpeg_noise_of(image: Image.Image) -> float:
     return jpeg_noise_level(tables[used[0]], chroma)
 
 
-def _read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
+    """Reads a file that may be a picture.
+
+    Raises:
+        UsageError: the path does not exist or is a folder.
+        InputError: the file is empty, too large, not regular, or may not be read.
+    """
     if not path.exists():
         raise UsageError(f"{path} does not exist", "check the path")
     if path.is_dir():
@@ -210,8 +206,11 @@ def _read_bytes(path: Path) -> bytes:
 
 
 @contextlib.contextmanager
-def _strict_pillow() -> Iterator[None]:
-    """Truncated files raise, even if another library allowed them; warnings do not leak."""
+def strict_pillow() -> Iterator[None]:
+    """Truncated files raise, even if another library allowed them; warnings do not leak.
+
+    Changes settings of the whole process: threads that decode share one, around them all.
+    """
     allowed = ImageFile.LOAD_TRUNCATED_IMAGES
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
@@ -223,8 +222,27 @@ def _strict_pillow() -> Iterator[None]:
         ImageFile.LOAD_TRUNCATED_IMAGES = allowed
 
 
-def _decode(name: str, data: bytes) -> LowResImage:
-    image = _open(name, data)
+@contextlib.contextmanager
+def explain_damage(name: str, data: bytes) -> Iterator[None]:
+    """Names the file in whatever Pillow's readers raise on damaged ones."""
+    try:
+        yield
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise _too_large(name, int(re.findall(r"\d+", str(error))[0])) from error
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"{name} is truncated or damaged ({len(data)} bytes): {_first_line(error)}", _BROKEN
+        ) from error
+
+
+def decode_image(name: str, data: bytes) -> LowResImage:
+    """Decodes the bytes of a file as `read_image` does, which puts guards around it.
+
+    Those are `strict_pillow` and `explain_damage`.
+    """
+    image = open_header(name, data)
     mode, is_jpeg = image.mode, image.format in ("JPEG", "MPO")
     notes = ["animated: first frame used"] if getattr(image, "n_frames", 1) > 1 else []
     sixteen_bit = ";16" in str(
@@ -251,13 +269,17 @@ def _decode(name: str, data: bytes) -> LowResImage:
     )
 
 
-def _open(name: str, data: bytes) -> Image.Image:
-    """Reads the header only."""
+def open_header(name: str, data: bytes) -> Image.Image:
+    """Reads the header only.
+
+    Raises:
+        InputError: it is not a picture of pixels, or larger than 64 megapixels.
+    """
     try:
         image = Image.open(io.BytesIO(data))
     except Image.UnidentifiedImageError as error:
         raise InputError(f"{name} is not an image ({len(data)} bytes)", _NOT_AN_IMAGE) from error
-    if image.format in _REFUSED_FORMATS:
+    if image.format in REFUSED_FORMATS:
         raise InputError(f"{name} is {image.format}, not a picture of pixels", _NOT_AN_IMAGE)
     pixels = image.width * image.height
     if pixels > MAX_MEGAPIXELS * 10**6:
@@ -373,7 +395,7 @@ def _known_images(paths: Iterable[Path], complaint: str) -> list[Path]:
     readable = {
         suffix
         for suffix, kind in Image.registered_extensions().items()
-        if kind in Image.OPEN and kind not in _REFUSED_FORMATS
+        if kind in Image.OPEN and kind not in REFUSED_FORMATS
     }
     images = sorted(
         path

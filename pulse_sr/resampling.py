@@ -14,20 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pulse_sr.errors import UsageError
+from pulse_sr.operator_spec import KERNELS
 
 Matrix = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-#: What `--operator` accepts; SIGMA stands for a positive number of high-res pixels.
-KNOWN_SPECS = (
-    "bicubic",
-    "matlab",
-    "pillow",
-    "pillow:lanczos",
-    "pillow:box",
-    "area",
-    "gaussian:SIGMA",
-)
+#: What `resampling_matrix` builds; SIGMA stands for a positive number of high-res pixels.
+KNOWN_SPECS = (*KERNELS, "gaussian:SIGMA")
 
 
 def resampling_matrix(kernel: str, low: int, high: int) -> Matrix:

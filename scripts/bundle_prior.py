@@ -1,6 +1,6 @@
 """Make the bundled prior of a training run: half-precision weights, card, checksum, sample grid.
 
-    python scripts/bundle_prior.py runs/faces64 --name faces-64 --card scripts/bundled/faces-64.json
+    python scripts/bundle_prior.py runs/faces --name faces-128 --card scripts/bundled/faces-128.json
 
 The grid shows the seeds 0 to 63 of the file as it is shipped, uncurated.
 """
@@ -31,7 +31,8 @@ def main(run_dir: Path, name: str, card: Path) -> None:
     facts = json.loads(card.read_text()) | {"training": prior.card["training"]}
     file = registry.FOLDER / f"{name}.safetensors"
     file.parent.mkdir(parents=True, exist_ok=True)
-    save_prior(file, name, prior.generator, prior.statistics, facts, torch.float16)
+    prior.name, prior.card = name, facts
+    save_prior(file, prior, torch.float16)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     entry = {name: {"file": file.name, "sha256": digest}}
     write_atomic(registry.FOLDER / registry.REGISTRY, (json.dumps(entry, indent=2) + "\n").encode())

@@ -16,10 +16,10 @@
 # compiler. lpips, face-alignment and tqdm are not imported by anything here. What a python lacks can
 # be brought as wheels: unpack them with `pip install --target` and name the folder in PYTHONPATH.
 #
-# The training goes on where runs/faces64/state.safetensors stands, or the bundled state if there is
-# none, on the images of runs/faces-64.zip, which is made by
+# The training goes on where runs/faces128/state.safetensors stands, or the bundled state if there is
+# none, on the images of runs/faces-128.zip, which is made by
 #
-#   python scripts/gpu/pack_images.py faces/train runs/faces-64.zip
+#   python scripts/gpu/pack_images.py faces/train runs/faces-128.zip --quality 72
 #
 # (both paths are ignored by git: name them when the checkout is copied). Without the archive there
 # is no training. To give all the time to the training: --steps training.
@@ -67,7 +67,7 @@ export STYLEGAN_OPS_CACHE=$root/.pytest_cache/d/stylegan_ops
 reserve=25      # seconds for collecting, and for a step that does not end when it is told to
 least=()
 device=cuda
-run_dir=$root/runs/faces64
+run_dir=$root/runs/faces128
 if [ -n "$rehearse" ]; then
     reserve=12
     least=(3)
@@ -216,14 +216,14 @@ if begin training; then
         settings=(--resolution 16 --channel-base 256 --channel-max 16 --w-dim 16 --batch 4)
         time=8
     else
-        images=$root/runs/faces-64/train
-        if [ -f runs/faces-64.zip ] && [ ! -d "$images" ]; then
-            "$python" -m zipfile -e runs/faces-64.zip "$images" >"$logs/images.log" 2>&1
+        images=$root/runs/faces-128/train
+        if [ -f runs/faces-128.zip ] && [ ! -d "$images" ]; then
+            "$python" -m zipfile -e runs/faces-128.zip "$images" >"$logs/images.log" 2>&1
         fi
         if [ ! -f "$run_dir/state.safetensors" ]; then
-            mkdir -p "$run_dir" && cp scripts/bundled/faces-64-state.safetensors "$run_dir/state.safetensors"
+            mkdir -p "$run_dir" && cp scripts/bundled/faces-128-state.safetensors "$run_dir/state.safetensors"
         fi
-        settings=(--resolution 64 --gamma 0.2)
+        settings=(--resolution 128 --gamma 0.4 --augment off)
         time=$((limit - 50))  # for importing, decoding, and the last checkpoint
     fi
     limit=$((limit - SECONDS + started))

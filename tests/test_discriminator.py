@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 from pulse_sr.priors.stylegan2 import StyleGAN2Config
 from pulse_sr.training.discriminator import Discriminator, minibatch_std
-from pulse_sr.training.prior_steps import r1_penalty
+from pulse_sr.training.objective import gradient_penalty
+from pulse_sr.training.stylegan2_objective import StyleGAN2Objective
 
 FOLDER = Path(__file__).parent / "data"
 GOLDEN = np.load(FOLDER / "stylegan2_tiny.npz", allow_pickle=False)
@@ -51,7 +52,9 @@ def test_logits_are_the_official_ones(discriminator, count, name):
 
 def test_r1_and_the_gradient_of_the_real_loss_are_the_official_ones(discriminator):
     real = golden("d_img")
-    penalty = r1_penalty(discriminator, real, (), torch.Generator())
+    objective = StyleGAN2Objective(StyleGAN2Config(8, 8, 8, 1, (8, 8)))
+    objective.discriminator = discriminator
+    penalty = gradient_penalty(objective, real, {}, lambda images: images)
     assert relative(penalty, golden("r1_penalty_per_image")) < 2e-4
     loss = F.softplus(-discriminator(real)).mean() + 5 * penalty.mean()
     assert relative(loss, golden("d_real_loss_gamma10")) < 2e-4

@@ -69,7 +69,7 @@ def test_text_names_versions_compilers_ops_priors_and_packages(tmp_path):
         ["cpu", "missing", "not compiled yet"],
         ["cuda", "unavailable"],
         ["bias_act", "PyTorch", "PyTorch"],
-        ["faces-64", "good"],
+        ["faces-128", "good"],
         ["lpips", "1.0 of lpips"],
     ):
         assert any(has_in_order(line, words) for line in result.stdout.splitlines()), words

@@ -11,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from pulse_sr.metrics import frechet, kernel
+from pulse_sr.metrics.frechet import fit_gaussian, frechet_distance
+from pulse_sr.metrics.kernel import kernel_distance, mean_kernel_within
 from pulse_sr.metrics.psnr import psnr
 from pulse_sr.metrics.squeezenet import (
     class_scores,
     feature_distance,
-    frechet_distance,
-    kernel_distance,
     pooled_features,
     squeezenet_features,
 )
@@ -158,6 +159,22 @@ def test_frechet_distance_of_general_gaussians_against_scipy():
     assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-9)
 
 
+def test_moments_are_summed_in_float64_block_by_block(monkeypatch):
+    """Float32 features far from zero: sums in float32 would lose the covariance."""
+    monkeypatch.setattr(frechet, "_BLOCK", 7)
+    features = (normal(50, 3, seed=20) + 5000).float()
+    found = fit_gaussian(features)
+    assert found.count == 50
+    np.testing.assert_allclose(found.mean, features.double().mean(dim=0), rtol=1e-14)
+    expected = np.cov(features.double().numpy().T)
+    np.testing.assert_allclose(found.covariance, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_frechet_distance_takes_moments_in_the_place_of_features():
+    a, b = normal(30, 6, seed=21), normal(40, 6, seed=22) * 2
+    assert frechet_distance(fit_gaussian(a), b) == frechet_distance(a, fit_gaussian(b))
+
+
 def test_frechet_distance_of_a_set_to_itself_is_zero_also_when_singular():
     features = normal(20, 64, seed=10)
     assert frechet_distance(features, features) == pytest.approx(0.0, abs=1e-5)
@@ -186,6 +203,14 @@ def test_kernel_distance_against_the_definition():
     )
     assert kernel_distance(a, b) == pytest.approx(expected, rel=1e-10)
     assert kernel_distance(b, a) == pytest.approx(expected, rel=1e-10)
+
+
+def test_kernel_distance_in_blocks_and_with_a_known_part(monkeypatch):
+    a, b = normal(11, 5, seed=15), normal(9, 5, seed=16) + 0.5
+    whole = kernel_distance(a, b)
+    monkeypatch.setattr(kernel, "_BLOCK", 4)
+    assert kernel_distance(a, b) == pytest.approx(whole, rel=1e-12)
+    assert kernel_distance(a, b, mean_kernel_within(b)) == kernel_distance(a, b)
 
 
 def test_kernel_distance_is_unbiased():

@@ -1,4 +1,7 @@
-"""The operator against its public references, and the algebra that the search relies on."""
+"""Resampling against its public references, and the algebra that the search relies on.
+
+The other stages are in test_operator_stages.py.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,13 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter1d
 
 import pulse_sr.operators
-from pulse_sr.errors import InputError, UsageError
+from pulse_sr.errors import UsageError
 from pulse_sr.operators import (
     CANDIDATE_SPECS,
     Operator,
     degrade,
     make_operator,
     project_to_floor,
-    rank_operators,
     rectangular_operator,
 )
 from pulse_sr.resampling import matlab_matrix, resampling_matrix
@@ -362,47 +364,6 @@ def test_an_impossible_target_returns_the_best_image_not_the_last(
     by_passes = [A.lr_psnr(project_to_floor(A, x, y, passes), y).item() for passes in range(8)]
     assert by_passes == sorted(by_passes)
     assert by_passes[-1] > by_passes[0] + 10
-
-
-# --- degrade and rank -------------------------------------------------------------------------
-
-
-def test_degrade_clips_and_rounds(pulse: dict[str, np.ndarray]) -> None:
-    pixels = np.zeros((3, 16, 16), np.uint8)
-    pixels[:, :, 8:] = 255  # an edge: bicubic overshoots on both sides
-    raw = make_operator("bicubic", 4, 16)(torch.from_numpy(pixels.astype(np.float64))).numpy()
-    assert raw.min() < -0.5
-    assert raw.max() > 255.5
-    made = degrade(pixels, "bicubic", 4)
-    assert made.dtype == np.uint8
-    np.testing.assert_array_equal(made, np.clip(np.rint(raw), 0, 255))
-    with pytest.raises(InputError, match=r"16x16.*3"):
-        degrade(pixels, "bicubic", 3)
-
-
-@pytest.mark.parametrize("spec", ["bicubic", "matlab", "pillow", "area", "gaussian:2.4"])
-def test_rank_finds_the_operator(imresize: dict[str, np.ndarray], spec: str) -> None:
-    pixels = photo(imresize)
-    ranking = rank_operators(pixels, degrade(pixels, spec, 4))
-    assert ranking[0] == (spec, np.inf)
-    decibels = [db for _, db in ranking]
-    assert decibels == sorted(decibels, reverse=True)
-    same = {spec, "pillow:box"} if spec == "area" else {spec}  # equal for integer factors
-    assert {name for name, db in ranking if db > 60} == same
-    assert {name for name, _ in ranking} == set(ALL_SPECS)
-
-
-def test_rank_finds_pillow_itself_and_refuses_swapped_pictures(
-    imresize: dict[str, np.ndarray],
-) -> None:
-    pixels = photo(imresize)
-    picture = Image.fromarray(pixels.transpose(1, 2, 0).copy())
-    small = np.asarray(picture.resize((20, 20), Image.Resampling.LANCZOS)).transpose(2, 0, 1)
-    spec, db = rank_operators(pixels, small)[0]
-    assert spec == "pillow:lanczos"
-    assert db > 50
-    with pytest.raises(InputError, match="20x20"):
-        rank_operators(small, pixels)
 
 
 def test_example_in_the_docstring_and_repr() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from types import SimpleNamespace
@@ -11,11 +12,12 @@ import safetensors
 import safetensors.torch
 import torch
 import torch.nn.functional as F
+from toy_priors import LinearPrior
 
 from pulse_sr.errors import SetupError, UsageError
 from pulse_sr.priors.files import FILE_NAME, read_header, read_prior, save_prior
-from pulse_sr.priors.statistics import fit_statistics, lrelu_inverse
-from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config
+from pulse_sr.priors.statistics import fit_statistics, lrelu_inverse, standard_statistics
+from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config, StyleGAN2Prior
 
 CONFIG = StyleGAN2Config(16, 16, 16, 2, (8, 8, 4))
 CARD = {"licence": "CC0", "data": "nothing", "training": {"images": 0}}
@@ -36,9 +38,14 @@ def statistics(generator):
 
 
 @pytest.fixture
-def path(tmp_path, generator, statistics):
+def prior(generator, statistics):
+    return StyleGAN2Prior("tiny", copy.deepcopy(generator), statistics, CARD)
+
+
+@pytest.fixture
+def path(tmp_path, prior):
     path = tmp_path / FILE_NAME
-    save_prior(path, "tiny", generator, statistics, CARD)
+    save_prior(path, prior)
     return path
 
 
@@ -66,10 +73,10 @@ def test_a_prior_in_single_precision_comes_back_bit_for_bit(path, generator, sta
     assert (prior.resolution, prior.num_rows, prior.latent_dim) == (16, 6, 16)
 
 
-def test_a_prior_in_half_precision_comes_back_rounded_once(tmp_path, generator, statistics):
+def test_a_prior_in_half_precision_comes_back_rounded_once(tmp_path, prior, generator, statistics):
     """Weights as float16, float32 in memory; the statistics are not rounded."""
     path = tmp_path / "half.safetensors"
-    save_prior(path, "tiny", generator, statistics, CARD, torch.float16)
+    save_prior(path, prior, torch.float16)
     stored = safetensors.torch.load_file(path)
     assert {v.dtype for k, v in stored.items() if k.startswith("G.")} == {torch.float16}
     prior = read_prior(path)
@@ -100,9 +107,27 @@ def test_the_header_holds_all_that_is_not_a_tensor(path):
             "channels": [8, 8, 4],
             "mapping_lr_multiplier": 0.01,
         },
-        "latents": {"count": 2000},
+        "latents": {"count": 2000, "slope": 0.2},
         "card": CARD,
     }
+
+
+def test_a_prior_that_was_read_is_written_as_it_was(path, tmp_path):
+    """The card takes no second entry for the architecture."""
+    save_prior(tmp_path / "again.safetensors", read_prior(path))
+    assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
+
+
+def test_a_file_from_before_fastgan_has_the_slope_of_stylegan2(path):
+    header = read_header(path)
+    del header["latents"]["slope"]
+    rewrite(path, header)
+    assert read_prior(path).statistics.slope == 0.2
+
+
+def test_a_prior_without_a_file_format_is_refused(tmp_path):
+    with pytest.raises(TypeError, match="LinearPrior has no file format"):
+        save_prior(tmp_path / FILE_NAME, LinearPrior())
 
 
 def test_tensors_have_the_official_key_names(path):
@@ -188,7 +213,7 @@ def test_a_file_without_one_of_its_tensors(path, key):
     refused(SetupError, path)
 
 
-def test_a_failed_write_leaves_the_old_prior(path, generator, statistics, monkeypatch):
+def test_a_failed_write_leaves_the_old_prior(path, prior, monkeypatch):
     before = path.read_bytes()
 
     def fail(*_):
@@ -196,7 +221,7 @@ def test_a_failed_write_leaves_the_old_prior(path, generator, statistics, monkey
 
     monkeypatch.setattr("os.fsync", fail)
     with pytest.raises(SetupError, match="the disk is full"):
-        save_prior(path, "other", generator, statistics, CARD)
+        save_prior(path, prior)
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == [FILE_NAME]
 
@@ -263,3 +288,13 @@ def test_a_mapping_without_variance_in_a_direction_has_a_factor(affine):
 def test_lrelu_inverse_undoes_the_last_activation():
     v = torch.linspace(-3, 3, 13)
     assert (lrelu_inverse(F.leaky_relu(v, 0.2)) - v).abs().max() < 1e-6
+    assert (lrelu_inverse(F.leaky_relu(v, 0.5), 0.5) - v).abs().max() < 1e-6
+
+
+def test_the_statistics_of_a_latent_without_mapping_are_exact():
+    """Zero mean, unit deviation, no covariance, and an activation that does nothing."""
+    statistics = standard_statistics(7)
+    assert torch.equal(statistics.mean, torch.zeros(7))
+    assert torch.equal(statistics.std, torch.ones(7))
+    assert torch.equal(statistics.cholesky, torch.eye(7))
+    assert (statistics.count, statistics.slope) == (0, 1)

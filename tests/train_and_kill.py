@@ -1,12 +1,11 @@
-"""Trains a tiny prior with SIGKILLs at random moments, then once without; run by test_training.
+"""Trains a tiny prior with SIGKILLs at random moments, then once without; run by test_training_run.
 
-Usage: train_and_kill.py FOLDER. The parent imports torch once and does no arithmetic; each training
-is a forked child. Writes how many images each killed child had logged when it died.
+Usage: train_and_kill.py FOLDER KILLS. The parent imports torch once and does no arithmetic; each
+training is a forked child. Writes how many images each killed child had logged when it died.
 """
 
 from __future__ import annotations
 
-import functools
 import os
 import random
 import signal
@@ -14,14 +13,12 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
+import pytest
+import tiny_training
 import torch
 
-from pulse_sr.priors.statistics import fit_statistics
-from pulse_sr.priors.stylegan2 import StyleGAN2Config
-from pulse_sr.training import loop
-
-IMAGES = 240
+IMAGES = 900
+OPTIONS = {"augment": "ada", "path_weight": 2.0}
 
 
 def train(run_dir):
@@ -29,11 +26,7 @@ def train(run_dir):
     pid = os.fork()
     if pid:
         return pid
-    images = np.random.default_rng(0).integers(0, 256, (20, 3, 8, 8), dtype=np.uint8)
-    config = loop.TrainConfig(StyleGAN2Config(8, 16, 16, 2, (8, 8)), batch=4, r1_interval=4)
-    trainer = loop.Trainer(images, run_dir, config, torch.device("cpu"))
-    for _ in trainer.train(IMAGES, 1e9, 24):
-        pass
+    tiny_training.train(run_dir, IMAGES, every=24, **OPTIONS)
     os._exit(0)
 
 
@@ -44,7 +37,7 @@ def steps_logged(run_dir):
 
 def train_and_kill(run_dir, rng):
     """Start a training and kill it some steps and some milliseconds later."""
-    goal = steps_logged(run_dir) + rng.randint(3, 12)
+    goal = steps_logged(run_dir) + rng.randint(3, 14)
     pid = train(run_dir)
     while steps_logged(run_dir) < goal:
         time.sleep(0.001)
@@ -56,14 +49,14 @@ def train_and_kill(run_dir, rng):
     sys.stdout.flush()
 
 
-def main(folder):
+def main(folder, kills):
     torch.set_num_threads(1)
-    loop.fit_statistics = functools.partial(fit_statistics, count=1000)
+    tiny_training.few_statistics(pytest.MonkeyPatch())
     killed, whole = folder / "killed", folder / "whole"
     killed.mkdir()
     whole.mkdir()
     rng = random.Random(1)
-    for _ in range(3):
+    for _ in range(kills):
         train_and_kill(killed, rng)
     for run_dir in (killed, whole):
         _, status = os.waitpid(train(run_dir), 0)
@@ -71,4 +64,4 @@ def main(folder):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -19,11 +17,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from pulse_sr.bench.environment import describe_machine
 from pulse_sr.bench.sides import SIDES, low_side, synchronize
 from pulse_sr.devices import keep_freed_memory
-from pulse_sr.diagnosis import cpu_model
 from pulse_sr.errors import UsageError
 from pulse_sr.priors.base import Prior
 from pulse_sr.priors.files import save_prior
@@ -149,7 +145,7 @@ def _alone(
 ) -> dict[str, dict[str, float]]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "prior.safetensors"
-        save_prior(path, prior.name, prior.generator, prior.statistics, {})
+        save_prior(path, prior)
         results = {}
         for side in SIDES:
             progress(f"{side} in a process of its own")
@@ -178,17 +174,7 @@ def _seconds_of(command: Sequence[str]) -> float:
 
 def environment(prior: StyleGAN2Prior) -> dict[str, Any]:
     """What the numbers were measured with."""
-    device = prior.device
-    on_gpu = device.type == "cuda"
-    return {
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "cpu": cpu_model(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
+    return describe_machine(prior.device) | {
         "prior": prior.name,
         "prior_sha256": prior.sha256,
         "resolution": prior.resolution,

@@ -132,6 +132,7 @@ def measure_alone(prior: StyleGAN2Prior, side: str, samples: int, steps: int) ->
 
 def _main(path: str, side: str, samples: str, steps: str, device: str) -> None:
     prior = read_prior(Path(path), device)
+    assert isinstance(prior, StyleGAN2Prior)  # the parent process wrote it
     sys.stdout.write(json.dumps(measure_alone(prior, side, int(samples), int(steps))))
 
 

@@ -20,12 +20,18 @@ def command(high: Path, low: Path, quiet: bool, verbose: bool, as_json: bool) ->
     """Rank the operators that turn the image HR into the image LR, best first, in dB.
 
     Above 50 dB is a match (58.9 dB is what rounding to 8 bits leaves); below 40 dB it is another.
+    Tried are the known conventions, the best Gaussian width, and, where LR shows them, grey and
+    JPEG.
     """
     console = Console(quiet=quiet, verbose=verbose)
     from pulse_sr.images import read_image
+    from pulse_sr.jpeg_tables import read_quality
     from pulse_sr.operators import rank_operators
 
-    ranked = rank_operators(read_image(high).pixels, read_image(low).pixels)
+    low_res = read_image(low).pixels
+    quality = read_quality(low)
+    after = [] if quality is None else [f"jpeg:{quality}"]
+    ranked = rank_operators(read_image(high).pixels, low_res, after)
     ranked = [(spec, round(min(db, _HIGHEST_DB), 2)) for spec, db in ranked]
     best, best_db = ranked[0]
     if as_json:

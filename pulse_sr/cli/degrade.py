@@ -3,41 +3,53 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pulse_sr.cli.console import Console, emit_json, table
-from pulse_sr.cli.options import CONTEXT, dry_run_option, out_option, standard_options
+from pulse_sr.cli.options import (
+    CONTEXT,
+    dry_run_option,
+    out_option,
+    seed_option,
+    standard_options,
+)
 from pulse_sr.config import SearchConfig
 from pulse_sr.errors import InputError, UsageError
+from pulse_sr.operator_spec import OperatorSpec, parse_operator
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from pulse_sr.operators import Degraded
 
 
 @click.command("degrade", context_settings=CONTEXT)
 @click.argument("inputs", nargs=-1, required=True, metavar="HR...")
-@out_option(None, "Folder for the low-res images, <stem>.png each.")
+@out_option(None, "Folder for the low-res images, <stem>.png each (.jpg if the operator says so).")
 @click.option(
     "--operator",
     default=SearchConfig().operator,
     show_default=True,
     metavar="SPEC",
-    help="The degradation.",
+    help="The degradation, such as 'gaussian:1.6|pillow|noise:0.02|jpeg:40'.",
 )
 @click.option(
     "--scale",
     type=click.IntRange(min=1),
-    default=8,
-    show_default=True,
     metavar="N",
-    help="How many times smaller.",
+    help="How many times smaller.  [default: 8; 1 for an operator that keeps the size]",
 )
+@seed_option
 @dry_run_option
 @standard_options
 def command(
     inputs: tuple[str, ...],
     out: Path,
     operator: str,
-    scale: int,
+    scale: int | None,
+    seed: int,
     dry_run: bool,
     quiet: bool,
     verbose: bool,
@@ -45,31 +57,38 @@ def command(
 ) -> int:
     """Make low-res test inputs from HR images (files, folders or globs).
 
+    Noise is drawn anew for each image, from the seed and the image's own bytes.
+
     Example: pulse-sr degrade faces/ -o lr --operator bicubic --scale 8
     """
     console = Console(quiet=quiet, verbose=verbose)
+    SearchConfig(seed=seed)  # checks its range
+    spec = parse_operator(operator)
+    scale = (8 if spec.resizes else 1) if scale is None else scale
     from pulse_sr.images import find_images
 
-    pairs = _name_outputs(find_images(list(inputs)), out)
+    suffix = ".jpg" if spec.stages[-1].kind == "jpeg" else ".png"
+    pairs = _name_outputs(find_images(list(inputs)), out, suffix)
     if dry_run:
         rows = [{"path": str(source), "file": str(target)} for source, target in pairs]
-        settings = {"operator": operator, "scale": scale}
+        settings = {"operator": spec.text, "scale": scale, "seed": seed}
         if as_json:
             emit_json({"dry_run": True, "settings": settings, "images": rows})
         else:
-            click.echo(f"operator {operator}, scale {scale}")
+            click.echo(f"operator {spec.text}, scale {scale}, seed {seed}")
             click.echo(table([(row["path"], row["file"]) for row in rows]))
         return 0
     out.mkdir(parents=True, exist_ok=True)
-    rows = [_degrade_one(source, target, operator, scale, console) for source, target in pairs]
+    rows = [_degrade_one(source, target, spec, scale, seed, console) for source, target in pairs]
     failed = sum(row["status"] == "failed" for row in rows)
     console.line(f"{len(rows) - failed} done, {failed} failed; images in {out}")
     if as_json:
-        emit_json({"out": str(out), "operator": operator, "scale": scale, "images": rows})
+        settings = {"operator": spec.text, "scale": scale, "seed": seed}
+        emit_json({"out": str(out), **settings, "images": rows})
     return 1 if failed else 0
 
 
-def _name_outputs(sources: list[Path], out: Path) -> list[tuple[Path, Path]]:
+def _name_outputs(sources: list[Path], out: Path, suffix: str) -> list[tuple[Path, Path]]:
     """Pairs each input with its output file; a second one of the same stem becomes <stem>-2."""
     taken: set[str] = set()
     pairs = []
@@ -79,7 +98,7 @@ def _name_outputs(sources: list[Path], out: Path) -> list[tuple[Path, Path]]:
             number += 1
             name = f"{source.stem}-{number}"
         taken.add(name.casefold())
-        pairs.append((source, out / f"{name}.png"))
+        pairs.append((source, out / f"{name}{suffix}"))
     inputs = {source.resolve() for source in sources}
     for source, target in pairs:
         if target.resolve() in inputs:
@@ -91,21 +110,39 @@ def _name_outputs(sources: list[Path], out: Path) -> list[tuple[Path, Path]]:
 
 
 def _degrade_one(
-    source: Path, target: Path, operator: str, scale: int, console: Console
+    source: Path, target: Path, spec: OperatorSpec, scale: int, seed: int, console: Console
 ) -> dict[str, Any]:
-    from pulse_sr import __version__
-    from pulse_sr.images import read_image, write_png
-    from pulse_sr.operators import degrade
+    from pulse_sr.images import read_image
+    from pulse_sr.operators import degrade_picture
 
     row: dict[str, Any] = {"path": str(source), "file": str(target), "status": "done"}
     try:
-        pixels = degrade(read_image(source).pixels, operator, scale)
+        image = read_image(source)
+        made = degrade_picture(image.pixels, spec.text, scale, _generator(seed, image.sha256))
     except InputError as error:
         named = str(source) in error.message
         console.error(error.message if named else f"{source}: {error.message}", error.hint)
         return {**row, "status": "failed", "error": error.message, "hint": error.hint}
-    text = {"Software": f"pulse-sr {__version__}", "pulse-sr:degraded": f"{operator}, {scale}"}
-    write_png(target, pixels, text)
-    row["width"], row["height"] = pixels.shape[2], pixels.shape[1]
-    console.line(f"{target}  {pixels.shape[2]}x{pixels.shape[1]}")
+    _write(target, made, spec, scale)
+    row["height"], row["width"] = made.pixels.shape[1:]
+    console.line(f"{target}  {row['width']}x{row['height']}")
     return row
+
+
+def _generator(seed: int, sha256: str) -> np.random.Generator:
+    """The noise of one image: its own, whatever else is degraded with it."""
+    import numpy as np
+
+    return np.random.default_rng([seed, int(sha256[:16], 16)])
+
+
+def _write(target: Path, made: Degraded, spec: OperatorSpec, scale: int) -> None:
+    from pulse_sr import __version__
+    from pulse_sr.atomic import write_atomic
+    from pulse_sr.images import write_png
+
+    if made.jpeg is not None:
+        write_atomic(target, made.jpeg)
+        return
+    text = {"Software": f"pulse-sr {__version__}", "pulse-sr:degraded": f"{spec.text}, {scale}"}
+    write_png(target, made.pixels, text)

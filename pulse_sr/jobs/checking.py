@@ -7,6 +7,7 @@ OUT/check.json          the document of `--json`, written last
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,14 @@ from pulse_sr.jobs.manifest import json_bytes
 from pulse_sr.report.data_check import document
 from pulse_sr.report.sheet import Pixels, contact_sheet
 from pulse_sr.training.check import DataCheck
-from pulse_sr.training.images import decode
+from pulse_sr.training.decoding import decode_files
+from pulse_sr.training.sources import open_source
 
 _MOST_PICKED = 64
 _MOST_DUPLICATES = 200
+
+#: (file, words below its picture)
+Shown = tuple[Path, str]
 
 
 def write_check(check: DataCheck, out: Path) -> list[Path]:
@@ -30,8 +35,14 @@ def write_check(check: DataCheck, out: Path) -> list[Path]:
     Raises:
         SetupError: the disk is full, or the folder can not be written.
     """
+    picked, copies = _picked(check), _duplicates(check)
+    pixels = _as_trained(check, {file for file, _ in [*picked, *copies[:_MOST_DUPLICATES]]})
     make_side_folder(out)  # it may lie in the data folder: the sheets are not training data
-    sheets = {"contact_sheet.png": _picked(check), "duplicates.png": _duplicates(check)}
+    heading = f"{len(picked)} of {len(check.images)} images of {check.data}, {check.resolution} px"
+    sheets = {
+        "contact_sheet.png": _sheet(picked, pixels, heading),
+        "duplicates.png": _sheet(copies[:_MOST_DUPLICATES], pixels, _heading(check, len(copies))),
+    }
     written = []
     for name, sheet in sheets.items():
         if sheet is None:
@@ -43,35 +54,41 @@ def write_check(check: DataCheck, out: Path) -> list[Path]:
     return [*written, out / "check.json"]
 
 
-def _picked(check: DataCheck) -> Pixels | None:
-    if not check.images:
-        return None
+def _picked(check: DataCheck) -> list[Shown]:
+    """Images of the whole set, evenly picked."""
     count = min(_MOST_PICKED, len(check.images))
     places = np.linspace(0, len(check.images) - 1, count).round().astype(int)
     chosen = [check.images[place] for place in places]
-    crops = [
-        (_as_trained(check, each.file), each.file.name, f"{each.width} x {each.height}")
-        for each in chosen
-    ]
-    heading = f"{count} of {len(check.images)} images of {check.folder}, {check.resolution} px"
-    return contact_sheet(crops, heading)
+    return [(each.file, f"{each.width} x {each.height}") for each in chosen]
 
 
-def _duplicates(check: DataCheck) -> Pixels | None:
-    files = [
+def _duplicates(check: DataCheck) -> list[Shown]:
+    return [
         (file, f"group {number}")
         for number, group in enumerate(check.duplicates, start=1)
         for file in group
     ]
-    if not files:
+
+
+def _heading(check: DataCheck, count: int) -> str:
+    first = f", the first {_MOST_DUPLICATES} of them" if count > _MOST_DUPLICATES else ""
+    return f"{count} near-duplicates in {len(check.duplicates)} groups{first}"
+
+
+def _sheet(shown: list[Shown], pixels: dict[Path, Pixels], heading: str) -> Pixels | None:
+    if not shown:
         return None
-    shown = files[:_MOST_DUPLICATES]
-    first = f", the first {len(shown)} of them" if len(shown) < len(files) else ""
-    heading = f"{len(files)} near-duplicates in {len(check.duplicates)} groups{first}"
-    return contact_sheet(
-        [(_as_trained(check, file), file.name, words) for file, words in shown], heading
-    )
+    crops = [(pixels[file], file.name, words) for file, words in shown if file in pixels]
+    return contact_sheet(crops, heading)
 
 
-def _as_trained(check: DataCheck, file: Path) -> Pixels:  # [3, R, R]
-    return decode(check.folder / file, check.resolution)
+def _as_trained(check: DataCheck, files: set[Path]) -> dict[Path, Pixels]:  # each [3, R, R]
+    """Reads some of the images again, at the resolution of training."""
+    source = open_source(check.data)
+    places = [place for place, name in enumerate(source.names) if Path(name) in files]
+    with contextlib.closing(decode_files(source, check.resolution, positions=places)) as decoded:
+        return {
+            Path(source.names[place]): file.pixels
+            for place, file in decoded
+            if file.pixels is not None
+        }

@@ -1,10 +1,10 @@
-"""Feature distances by SqueezeNet 1.0, the one ImageNet network that pulse-sr carries.
+"""Features by SqueezeNet 1.0, the one ImageNet network that pulse-sr carries.
 
 Network: Iandola et al., "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters", 2016.
 Weights: Han et al., "Deep Compression", BSD (`weights/LICENSE.squeezenet`), in float16. Distances
 by these features are no LPIPS, FID or KID: those names belong to other networks, numbers differ.
 
-Shapes: N M images, C channels, h w feature map, F features.
+Shapes: N images, C channels, h w feature map.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def _preprocess(images: Tensor) -> Tensor:
         height, width = (round(side * LEAST_SIDE / short) for side in x.shape[-2:])
         x = F.interpolate(x, size=(height, width), mode="bilinear", align_corners=False)
     mean = torch.tensor(_MEAN_BGR, device=x.device).view(1, 3, 1, 1)
-    return x.flip(1) * 255.0 - mean
+    # On a CPU this order of memory is twice as fast (measured at 64 px, one thread).
+    return (x.flip(1) * 255.0 - mean).contiguous(memory_format=torch.channels_last)
 
 
 def _conv(weights: Weights, name: str, x: Tensor, stride: int = 1, padding: int = 0) -> Tensor:
@@ -129,7 +130,7 @@ def feature_distance(a: Tensor, b: Tensor) -> Tensor:
     return torch.stack(distances).mean(dim=0)
 
 
-def pooled_features(images: Tensor, chunk: int = 32) -> Tensor:
+def pooled_features(images: Tensor, chunk: int = 16) -> Tensor:
     """Spatial mean of the last map over 32, float32 `[N, 512]`, `chunk` images at a time.
 
     The network takes pixels of 0 to 255, so its activations are large; divided by 32 they are of
@@ -138,60 +139,3 @@ def pooled_features(images: Tensor, chunk: int = 32) -> Tensor:
     with torch.no_grad():
         parts = [squeezenet_features(part)[-1].mean(dim=[2, 3]) for part in images.split(chunk)]
     return torch.cat(parts) / 32
-
-
-def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:
-    """SqueezeNet Fréchet distance: that of two Gaussians fitted to two sets of features.
-
-    `|mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a^1/2 C_b C_a^1/2)^1/2)` (Dowson and Landau, 1982), in
-    float64 by symmetric eigen-decompositions. Sets smaller than F give singular covariances: the
-    number is then defined but biased upwards, so compare only sets of equal size.
-
-    Args:
-        features_a: `[N, F]`, N at least 2, as `pooled_features` gives them.
-        features_b: `[M, F]`, M at least 2.
-    """
-    mean_a, covariance_a = _gaussian(features_a)
-    mean_b, covariance_b = _gaussian(features_b)
-    root = _square_root(covariance_a)
-    middle = torch.linalg.eigvalsh(root @ covariance_b @ root).clamp_min(0).sqrt().sum()
-    spread = covariance_a.trace() + covariance_b.trace() - 2 * middle
-    return float((mean_a - mean_b).square().sum() + spread)
-
-
-def kernel_distance(features_a: Tensor, features_b: Tensor) -> float:
-    """SqueezeNet kernel distance: unbiased squared MMD with KID's kernel `(x.y / F + 1)^3`.
-
-    Binkowski et al., "Demystifying MMD GANs", ICLR 2018, over the whole sets (no subsets) in
-    float64. Unbiased at any size; may be slightly negative for equal distributions.
-
-    Args:
-        features_a: `[N, F]`, N at least 2, as `pooled_features` gives them.
-        features_b: `[M, F]`, M at least 2.
-    """
-    a, b = _checked(features_a), _checked(features_b)
-    within = [
-        (k.sum() - k.trace()) / (len(k) * (len(k) - 1)) for k in (_kernel(a, a), _kernel(b, b))
-    ]
-    return float(within[0] + within[1] - 2 * _kernel(a, b).mean())
-
-
-def _kernel(a: Tensor, b: Tensor) -> Tensor:
-    return (a @ b.mT / a.shape[1] + 1).pow(3)
-
-
-def _checked(features: Tensor) -> Tensor:
-    if features.dim() != 2 or len(features) < 2:
-        raise ValueError(f"expected two or more rows of features, got {tuple(features.shape)}")
-    return features.double()
-
-
-def _gaussian(features: Tensor) -> tuple[Tensor, Tensor]:
-    x = _checked(features)
-    centred = x - x.mean(dim=0)
-    return x.mean(dim=0), centred.mT @ centred / (len(x) - 1)
-
-
-def _square_root(covariance: Tensor) -> Tensor:
-    values, vectors = torch.linalg.eigh(covariance)
-    return (vectors * values.clamp_min(0).sqrt()) @ vectors.mT

@@ -12,10 +12,13 @@ from typing import Any
 
 import torch
 
+#: Slope of the leaky ReLU that a StyleGAN2 mapping ends in.
+STYLEGAN2_SLOPE = 0.2
+
 
 @dataclass(frozen=True)
 class LatentStatistics:
-    """A Gaussian fitted to `lrelu_5(map(z))`, the style before the mapping's last activation.
+    """A Gaussian fitted to the styles before the mapping's last activation, a leaky ReLU.
 
     PULSE (Menon et al., CVPR 2020, section 3.3) keeps the deviations alone; the Cholesky factor of
     the whole covariance stands beside them.
@@ -24,13 +27,15 @@ class LatentStatistics:
         mean: `[D]` float32.
         std: `[D]` float32, deviation of each dimension.
         cholesky: `[D, D]` float32, lower triangular, `cholesky @ cholesky.T` is the covariance.
-        count: how many samples it was fitted to.
+        count: how many samples it was fitted to; 0 where it is exact.
+        slope: of the last activation; 1 for none.
     """
 
     mean: torch.Tensor
     std: torch.Tensor
     cholesky: torch.Tensor
     count: int
+    slope: float = STYLEGAN2_SLOPE
 
 
 @dataclass

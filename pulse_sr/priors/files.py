@@ -16,8 +16,8 @@ import torch
 
 from pulse_sr.atomic import write_atomic
 from pulse_sr.errors import SetupError, UsageError
-from pulse_sr.priors.base import LatentStatistics
-from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config, StyleGAN2Prior
+from pulse_sr.priors.architectures import ARCHITECTURES, stored_as
+from pulse_sr.priors.base import STYLEGAN2_SLOPE, LatentStatistics, Prior
 
 FILE_NAME = "model.safetensors"
 HEADER_KEY = "pulse-sr"
@@ -25,24 +25,22 @@ SCHEMA = 1
 STATISTICS = ("mean", "std", "cholesky")
 
 
-def save_prior(
-    path: Path,
-    name: str,
-    generator: Generator,
-    statistics: LatentStatistics,
-    card: dict[str, Any],
-    dtype: torch.dtype = torch.float32,
-) -> None:
-    """Write a StyleGAN2 prior atomically.
+def save_prior(path: Path, prior: Prior, dtype: torch.dtype = torch.float32) -> None:
+    """Write a prior atomically.
 
     Args:
         path: the file to write.
-        name: name of the prior.
-        generator: the network, its weights are stored as `dtype` under the official key names.
-        statistics: the Gaussian of its latent space, always float32.
-        card: licence, data, training: goes into the header as it is.
-        dtype: float32 or float16.
+        prior: of one of `ARCHITECTURES`. Its card, without the entry "architecture" that reading
+            adds, goes into the header as it is.
+        dtype: float32 or float16, what the weights are stored as; the statistics of the latent
+            space are always float32.
+
+    Raises:
+        TypeError: for a prior of another architecture.
+        SetupError: the file can not be written.
     """
+    architecture, stored = stored_as(prior)
+    generator, statistics = stored.generator, stored.statistics
     tensors = {
         f"G.{key}": value.detach().to("cpu", dtype).contiguous()
         for key, value in generator.state_dict().items()
@@ -50,11 +48,11 @@ def save_prior(
     tensors |= {f"latents.{key}": getattr(statistics, key).cpu().contiguous() for key in STATISTICS}
     header = {
         "schema": SCHEMA,
-        "name": name,
-        "architecture": "stylegan2",
+        "name": prior.name,
+        "architecture": architecture,
         "config": generator.config.to_json(),
-        "latents": {"count": statistics.count},
-        "card": card,
+        "latents": {"count": statistics.count, "slope": statistics.slope},
+        "card": {key: value for key, value in prior.card.items() if key != "architecture"},
     }
     metadata = {HEADER_KEY: json.dumps(header, sort_keys=True)}
     write_atomic(path, safetensors.torch.save(tensors, metadata))
@@ -88,15 +86,16 @@ def read_header(path: Path) -> dict[str, Any]:
             "reinstall pulse-sr for the bundled prior, or train again with `pulse-sr train-prior`",
         ) from error
     kind = (header.get("schema"), header.get("architecture")) if isinstance(header, dict) else None
-    if kind != (SCHEMA, "stylegan2"):
+    if kind not in [(SCHEMA, name) for name in ARCHITECTURES]:
         raise SetupError(
-            f"{path} has schema and architecture {kind}, expected {(SCHEMA, 'stylegan2')}",
+            f"{path} has schema and architecture {kind}, "
+            f"expected {SCHEMA} and one of {', '.join(ARCHITECTURES)}",
             "use the version of pulse-sr that wrote the file",
         )
     return header
 
 
-def read_prior(path: Path, device: torch.device | str = "cpu") -> StyleGAN2Prior:
+def read_prior(path: Path, device: torch.device | str = "cpu") -> Prior:
     """Read a prior from a file or a folder; weights are float32 in memory.
 
     Raises:
@@ -105,22 +104,31 @@ def read_prior(path: Path, device: torch.device | str = "cpu") -> StyleGAN2Prior
     """
     file = prior_path(path)
     header = read_header(file)
+    architecture = ARCHITECTURES[header["architecture"]]
     try:
-        config = dict(header["config"])
-        generator = Generator(StyleGAN2Config(**config | {"channels": tuple(config["channels"])}))
+        generator = architecture.build(dict(header["config"]))
         tensors = safetensors.torch.load_file(file)
         weights = {k[2:]: v.float() for k, v in tensors.items() if k.startswith("G.")}
         generator.load_state_dict(weights)
         latents = {key: tensors[f"latents.{key}"].to(device) for key in STATISTICS}
-        statistics = LatentStatistics(count=header["latents"]["count"], **latents)
+        # Files from before FastGAN name no slope.
+        slope = float(header["latents"].get("slope", STYLEGAN2_SLOPE))
+        statistics = LatentStatistics(count=header["latents"]["count"], slope=slope, **latents)
         name, card = header["name"], header["card"]
-    except (RuntimeError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
+    except (
+        RuntimeError,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        safetensors.SafetensorError,
+    ) as error:
         reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
         raise SetupError(
             f"{file} does not hold the tensors that its header names ({reason})",
             "the file is damaged: restore or retrain it",
         ) from error
-    return StyleGAN2Prior(
+    return architecture.prior(
         name,
         generator.to(device),
         statistics,

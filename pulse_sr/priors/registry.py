@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from pulse_sr.errors import SetupError, UsageError
+from pulse_sr.priors.base import Prior
 from pulse_sr.priors.files import prior_path, read_header, read_prior
-from pulse_sr.priors.stylegan2 import StyleGAN2Prior
 
 FOLDER = Path(__file__).parent / "bundled"
 REGISTRY = "registry.json"
@@ -67,7 +67,7 @@ def _card(file: Path, name: str, sha256: str) -> dict[str, Any]:
     return header["card"] | facts
 
 
-def load(name_or_path: str | Path | None, device: torch.device) -> StyleGAN2Prior:
+def load(name_or_path: str | Path | None, device: torch.device) -> Prior:
     """Read a prior by its bundled name or from a path; None is the default one.
 
     Raises:

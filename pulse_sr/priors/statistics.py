@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pulse_sr.priors.base import LatentStatistics
+from pulse_sr.priors.base import STYLEGAN2_SLOPE, LatentStatistics
 from pulse_sr.priors.stylegan2 import Generator
 
 
@@ -44,6 +44,17 @@ def fit_statistics(
     )
 
 
-def lrelu_inverse(w: Tensor) -> Tensor:
-    """Undo the mapping's last leaky ReLU of slope 0.2 (its gain stays)."""
-    return F.leaky_relu(w, 5.0)
+def standard_statistics(width: int) -> LatentStatistics:
+    """The exact Gaussian of a generator whose style is the standard normal z itself."""
+    return LatentStatistics(
+        mean=torch.zeros(width),
+        std=torch.ones(width),
+        cholesky=torch.eye(width),
+        count=0,
+        slope=1.0,
+    )
+
+
+def lrelu_inverse(w: Tensor, slope: float = STYLEGAN2_SLOPE) -> Tensor:
+    """Undo the last leaky ReLU of `slope` (a gain stays)."""
+    return F.leaky_relu(w, 1 / slope)

@@ -16,6 +16,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from pulse_sr.priors.base import LatentStatistics, Prior
 from stylegan_ops import (
@@ -291,11 +292,16 @@ class SynthesisBlock(nn.Module):
 
 
 class SynthesisNetwork(nn.Module):
-    """w to image."""
+    """w to image.
+
+    Attributes:
+        recompute: keep no activations inside the blocks, compute them again going back.
+    """
 
     def __init__(self, config: StyleGAN2Config) -> None:
         super().__init__()
         self.sides = config.sides
+        self.recompute = False
         in_channels = 0
         for side, out_channels in zip(self.sides, config.channels, strict=True):
             block = SynthesisBlock(in_channels, out_channels, config.w_dim, side)
@@ -339,7 +345,11 @@ class SynthesisNetwork(nn.Module):
             last = first + len(block.layers)
             next_styles = styles[last] if last < len(styles) else None
             offset = None if offsets is None else offsets.get(block.side)
-            x, scaled = block(scaled, styles[first:last], noise[first:last], next_styles, offset)
+            inputs = (scaled, styles[first:last], noise[first:last], next_styles, offset)
+            if self.recompute:
+                x, scaled = checkpoint(block, *inputs, use_reentrant=False)
+            else:
+                x, scaled = block(*inputs)
             # The RGB layer reads the row that the next block's first convolution reads too.
             image = block.add_rgb(image, x, rows[last])
             first = last

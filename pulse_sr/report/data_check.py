@@ -46,7 +46,7 @@ def verdict(check: DataCheck) -> str:
 def lines(check: DataCheck) -> list[str]:
     """Returns the whole report; the verdict is the last line."""
     total = len(check.images) + len(check.unreadable)
-    found = [f"{len(check.images)} of {total} images in {check.folder} can be read"]
+    found = [f"{len(check.images)} of {total} images in {check.data} can be read"]
     found += _first([f"not readable: {each.file} {each.reason}" for each in check.unreadable])
     if check.images:
         found += [*_sizes(check), *_duplicates(check), _framing(check)]
@@ -55,11 +55,11 @@ def lines(check: DataCheck) -> list[str]:
 
 
 def document(check: DataCheck) -> dict[str, Any]:
-    """Returns everything that was found as plain JSON values; files are paths below `data`."""
+    """Returns everything that was found as plain JSON values; files are paths within `data`."""
     smallest, median, largest = check.sides() if check.images else (None, None, None)
     losses = [image.cropped_away for image in check.not_square]
     return {
-        "data": str(check.folder),
+        "data": check.data,
         "readable": len(check.images),
         "unreadable": [
             {"file": each.file.as_posix(), "reason": each.reason} for each in check.unreadable

@@ -17,17 +17,21 @@ EPS = 1e-9
 
 
 def diagonal_map(statistics: LatentStatistics) -> LatentMap:
-    """`w = lrelu_0.2(std * u + mean)`: PULSE's map (Menon et al., CVPR 2020, section 3.3)."""
-    return lambda u: F.leaky_relu(u * statistics.std + statistics.mean, 0.2)
+    """`w = lrelu(std * u + mean)`: PULSE's map (Menon et al., CVPR 2020, section 3.3).
+
+    The slope of the leaky ReLU is that of the statistics: 0.2 for StyleGAN2, 1 where w is z.
+    """
+    return lambda u: F.leaky_relu(u * statistics.std + statistics.mean, statistics.slope)
 
 
 def full_map(statistics: LatentStatistics) -> LatentMap:
-    """`w = lrelu_0.2(L u + mean)` with the Cholesky factor of the whole covariance."""
+    """`w = lrelu(L u + mean)` with the Cholesky factor of the whole covariance."""
     factor = statistics.cholesky.t().contiguous()
 
     def to_style(u: torch.Tensor) -> torch.Tensor:  # [S, L, D] -> [S, L, D]
         rows = u.reshape(-1, u.shape[-1])
-        return F.leaky_relu(torch.addmm(statistics.mean, rows, factor).view(u.shape), 0.2)
+        fitted = torch.addmm(statistics.mean, rows, factor).view(u.shape)
+        return F.leaky_relu(fitted, statistics.slope)
 
     return to_style
 

@@ -1,7 +1,8 @@
 """The default method: a good start, style rows, then an offset on a low-resolution feature map.
 
-Each sample starts at the best of several random points of the prior: the less a search has to bend
-a face, the more it stays one. Rows alone can not reach the details of most inputs; a small offset
+Each sample starts at the best of several points of the prior: the less a search has to bend a face,
+the more it stays one. The points come from the seed bank (`pulse_sr.search.seedbank`), or are drawn
+at random where there is none. Rows alone can not reach the details of most inputs; a small offset
 of an early feature map can (Daras et al., "Intermediate Layer Optimization", ICML 2021). It begins
 when the rows have done most of their work and is kept inside a ball around zero, so that the sample
 stays close to what the prior can draw.
@@ -24,17 +25,24 @@ from pulse_sr.search.losses import cosine_1cycle, geocross, mean_square
 
 @dataclass(frozen=True)
 class PhasedSettings:
-    """Constants of the method, chosen on held-back faces (docs/benchmarks.md).
+    """Constants of the method, chosen on held-back faces (docs/search.md).
 
     Attributes:
-        starts: K, how many random points of the prior each sample starts from the best of.
+        hand: how many samples of the seed bank each sample chooses its candidates from.
+        candidates: K, how many of them, nearest to the input by their thumbnails, are judged by the
+            true operator; a sample starts at the best.
+        starts: K without a bank: how many random points each sample starts from the best of.
         row_rate, noise_rate, offset_rate: learning rates of Adam.
         tie: weight of geocross, which keeps the rows together.
         offset_start: the share of the steps after which the offset begins to move.
         offset_radius: largest root mean square of the offset; features have about 1.
         least_side: smallest side of the feature map that takes the offset.
+        noise_reach: side of the largest noise map that moves, in sides of the low-res input: larger
+            ones barely reach the input.
     """
 
+    hand: int = 128
+    candidates: int = 8
     starts: int = 64
     row_rate: float = 0.1
     noise_rate: float = 0.1
@@ -43,6 +51,7 @@ class PhasedSettings:
     offset_start: float = 0.5
     offset_radius: float = 0.3
     least_side: int = 8
+    noise_reach: float = 2.0
 
 
 class Phased:
@@ -78,8 +87,8 @@ class Phased:
         to_sphere_(rows, self.row_radius)
         self.latent = rows.requires_grad_()
         self.noise = [n.detach().clone() for n in noise]
-        # Noise of more than twice the low-res side barely reaches the input.
-        self.trained = [n.requires_grad_() for n in self.noise if n.shape[-1] <= 2 * low_side]
+        largest = self.settings.noise_reach * low_side
+        self.trained = [n.requires_grad_() for n in self.noise if n.shape[-1] <= largest]
         self.noise_radii = [radius(n.detach(), 2) for n in self.trained]
         # The smallest feature map that is not coarser than the input.
         self.side = max(1 << (low_side - 1).bit_length(), self.settings.least_side)
@@ -99,18 +108,22 @@ class Phased:
         low_side: int,
         steps: int = 100,
         settings: PhasedSettings | None = None,
+        candidates: torch.Tensor | None = None,
     ) -> Phased:
-        """Start each sample at the best of K points of the prior, drawn by its own CPU generator.
+        """Start each sample at the best of K points of the prior.
 
         Args:
             prior, to_style, low_side, steps, settings: as above.
-            generators: one per sample.
+            generators: one CPU generator per sample.
             operator: from high-res to low-res.
             target: low-res input `[S or 1, 3, h, w]`.
+            candidates: latents of the points, `[S, K, D]`; None: drawn by the generators.
         """
         settings = settings or PhasedSettings()
-        shape = (settings.starts, prior.latent_dim)
-        rows = torch.stack([torch.randn(*shape, generator=g) for g in generators])
+        rows = candidates
+        if rows is None:
+            shape = (settings.starts, prior.latent_dim)
+            rows = torch.stack([torch.randn(*shape, generator=g) for g in generators])
         noise = [n.to(prior.device) for n in draw_noise(prior.noise_shapes, generators)]
         row = _best_start(prior, to_style, rows.to(prior.device), noise, operator, target)
         return cls(prior, to_style, row, noise, low_side, steps, settings)

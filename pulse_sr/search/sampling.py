@@ -12,18 +12,23 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from pulse_sr.errors import InputError
 from pulse_sr.operators import Operator
+from pulse_sr.priors.bank import SeedBank
 from pulse_sr.priors.base import Prior
 from pulse_sr.search.engine import Best, Last, Method, search
 from pulse_sr.search.latents import diagonal_map, full_map
 from pulse_sr.search.losses import mse_of
-from pulse_sr.search.phased import Phased
+from pulse_sr.search.phased import Phased, PhasedSettings
 from pulse_sr.search.pulse import Pulse
+from pulse_sr.search.seedbank import Deck, bank_errors
+
+#: In the place of a sample's index: the seed that the seed bank is shuffled by.
+_SHUFFLE = -1
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ class Settings:
         target_db: a sample that comes this close freezes.
         slots: samples searched at once.
         seed: the user's seed.
+        phased: constants of the method "phased".
     """
 
     method: str
@@ -45,6 +51,7 @@ class Settings:
     target_db: float
     slots: int
     seed: int
+    phased: PhasedSettings = field(default_factory=PhasedSettings)
 
 
 @dataclass(frozen=True)
@@ -83,18 +90,20 @@ def find_candidates(
     indices: Sequence[int],
     settings: Settings,
     progress: Callable[[SearchProgress], None] | None = None,
+    bank: SeedBank | None = None,
 ) -> list[Candidate]:
     """Search the samples `indices` of one input.
 
     Args:
         prior: the generator.
         operator: from its images to the low-res input.
-        target: `[3, h, w]` in [0, 1].
+        target: the picture `[3, h, w]` in [0, 1], or what the operator observes of it.
         low_side: side of the square low-res grid (h or w may be smaller where padded).
         sha256: of the input, part of every seed.
         indices: which samples, from 0.
         settings: method, steps, seed.
         progress: called after every step.
+        bank: where the method "phased" finds its starts; None: random points of the prior.
 
     Returns:
         The candidates in the order of `indices`.
@@ -102,7 +111,12 @@ def find_candidates(
     Raises:
         InputError: when no iterate of a sample was finite.
     """
-    target = target.to(prior.device, torch.float32)[None]
+    target = operator.observe(target.to(prior.device, torch.float32)[None])
+    deck = None
+    if bank is not None and settings.method == "phased":
+        shuffle = sample_seed(settings.seed, sha256, _SHUFFLE)
+        errors = bank_errors(bank, operator, target, prior.resolution)
+        deck = Deck(prior, bank, errors, shuffle, settings.phased.hand)
     found: dict[int, Candidate] = {}
     chunks = sorted({index // settings.slots for index in indices})
     for chunk in chunks:
@@ -111,7 +125,8 @@ def find_candidates(
         if settings.strict:
             seeds = seeds[:1] * settings.slots
         wanted = [member in indices for member in members]
-        method = _method(prior, operator, target, low_side, seeds, settings)
+        starts = deck.candidates(members, settings.phased.candidates) if deck else None
+        method = _method(prior, operator, target, low_side, seeds, settings, starts)
         best = Last() if settings.strict else Best(mse_of(settings.target_db))
         for db, step in _steps(method, operator, target, best, wanted):
             if progress is not None:
@@ -155,6 +170,7 @@ def _method(
     low_side: int,
     seeds: Sequence[int],
     settings: Settings,
+    starts: torch.Tensor | None,
 ) -> Method:
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     if settings.strict:  # one stream, drawn from sample after sample
@@ -163,6 +179,7 @@ def _method(
         to_style = diagonal_map(prior.statistics)
         return Pulse.from_generators(prior, to_style, generators, settings.steps)
     to_style = full_map(prior.statistics)
+    steps, constants = settings.steps, settings.phased
     return Phased.from_generators(
-        prior, to_style, generators, operator, target, low_side, settings.steps
+        prior, to_style, generators, operator, target, low_side, steps, constants, starts
     )

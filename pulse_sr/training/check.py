@@ -1,8 +1,10 @@
-"""What a folder of images is worth as training data: a look at it that trains nothing."""
+"""What a set of images is worth as training data: a look at it that trains nothing."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,17 +13,9 @@ from typing import Any
 import numpy as np
 
 from pulse_sr.alignment.duplicates import near_duplicates, perceptual_hash
-from pulse_sr.errors import PulseError, UsageError
-from pulse_sr.images import read_image
-from pulse_sr.training.images import (
-    MIN_IMAGES,
-    alignment_of,
-    centre_square,
-    largest_resolution,
-    licence_files,
-    list_images,
-)
-from pulse_sr.training.run import describe_network
+from pulse_sr.training.decoding import DecodedFile, decode_files
+from pulse_sr.training.images import MIN_IMAGES, SMALLEST_RESOLUTION, require_resolution
+from pulse_sr.training.sources import ImageSource, open_source
 
 
 @dataclass(frozen=True)
@@ -29,7 +23,7 @@ class CheckedImage:
     """A readable image.
 
     Attributes:
-        file: path below the data folder.
+        file: path below the data folder or in the tar.
         width: in pixels, after EXIF rotation.
         height: the same.
         phash: perceptual hash of the middle square.
@@ -66,16 +60,16 @@ class DataCheck:
     """What was found.
 
     Attributes:
-        folder: of the data.
+        data: a folder, a tar or a pattern of tars, as it was given.
         resolution: side at which training would take the images; None if none is readable.
         supported: what training takes without `--resolution`; None if none is readable.
         images: the readable ones, in the order of training.
         unreadable: the others.
         duplicates: groups of files that show the same picture.
-        licences: licence files in the folder.
+        licences: licence files in the data.
     """
 
-    folder: Path
+    data: str
     resolution: int | None
     supported: int | None
     images: tuple[CheckedImage, ...] = ()
@@ -114,10 +108,8 @@ class DataCheck:
             return "no usable image"
         if len(self.images) < MIN_IMAGES:
             return f"too few, training needs at least {MIN_IMAGES}"
-        try:
-            describe_network(self.resolution)
-        except UsageError:
-            return "too small to train on, the smallest resolution is 8 px"
+        if self.resolution < SMALLEST_RESOLUTION:
+            return f"too small to train on, the smallest resolution is {SMALLEST_RESOLUTION} px"
         return ""
 
     @property
@@ -137,60 +129,55 @@ class DataCheck:
 
 
 def check_data(
-    folder: Path,
+    data: str | os.PathLike[str],
     resolution: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> DataCheck:
     """Reads every image of a data set as training would, and compares them with each other.
 
     Args:
-        folder: of the data, nested.
+        data: a folder, nested, or tars (`pulse_sr.training.sources.open_source`).
         resolution: power of two from 8 up; without it, what training would choose.
         progress: called with (images read, all images) after each.
 
     Raises:
-        UsageError: when the folder does not exist or the resolution is out of range.
+        UsageError: when the data do not exist or the resolution is out of range.
     """
-    paths = list_images(folder)
+    source = open_source(data)
+    total = len(source.names)
     if resolution is not None:
-        describe_network(resolution)
-    images: list[CheckedImage] = []
-    unreadable: list[UnreadableImage] = []
-    for count, path in enumerate(paths, start=1):
-        found = _look_at(path, path.relative_to(folder))
-        if isinstance(found, CheckedImage):
-            images.append(found)
-        else:
-            unreadable.append(found)
-        if progress is not None:
-            progress(count, len(paths))
-    return _compare(folder, resolution, paths, images, unreadable)
+        require_resolution(resolution)
+    found: dict[int, CheckedImage | UnreadableImage] = {}
+    framings = source.framings()
+    with contextlib.closing(decode_files(source, None)) as decoded:
+        for count, (place, file) in enumerate(decoded, start=1):
+            found[place] = _look_at(Path(source.names[place]), file, framings.get(place))
+            if progress is not None:
+                progress(count, total)
+    return _compare(source, resolution, [found[place] for place in range(total)])
 
 
 def _compare(
-    folder: Path,
-    resolution: int | None,
-    paths: list[Path],
-    images: list[CheckedImage],
-    unreadable: list[UnreadableImage],
+    source: ImageSource, resolution: int | None, found: list[CheckedImage | UnreadableImage]
 ) -> DataCheck:
-    supported = largest_resolution(paths) if images else None
+    images = [each for each in found if isinstance(each, CheckedImage)]
+    refused = [UnreadableImage(Path(name), reason) for name, reason in source.refused]
+    supported = source.largest_resolution() if images else None
     groups = near_duplicates([image.phash for image in images])
     return DataCheck(
-        folder=folder,
+        data=source.location,
         resolution=(resolution or supported) if images else None,
         supported=supported,
         images=tuple(images),
-        unreadable=tuple(unreadable),
+        unreadable=(*refused, *(each for each in found if isinstance(each, UnreadableImage))),
         duplicates=tuple(tuple(images[i].file for i in group) for group in groups),
-        licences=tuple(file.relative_to(folder) for file in licence_files(folder)),
+        licences=tuple(Path(name) for name in source.licences()),
     )
 
 
-def _look_at(path: Path, file: Path) -> CheckedImage | UnreadableImage:
-    try:
-        image = read_image(path)
-    except PulseError as error:
-        return UnreadableImage(file, error.message.removeprefix(f"{path} "))
-    phash = perceptual_hash(centre_square(image.pixels))
-    return CheckedImage(file, image.width, image.height, phash, alignment_of([path]))
+def _look_at(
+    file: Path, decoded: DecodedFile, framing: dict[str, Any] | None
+) -> CheckedImage | UnreadableImage:
+    if decoded.pixels is None:
+        return UnreadableImage(file, decoded.reason)
+    return CheckedImage(file, *decoded.size, perceptual_hash(decoded.pixels), framing)

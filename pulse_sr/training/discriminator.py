@@ -12,6 +12,7 @@ import math
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 
 from pulse_sr.priors.stylegan2 import RESAMPLE_TAPS, FullyConnected, StyleGAN2Config
 from stylegan_ops import SQRT2, conv2d_resample
@@ -99,10 +100,15 @@ class Epilogue(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images `[N, 3, R, R]` in [-1, 1] to logits `[N, 1]`, positive for real ones."""
+    """Images `[N, 3, R, R]` in [-1, 1] to logits `[N, 1]`, positive for real ones.
+
+    Attributes:
+        recompute: keep no activations inside the blocks, compute them again going back.
+    """
 
     def __init__(self, config: StyleGAN2Config, group_size: int = GROUP_SIZE) -> None:
         super().__init__()
+        self.recompute = False
         widths = dict(zip(config.sides, config.channels, strict=True))
         self.sides = config.sides[:0:-1]
         for side in self.sides:
@@ -114,5 +120,6 @@ class Discriminator(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for side in self.sides:
-            x = getattr(self, f"b{side}")(x)
+            block = getattr(self, f"b{side}")
+            x = checkpoint(block, x, use_reentrant=False) if self.recompute else block(x)
         return self.b4(x)

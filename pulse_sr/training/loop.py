@@ -1,4 +1,4 @@
-"""The training loop of a StyleGAN2 prior: state, schedule, checkpoints, records.
+"""The training loop of a prior: schedule, state, checkpoints, records.
 
 Every random draw of a step comes from a generator seeded by (seed, images shown), and the order of
 the images from (seed, epoch): the same command resumes where the last checkpoint stands and gives,
@@ -12,138 +12,144 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from torch import Tensor
 
 from pulse_sr.atomic import write_text_atomic
-from pulse_sr.errors import UsageError
+from pulse_sr.errors import SetupError, UsageError
+from pulse_sr.priors.base import Prior
 from pulse_sr.priors.files import FILE_NAME, save_prior
-from pulse_sr.priors.statistics import fit_statistics
-from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config
-from pulse_sr.training import prior_steps as steps
+from pulse_sr.training.augment.ada import AdaptiveAugment, OverfittingHeuristic
 from pulse_sr.training.checkpoint import (
     load_checkpoint,
     read_checkpoint_header,
     save_checkpoint,
 )
-from pulse_sr.training.discriminator import Discriminator
-from pulse_sr.training.images import ImageStream, rng_of
-from pulse_sr.training.snapshot import write_grid
+from pulse_sr.training.config import TrainConfig
+from pulse_sr.training.prefetch import Feed, open_feed
+from pulse_sr.training.processes import Processes
+from pulse_sr.training.step import Step
+from pulse_sr.training.stream import ImageStream, rng_of
 
 STATE_NAME = "state.safetensors"
-SECOND_MOMENT_DECAY = 0.99
+#: Steps between two looks at the device: reading a loss waits for all work in flight.
+RECORD_STEPS = {"cpu": 1, "cuda": 4}
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """Everything that decides the course of a training run.
+class Schedule:
+    """When to stop and when to write.
 
     Attributes:
-        network: shape of the generator; the discriminator mirrors its widths.
-        batch: images per step.
-        lr: learning rate of Adam, betas (0, 0.99).
-        gamma: weight of R1; None: 0.0002 * resolution^2 / batch (Karras et al. 2020, "ADA").
-        r1_interval: steps between two R1 steps.
-        ema_kimg: half-life of the averaged generator in thousands of images.
-        ema_rampup: the half-life is at most this share of the images shown.
-        mixing: share of images with two latents.
-        augment: DiffAugment transforms in their order; empty for none.
-        mirror: flip half of the real images.
-        seed: of everything random.
+        until_images: stop after so many.
+        until_seconds: stop after so many seconds of this call.
+        checkpoint_seconds: seconds between two checkpoints.
+        snapshot_images: images between two checkpoints that are looked at and scored.
     """
 
-    network: StyleGAN2Config
-    batch: int = 16
-    lr: float = 0.002
-    gamma: float | None = None
-    r1_interval: int = 16
-    ema_kimg: float = 10.0
-    ema_rampup: float = 0.05
-    mixing: float = 0.5
-    augment: tuple[str, ...] = ("color", "translation")
-    mirror: bool = True
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.gamma is None:
-            gamma = 0.0002 * self.network.resolution**2 / self.batch
-            object.__setattr__(self, "gamma", gamma)
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields as plain JSON values."""
-        fields = asdict(replace(self)) | {"network": self.network.to_json()}
-        return fields | {"augment": list(self.augment)}
+    until_images: float = math.inf
+    until_seconds: float = math.inf
+    checkpoint_seconds: float = 600.0
+    snapshot_images: float = 20_000
 
 
 @dataclass(frozen=True)
 class Progress:
-    """One record per step; `checkpointed` where the state was written."""
+    """One record of the log.
+
+    Attributes:
+        images: shown since the run began.
+        seconds: spent on training.
+        images_per_second: of training, in this call.
+        losses: mean of each over the steps since the record before; r1, r2 and path only where a
+            step computed them.
+        checkpointed: whether the state was written.
+        snapshot: whether it is one to look at and to score.
+    """
 
     images: int
     seconds: float
     images_per_second: float
-    losses: steps.Losses
+    losses: dict[str, float]
     checkpointed: bool
+    snapshot: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """One flat record."""
+        fields: dict[str, Any] = {
+            "images": self.images,
+            "seconds": self.seconds,
+            "images_per_second": self.images_per_second,
+        }
+        return fields | self.losses
 
 
 class Trainer:
-    """The state of a run and the steps that change it."""
+    """The state of a run and the steps that change it.
+
+    Attributes:
+        images: uint8 `[N, 3, R, R]`, what is learned from.
+        run_dir: folder of the state, the prior and the log.
+        config: everything that decides the course of the run.
+        step: the networks, their optimizers.
+        average: the averaged generator.
+        images_shown: since the run began.
+        seconds: spent on them.
+        seconds_of_call: of these, in this call of `train`.
+        lock: the claim on the run folder, held as long as the trainer lives.
+    """
+
+    lock: IO[str] | None = None
 
     def __init__(
         self,
         images: np.ndarray,
         run_dir: Path,
         config: TrainConfig,
-        device: torch.device,
-        bf16: bool = False,
+        step: Step,
         card: dict[str, Any] | None = None,
+        data_sha256: str = "",
     ) -> None:
         """Set up a run, or take up the one that stands in `run_dir`.
 
         Args:
             images: uint8 `[N, 3, R, R]`.
-            run_dir: folder of the state, the prior, the grids and the log.
+            run_dir: folder of the state, the prior and the log.
             config: everything that decides the course of the run.
-            device: where the networks live.
-            bf16: run the networks in bfloat16 autocast (GPU only: slow on most CPUs).
+            step: the networks on their device.
             card: what the prior file says of its data and licence.
+            data_sha256: of the decoded images; a run does not go on with other ones.
 
         Raises:
-            UsageError: when the run in `run_dir` was started with another config.
+            UsageError: when the run in `run_dir` was started with another config or other images.
         """
-        self.run_dir, self.config, self.device, self.bf16 = run_dir, config, device, bf16
-        self.card = card or {}
+        self.images, self.run_dir, self.config, self.step = images, run_dir, config, step
+        self.card, self.data_sha256 = card or {}, data_sha256
         self.images_shown = 0
         self.seconds = 0.0
         self.seconds_of_call = 0.0
-        torch_state = torch.get_rng_state()
-        torch.default_generator.manual_seed(config.seed)  # initialisation takes no generator
-        generator, discriminator = Generator(config.network), Discriminator(config.network)
-        torch.set_rng_state(torch_state)
-        generator = generator.to(device).to(memory_format=torch.channels_last)
-        discriminator = discriminator.to(device).to(memory_format=torch.channels_last)
-        self.generator = generator.train()
-        self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
-        self.discriminator = discriminator.train()
-        # Lazy regularisation: the extra steps of R1 are paid for by smaller rates and decays.
-        ratio = config.r1_interval / (config.r1_interval + 1)
-        self.optimizers = {
-            "adam_g": self._adam(self.generator, 1.0),
-            "adam_d": self._adam(self.discriminator, ratio),
-        }
-        self.stream = ImageStream(images, config.seed)
+        generator = step.objective.generator
+        self.average = copy.deepcopy(generator).eval().requires_grad_(False)
+        self.heuristic = OverfittingHeuristic()
+        self._feed: Feed | None = None
         if self.state_file.exists():
             self._resume()
 
-    def _adam(self, module: torch.nn.Module, ratio: float) -> torch.optim.Adam:
-        betas = (0.0, SECOND_MOMENT_DECAY**ratio)
-        rate = self.config.lr * ratio
-        return torch.optim.Adam(module.parameters(), lr=rate, betas=betas, fused=True)
+    @property
+    def device(self) -> torch.device:
+        """Where the networks live."""
+        return self.step.device
+
+    @property
+    def processes(self) -> Processes:
+        """Who shares the work."""
+        return self.step.processes
 
     @property
     def state_file(self) -> Path:
@@ -152,159 +158,198 @@ class Trainer:
 
     @property
     def log_file(self) -> Path:
-        """One JSON record per step."""
+        """The records, one JSON object a line."""
         return self.run_dir / "log.jsonl"
 
     @property
     def _modules(self) -> dict[str, torch.nn.Module]:
-        return {"G": self.generator, "G_ema": self.average, "D": self.discriminator}
+        objective = self.step.objective
+        return {"G": objective.generator, "G_ema": self.average, "D": objective.discriminator}
 
     def _resume(self) -> None:
         header = read_checkpoint_header(self.state_file)
         differing = _differences(header["config"], self.config.to_json())
+        if header.get("data") and header["data"] != self.data_sha256:
+            differing.append("the images are others")
         if differing:
             raise UsageError(
                 f"the run in {self.run_dir} was started with other options: {', '.join(differing)}",
                 "repeat them, or give another -o folder",
             )
-        load_checkpoint(self.state_file, self._modules, self.optimizers)
+        load_checkpoint(self.state_file, self._modules, self.step.optimizers)
         self.images_shown, self.seconds = header["images"], header["seconds"]
+        self.step.path_mean = header["path_mean"]
+        self.heuristic.load(header["augment"])
+        self._set_augment_p()
 
-    def train(
-        self, until_images: float, until_seconds: float, checkpoint_images: int
-    ) -> Iterator[Progress]:
-        """Train until a number of images or seconds, yielding one record per step.
+    def train(self, schedule: Schedule) -> Iterator[Progress]:
+        """Train until the schedule ends, yielding one record every few steps.
 
-        The state, the averaged generator as a prior and a sample grid are written every
-        `checkpoint_images` and at the end. A time limit counts the seconds of this call.
+        The last record is always a checkpoint and a snapshot.
         """
         self._rewind_log()
-        started, shown = time.perf_counter(), self.images_shown
-        seconds_before = self.seconds
-        while self.images_shown < until_images:
-            losses = self.step()
-            elapsed = time.perf_counter() - started
-            self.seconds = seconds_before + elapsed
-            self.seconds_of_call = elapsed
-            last = self.images_shown >= until_images or elapsed >= until_seconds
-            due = self.images_shown % checkpoint_images < self.config.batch or last
-            rate = (self.images_shown - shown) / elapsed
-            progress = Progress(self.images_shown, self.seconds, rate, losses, due)
+        stream = ImageStream(self.images, self.config.seed)
+        with open_feed(stream, self.config.batch, self.device) as self._feed:
+            yield from self._train(schedule)
+
+    def _train(self, schedule: Schedule) -> Iterator[Progress]:
+        clock = _Clock(self.images_shown, self.seconds)
+        pending: list[dict[str, Tensor]] = []
+        every = RECORD_STEPS[self.device.type]
+        last_record = self.images_shown
+        while self.images_shown < schedule.until_images:
+            pending.append(self.take_step())
+            ends = self.images_shown >= schedule.until_images
+            if len(pending) < every and not ends:
+                continue
+            losses = self._summary(pending)
+            pending = []
+            self.seconds_of_call = clock.elapsed()
+            self.seconds = clock.seconds_before + clock.training()
+            stops = ends or self.seconds_of_call >= schedule.until_seconds
+            waited = clock.since_checkpoint() >= schedule.checkpoint_seconds
+            stops, waited = (self.processes.agree(v, self.device) for v in (stops, waited))
+            snapshot = stops or _crossed(last_record, self.images_shown, schedule.snapshot_images)
+            last_record = self.images_shown
+            rate = (self.images_shown - clock.images_before) / clock.training()
+            progress = Progress(
+                self.images_shown, self.seconds, rate, losses, snapshot or waited, snapshot
+            )
             self._log(progress)
-            if due:
+            if progress.checkpointed:
                 self.checkpoint()
-            yield progress
-            if last:
+                clock.restart_checkpoint()
+            with clock.paused():
+                yield progress
+            if stops:
                 return
 
-    def step(self) -> steps.Losses:
-        """One step of the generator, one of the discriminator, and R1 when it is due."""
-        config = self.config
-        rng = rng_of(config.seed, "step", self.images_shown)
-        real = self._real(rng)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            generator_loss = self._generator_step(rng)
-            loss, real_sign, fake_sign = self._discriminator_step(real, rng)
-            step_number = self.images_shown // config.batch
-            r1 = self._r1_step(real, rng) if step_number % config.r1_interval == 0 else None
+    def take_step(self) -> dict[str, Tensor]:
+        """One step of all that is due; returns scalars of it, still on the device."""
+        real = self._real()
+        report = self.step.run(real, self.images_shown)
         self._average()
-        self.images_shown += config.batch
-        return steps.Losses(generator_loss, loss, real_sign, fake_sign, r1)
+        self.images_shown += self.config.batch
+        return report
 
-    def _real(self, rng: torch.Generator) -> torch.Tensor:
-        batch = self.stream.batch(self.images_shown, self.config.batch)
-        real = batch.to(self.device).float().div_(127.5).sub_(1)
+    def _real(self) -> Tensor:
+        assert self._feed is not None  # `train` opens it
+        real = self._feed.batch(self.images_shown).float().div_(127.5).sub_(1)
         if self.config.mirror:
+            rng = rng_of(self.config.seed, "mirror", self.images_shown)
             flip = (torch.rand(len(real), generator=rng) < 0.5).to(self.device)
             real = torch.where(flip[:, None, None, None], real.flip(3), real)
         return real.contiguous(memory_format=torch.channels_last)
 
-    def _generator_step(self, rng: torch.Generator) -> float:
-        config = self.config
-        self.discriminator.requires_grad_(False)
-        self.generator.requires_grad_(True)
-        loss = steps.generator_loss(
-            self.generator, self.discriminator, config.batch, config.mixing, config.augment, rng
+    def _summary(self, reports: list[dict[str, Tensor]]) -> dict[str, float]:
+        """Means over some steps and all processes, as numbers; moves the strength of ADA."""
+        names = list(dict.fromkeys(name for report in reports for name in report))
+        means = torch.stack(
+            [torch.stack([r[name] for r in reports if name in r]).mean() for name in names]
         )
-        self._update("adam_g", loss)
-        return loss.item()
+        self.processes.average_([means])
+        found = dict(zip(names, means.tolist(), strict=True))
+        if isinstance(self.step.augmentation, AdaptiveAugment):
+            found["augment_p"] = self.step.augmentation.p
+            images = len(reports) * self.config.batch
+            self.heuristic.observe(found["real_sign"], images, len(reports))
+            self._set_augment_p()
+        return found
 
-    def _discriminator_step(
-        self, real: torch.Tensor, rng: torch.Generator
-    ) -> tuple[float, float, float]:
-        config = self.config
-        self.discriminator.requires_grad_(True)
-        self.generator.requires_grad_(False)
-        real_logits, fake_logits = steps.discriminator_logits(
-            self.generator, self.discriminator, real, config.mixing, config.augment, rng
-        )
-        loss = (F.softplus(-real_logits) + F.softplus(fake_logits)).mean()
-        self._update("adam_d", loss)
-        signs = [logits.detach().sign().mean().item() for logits in (real_logits, fake_logits)]
-        return loss.item(), signs[0], signs[1]
-
-    def _r1_step(self, real: torch.Tensor, rng: torch.Generator) -> float:
-        penalty = steps.r1_penalty(self.discriminator, real, self.config.augment, rng).mean()
-        assert self.config.gamma is not None  # the config fills it in
-        self._update("adam_d", penalty * (self.config.gamma / 2 * self.config.r1_interval))
-        return penalty.item()
-
-    def _update(self, name: str, loss: torch.Tensor) -> None:
-        optimizer = self.optimizers[name]
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    torch.nan_to_num_(parameter.grad, nan=0.0, posinf=1e5, neginf=-1e5)
-        optimizer.step()
+    def _set_augment_p(self) -> None:
+        if isinstance(self.step.augmentation, AdaptiveAugment):
+            self.step.augmentation.p = self.heuristic.p
 
     @torch.no_grad()
     def _average(self) -> None:
-        half_life = min(self.config.ema_kimg * 1000, self.images_shown * self.config.ema_rampup)
-        keep = 0.5 ** (self.config.batch / max(half_life, 1e-8))
-        average, current = self.average, self.generator
-        for mean, weight in zip(average.parameters(), current.parameters(), strict=True):
-            mean.lerp_(weight, 1 - keep)
+        config = self.config
+        half_life = config.ema_kimg * 1000
+        if config.ema_rampup is not None:
+            half_life = min(half_life, self.images_shown * config.ema_rampup)
+        keep = 0.5 ** (config.batch / max(half_life, 1e-8))
+        average, current = self.average, self.step.objective.generator
+        torch._foreach_lerp_(list(average.parameters()), list(current.parameters()), 1 - keep)
         for kept, buffer in zip(average.buffers(), current.buffers(), strict=True):
             kept.copy_(buffer)
 
-    def checkpoint(self) -> None:
-        """Write the grid, the prior and, last, the state."""
-        header = {
-            "config": self.config.to_json(),
-            "images": self.images_shown,
-            "seconds": round(self.seconds, 3),
-        }
-        thousands = self.images_shown // 1000
-        write_grid(self.run_dir / f"fakes-{thousands:06d}.png", self.average)
-        self.write_prior(self.run_dir / FILE_NAME)
-        save_checkpoint(self.state_file, self._modules, self.optimizers, header)
-
-    def write_prior(self, path: Path, dtype: torch.dtype = torch.float32) -> None:
-        """Write the averaged generator as a prior file."""
+    def prior(self) -> Prior:
+        """The averaged generator as a prior, ready for a search."""
         training = self.config.to_json() | {
             "images": self.images_shown,
             "seconds": round(self.seconds),
         }
-        card = self.card | {"training": training}
         name = self.card.get("name", self.run_dir.resolve().name)
-        save_prior(path, name, self.average, fit_statistics(self.average), card, dtype)
+        card = self.card | {"training": training}
+        return self.step.objective.make_prior(self.average, name, card)
+
+    def checkpoint(self) -> None:
+        """Write the prior and, last, the state; only the first process does."""
+        if self.processes.first:
+            save_prior(self.run_dir / FILE_NAME, self.prior())
+            header = {
+                "config": self.config.to_json(),
+                "images": self.images_shown,
+                "seconds": round(self.seconds, 3),
+                "path_mean": self.step.path_mean,
+                "augment": self.heuristic.state(),
+                "data": self.data_sha256,
+            }
+            save_checkpoint(self.state_file, self._modules, self.step.optimizers, header)
+        self.processes.wait()
 
     def _log(self, progress: Progress) -> None:
-        record = asdict(progress)
-        record |= record.pop("losses")
-        with open(self.log_file, "a") as file:
-            file.write(json.dumps(record) + "\n")
+        if not self.processes.first:
+            return
+        try:
+            with open(self.log_file, "a") as file:
+                file.write(json.dumps(progress.to_json()) + "\n")
+        except OSError as error:
+            raise SetupError(
+                f"could not write {self.log_file}: {error.strerror}",
+                "free some space; the same command goes on from the last checkpoint",
+            ) from error
 
     def _rewind_log(self) -> None:
         """Drop the records of steps that come after the state: a kill undid them."""
-        if not self.log_file.exists():
+        if not (self.processes.first and self.log_file.exists()):
             return
         lines = self.log_file.read_text().splitlines(keepends=True)
         kept = [line for line in lines if _images_of(line) <= self.images_shown]
         if len(kept) < len(lines):
             write_text_atomic(self.log_file, "".join(kept))
+
+
+class _Clock:
+    """Seconds of this call, of training alone, and since the last checkpoint."""
+
+    def __init__(self, images_before: int, seconds_before: float) -> None:
+        self.images_before, self.seconds_before = images_before, seconds_before
+        self._started = self._checkpoint = time.perf_counter()
+        self._paused = 0.0
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What happens meanwhile is no training: others look at the run."""
+        began = time.perf_counter()
+        yield
+        self._paused += time.perf_counter() - began
+
+    def training(self) -> float:
+        return self.elapsed() - self._paused
+
+    def elapsed(self) -> float:
+        return time.perf_counter() - self._started
+
+    def since_checkpoint(self) -> float:
+        return time.perf_counter() - self._checkpoint
+
+    def restart_checkpoint(self) -> None:
+        self._checkpoint = time.perf_counter()
+
+
+def _crossed(before: int, now: int, interval: float) -> bool:
+    """Whether a multiple of the interval lies in (before, now]."""
+    return math.floor(now / interval) > math.floor(before / interval)
 
 
 def _images_of(line: str) -> float:
@@ -316,7 +361,7 @@ def _images_of(line: str) -> float:
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Options that differ, as `name: then -> now`; those of the network by their own names."""
+    """Options that differ, as `name was ..., is ...`; those of the network by their own names."""
     found = []
     for key, value in now.items():
         old = before.get(key)

@@ -2,80 +2,95 @@
 
     python scripts/bench/score_prior.py --prior faces-64 --train TRAIN_DIR --held-back EVAL_DIR
 
-Prints a Markdown table of the SqueezeNet Fréchet distance and the SqueezeNet kernel distance
-(neither is FID or KID: other network, other numbers) between samples and training images, between
-held-back and training images as the floor, and the memorisation check: how far samples and
-held-back images lie from their nearest training image in pixels.
+Prints a Markdown table: distances of samples to training images, of held-back images to training
+images as the floor, precision and recall, and the check for copies. The features are SqueezeNet's:
+none of the numbers is FID or KID, unless an Inception file is given. `--size` scores samples and
+images at another size, so that priors of different resolution compare.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import numpy as np
 import torch
+from PIL import Image
 
 import pulse_sr
-from pulse_sr.metrics.squeezenet import frechet_distance, kernel_distance, pooled_features
-from pulse_sr.priors.base import Prior
-from pulse_sr.training.images import decode, list_images
-
-FIRST_SEED = 1000  # the card's grid shows the seeds below
-
-
-def read_folder(folder: Path, count: int, side: int) -> torch.Tensor:
-    """Evenly chosen images of a folder, `[N, 3, R, R]` in [0, 1]."""
-    paths = list_images(folder)
-    chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, min(count, len(paths))).astype(int)]
-    return torch.from_numpy(np.stack([decode(path, side) for path in chosen])).float() / 255
+from pulse_sr.images import to_pillow
+from pulse_sr.jobs.scoring import (
+    COPY_RATIO,
+    COPY_SHARE,
+    FIRST_SEED,
+    Scorer,
+    read_folder,
+    sample_chunks,
+)
+from pulse_sr.training.images import list_images
 
 
-def draw(prior: Prior, count: int, chunk: int = 50) -> torch.Tensor:
-    """Uncurated samples `[N, 3, R, R]` in [0, 1]."""
-    seeds = range(FIRST_SEED, FIRST_SEED + count)
-    return torch.cat([prior.sample(seeds[i : i + chunk]).cpu() for i in range(0, count, chunk)])
+def resized(chunks: Iterator[torch.Tensor], side: int) -> Iterator[torch.Tensor]:
+    """Images `[n, 3, R, R]` at another size, by Lanczos as the training images are."""
+    for chunk in chunks:
+        pictures = [to_pillow(image) for image in chunk.cpu().numpy()]
+        small = [picture.resize((side, side), Image.Resampling.LANCZOS) for picture in pictures]
+        stacked = np.stack([np.asarray(picture).transpose(2, 0, 1) for picture in small])
+        yield torch.from_numpy(stacked)
 
 
-def nearest_rms(images: torch.Tensor, references: torch.Tensor) -> float:
-    """Median over `images` of the RMS difference to the nearest reference."""
-    a, b = images.flatten(1), references.flatten(1)
-    return (torch.cdist(a, b).min(dim=1).values / a.shape[1] ** 0.5).median().item()
-
-
-def scores(images: torch.Tensor, references: torch.Tensor, features: torch.Tensor) -> list[float]:
-    """Fréchet distance, kernel distance x 1000, RMS to the nearest reference."""
-    own = pooled_features(images)
-    distances = [frechet_distance(own, features), kernel_distance(own, features) * 1000]
-    return [*distances, nearest_rms(images, references)]
-
-
-def row(name: str, values: Sequence[float]) -> str:
-    """One line of the table."""
-    return f"| {name} | {values[0]:.3f} | {values[1]:.3f} | {values[2]:.3f} |"
+def table(columns: list[tuple[str, dict[str, float]]]) -> str:
+    """The scores as Markdown, one row a score."""
+    lines = ["| | " + " | ".join(name for name, _ in columns) + " |"]
+    lines.append("|---" * (1 + len(columns)) + "|")
+    for name in columns[0][1]:
+        cells = [f"{values[name]:.3f}" if name in values else "" for _, values in columns]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 @click.command()
 @click.option("--prior", "name", default=None, help="Name or path; default: the bundled one.")
 @click.option("--train", type=click.Path(exists=True, path_type=Path), required=True)
 @click.option("--held-back", type=click.Path(exists=True, path_type=Path), required=True)
-@click.option("--count", default=2000, show_default=True, help="Samples and training images.")
-def main(name: str | None, train: Path, held_back: Path, count: int) -> None:
+@click.option("--count", default=5000, show_default=True, help="Samples and training images.")
+@click.option("--size", type=int, default=None, help="Score at this size; default: the prior's.")
+@click.option("--inception", type=click.Path(path_type=Path), default=None, help="For FID, KID.")
+@click.option("--device", default="auto", show_default=True)
+def main(
+    name: str | None,
+    train: Path,
+    held_back: Path,
+    count: int,
+    size: int | None,
+    inception: Path | None,
+    device: str,
+) -> None:
     """Print the table."""
-    prior = pulse_sr.load_prior(name)
-    training = read_folder(train, count, prior.resolution)
-    features = pooled_features(training)
-    held = read_folder(held_back, count, prior.resolution)
-    print(
-        f"{prior.name}: {count} samples (seeds from {FIRST_SEED}), {len(training)} training images"
+    prior = pulse_sr.load_prior(name, device)
+    side = size or prior.resolution
+    started = time.perf_counter()
+    scorer = Scorer(
+        read_folder(train, len(list_images(train)), side),
+        count,
+        held_back=read_folder(held_back, count, side),
+        inception=inception,
+        device=prior.device,
     )
+    chunks = sample_chunks(prior, count)
+    found = scorer.score_images(resized(chunks, side) if side != prior.resolution else chunks)
+    floor = scorer.floor()
+    assert floor is not None  # held-back images were given
     print(
-        "| images | Fréchet (SqueezeNet) | kernel x 1000 (SqueezeNet) | RMS to nearest training |"
+        f"{prior.name} at {side} px: {count} samples (seeds from {FIRST_SEED}) and the held-back "
+        f"images against {scorer.references} of {len(scorer.images)} training images; copies are "
+        f"looked for in all of them. {time.perf_counter() - started:.0f} s on {prior.device}.\n"
     )
-    print("|---|---|---|---|")
-    print(row("samples", scores(draw(prior, count), training, features)))
-    print(row(f"held-back photos ({len(held)})", scores(held, training, features)))
+    columns = [(f"{count:,} samples", found.values)]
+    usual = {COPY_SHARE: 0.05, COPY_RATIO: 1.0}  # the held-back images set the scale
+    print(table([*columns, (floor[0], floor[1] | usual)]))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from PIL import Image
 
 from pulse_sr.priors.files import save_prior
 from pulse_sr.priors.statistics import fit_statistics
-from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config
+from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config, StyleGAN2Prior
 
 
 def write_prior(resolution: int, file: Path) -> None:
@@ -24,7 +24,8 @@ def write_prior(resolution: int, file: Path) -> None:
     torch.manual_seed(0)
     generator = Generator(StyleGAN2Config.from_base(resolution)).eval()
     statistics = fit_statistics(generator, count=10_000)
-    save_prior(file, f"random-{resolution}", generator, statistics, {"licence": "none needed"})
+    card = {"licence": "none needed"}
+    save_prior(file, StyleGAN2Prior(f"random-{resolution}", generator, statistics, card=card))
 
 
 def write_images(side: int, count: int, folder: Path) -> None:

@@ -1,0 +1,112 @@
+"""The sides of the training benchmark: each is an iterator that trains a little per `next`.
+
+`python -m pulse_sr.bench.train_sides SIDE RESOLUTION BATCH NGF DEVICE` runs one side in its own
+process and prints its peak memory as JSON: the peaks of two sides in one process can not be told
+apart.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from pulse_sr.bench.sides import peak_memory_mb, synchronize
+from pulse_sr.bench.train_baseline import BaselineTraining
+from pulse_sr.devices import choose_bf16, keep_freed_memory
+from pulse_sr.priors.fastgan import FastGANConfig
+from pulse_sr.training.config import TrainConfig, recipe
+from pulse_sr.training.fastgan_objective import FastGANObjective
+from pulse_sr.training.loop import RECORD_STEPS, Schedule, Trainer
+from pulse_sr.training.processes import Processes
+from pulse_sr.training.run import build_augmentation, build_objective
+from pulse_sr.training.step import Step
+
+Side = Callable[[TrainConfig, torch.device], Iterator[Any]]
+
+#: Images in the set that both sides learn from.
+IMAGES = 64
+#: In the second turn the optimizers have all that they keep.
+_TURNS_ALONE = 2
+
+
+def training_config(resolution: int, batch: int, ngf: int) -> TrainConfig:
+    """FastGAN with the trainer's own settings.
+
+    Raises:
+        ValueError: for a resolution or a width that FastGAN does not have.
+    """
+    settings = recipe("fastgan", None, resolution, batch)
+    return TrainConfig(FastGANConfig(resolution, ngf), batch=batch, **settings)
+
+
+def steps_in_turn(device: torch.device) -> int:
+    """How many steps a side does per `next`: as many as the trainer between two records."""
+    return RECORD_STEPS[device.type]
+
+
+def random_images(resolution: int) -> np.ndarray:
+    """Pictures of 8x8 coloured squares, uint8 `[IMAGES, 3, R, R]`."""
+    colours = np.random.default_rng(0).integers(0, 256, (IMAGES, 3, 8, 8), dtype=np.uint8)
+    return colours.repeat(resolution // 8, axis=2).repeat(resolution // 8, axis=3)
+
+
+def _objective(config: TrainConfig) -> FastGANObjective:
+    return cast(FastGANObjective, build_objective(config))
+
+
+def ours(config: TrainConfig, device: torch.device) -> Iterator[Any]:
+    """The trainer as `train-prior` runs it, without a checkpoint."""
+    objective = _objective(config)
+    for network in (objective.generator, objective.discriminator):
+        network.to(memory_format=torch.channels_last).to(device).train()
+    bf16 = choose_bf16("auto", device)
+    step = Step(objective, config, build_augmentation(config), device, Processes(), bf16=bf16)
+    images = random_images(config.network.resolution)
+    endless = Schedule(checkpoint_seconds=math.inf, snapshot_images=math.inf)
+    with tempfile.TemporaryDirectory() as folder:
+        yield from Trainer(images, Path(folder), config, step).train(endless)
+
+
+def baseline(config: TrainConfig, device: torch.device) -> Iterator[Any]:
+    """The plain port, from the same weights."""
+    images = random_images(config.network.resolution)
+    training = BaselineTraining(_objective(config), config, images, device)
+    while True:
+        yield [training.step() for _ in range(steps_in_turn(device))]
+
+
+SIDES: dict[str, Side] = {"ours": ours, "baseline": baseline}
+
+
+def measure_alone(side: str, config: TrainConfig, device: torch.device) -> dict[str, float]:
+    """Train a little with one side.
+
+    Returns:
+        `peak_mb` of the process, on CUDA `torch.cuda.max_memory_allocated`, and `added_mb`: how
+        much the networks and their training added to what was resident before.
+    """
+    keep_freed_memory()
+    before = peak_memory_mb(device)
+    turns = SIDES[side](config, device)
+    for _ in range(_TURNS_ALONE):
+        next(turns)
+    synchronize(device)
+    peak = peak_memory_mb(device)
+    return {"peak_mb": peak, "added_mb": peak - before}
+
+
+def _main(side: str, resolution: str, batch: str, ngf: str, device: str) -> None:
+    config = training_config(int(resolution), int(batch), int(ngf))
+    sys.stdout.write(json.dumps(measure_alone(side, config, torch.device(device))))
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

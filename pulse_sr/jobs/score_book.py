@@ -1,0 +1,106 @@
+"""The scores of a run and its best prior.
+
+scores.jsonl       one record a scored checkpoint: images, seconds, samples, references, scores
+                   (value by name), and whether it was the best so far
+best.safetensors   the prior of the last record that says `best`
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from pulse_sr.atomic import write_atomic, write_text_atomic
+from pulse_sr.metrics.image_set import FRECHET
+from pulse_sr.priors.files import FILE_NAME, read_header
+
+SCORES_NAME, BEST_NAME = "scores.jsonl", "best.safetensors"
+
+
+class ScoreBook:
+    """The records of `scores.jsonl` as far as the state of the run goes.
+
+    Attributes:
+        records: in the order of images shown.
+    """
+
+    def __init__(self, run_dir: Path, images_shown: int) -> None:
+        """Read the scores; drop those of checkpoints that lie after the state.
+
+        Raises:
+            SetupError: when the folder can not be written.
+        """
+        self._run_dir, self._file = run_dir, run_dir / SCORES_NAME
+        found, whole = _read(self._file)
+        self.records = [record for record in found if record["images"] <= images_shown]
+        dropped = found[len(self.records) :]
+        if any(record["best"] for record in dropped):
+            # Its weights took the place of those that an earlier record speaks of.
+            (run_dir / BEST_NAME).unlink(missing_ok=True)
+            self.records = [record | {"best": False} for record in self.records]
+        if dropped or not whole:
+            self._write()
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The record of the prior in `best.safetensors`."""
+        return next((record for record in reversed(self.records) if record["best"]), None)
+
+    @property
+    def last_images(self) -> int:
+        """Images shown at the last scored checkpoint; 0 before the first."""
+        return int(self.records[-1]["images"]) if self.records else 0
+
+    def crossed(self, images: int, interval: float) -> bool:
+        """Whether a multiple of `interval` lies between the last scored checkpoint and `images`."""
+        return math.floor(images / interval) > math.floor(self.last_images / interval)
+
+    def add(self, record: dict[str, Any]) -> bool:
+        """Keep a record; where it is the best so far, `model.safetensors` too.
+
+        Args:
+            record: images, seconds and scores among its entries.
+
+        Returns:
+            whether it is the best, by the lowest Fréchet distance.
+
+        Raises:
+            SetupError: when the disk is full.
+        """
+        best = self.best
+        value = record["scores"][FRECHET]
+        better = best is None or value < best["scores"][FRECHET]
+        better = better and math.isfinite(value) and self._keep_model(record["images"])
+        self.records.append(record | {"best": better})
+        self._write()
+        return better
+
+    def _keep_model(self, images: int) -> bool:
+        """Copy the prior file, unless it belongs to another checkpoint: a kill came before the
+        state was written."""
+        model = self._run_dir / FILE_NAME
+        written_at = read_header(model)["card"].get("training", {}).get("images", images)
+        if written_at != images:
+            return False
+        write_atomic(self._run_dir / BEST_NAME, model.read_bytes())
+        return True
+
+    def _write(self) -> None:
+        lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in self.records]
+        write_text_atomic(self._file, "".join(lines))
+
+
+def _read(file: Path) -> tuple[list[dict[str, Any]], bool]:
+    """The records, and whether every line was one."""
+    if not file.exists():
+        return [], True
+    lines = file.read_text(encoding="utf-8").splitlines()
+    records = []
+    for line in lines:
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            return records, False
+    return records, True

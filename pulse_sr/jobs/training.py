@@ -1,0 +1,238 @@
+"""A training run as a person follows it: pictures, scores, best prior and card beside the state.
+
+RUN/fakes-000020.png     64 samples of fixed seeds at 20 thousand images
+RUN/interpolation.png    ways between fixed samples
+RUN/neighbours.png       samples beside their nearest training images
+RUN/curves.png           the log and the scores
+RUN/scores.jsonl         the scores; RUN/best.safetensors the prior of the best one
+RUN/README.md            the model card
+RUN/tb                   TensorBoard events, if they were asked for
+
+The trainer writes the state, the prior and the log; this module only looks at them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pulse_sr.atomic import write_atomic, write_text_atomic
+from pulse_sr.images import to_uint8, write_png
+from pulse_sr.jobs.score_book import ScoreBook
+from pulse_sr.jobs.scoring import FIRST_SEED, Scorer, Scores, read_folder
+from pulse_sr.jobs.training_card import card_facts
+from pulse_sr.metrics.image_set import FRECHET, KERNEL, SPREAD
+from pulse_sr.metrics.neighbours import TrainingImages
+from pulse_sr.priors.base import Prior
+from pulse_sr.report.training_card import render_card
+from pulse_sr.report.training_curves import draw_curves
+from pulse_sr.report.training_history import read_history
+from pulse_sr.report.training_neighbours import Neighbourhood, neighbour_sheet
+from pulse_sr.report.training_tensorboard import TensorBoardLog
+from pulse_sr.training.collapse import CollapseWatch
+from pulse_sr.training.loop import Progress, Schedule, Trainer
+from pulse_sr.training.snapshot import interpolation_strip, sample_grid
+
+CARD_NAME = "README.md"
+#: Samples of the neighbour sheet: so many of fixed seeds, and the nearest ones of those scored.
+_SHEET_SAMPLES, _SHEET_NEIGHBOURS = 6, 3
+#: Held-back images that are read at most.
+_MOST_HELD_BACK = 5000
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What is looked at during a training.
+
+    Attributes:
+        samples: scored at each snapshot; 0: no scores.
+        held_back: folder of images that are not trained on.
+        inception: TorchScript file for FID and KID.
+        tensorboard: write TensorBoard events.
+        command: the command line, for the card.
+    """
+
+    samples: int = 1000
+    held_back: Path | None = None
+    inception: Path | None = None
+    tensorboard: bool = False
+    command: str = ""
+
+
+def run_training(
+    trainer: Trainer,
+    schedule: Schedule,
+    observation: Observation,
+    report: Callable[[Progress], None],
+    say: Callable[[str], None],
+) -> None:
+    """Train to the end of the schedule, looking at every snapshot and writing what was seen.
+
+    A checkpoint whose scores a kill prevented is scored first. Of several processes only the first
+    one looks; the others wait for it in their next step.
+
+    Args:
+        trainer: of this process.
+        schedule: when to stop, to checkpoint and to look.
+        observation: what to look at.
+        report: called with every record.
+        say: called with a line for the user: scores, warnings.
+
+    Raises:
+        UsageError: for a folder or a file of `observation` that is not there.
+        SetupError: when the disk is full.
+    """
+    if not trainer.processes.first:
+        for progress in trainer.train(schedule):
+            report(progress)
+        return
+    observer = Observer(trainer, observation, say)
+    observer.catch_up(schedule)
+    for progress in trainer.train(schedule):
+        observer.follow(progress)
+        report(progress)
+    observer.close()
+
+
+class Observer:
+    """Everything that is kept between two looks at a run."""
+
+    def __init__(
+        self, trainer: Trainer, observation: Observation, say: Callable[[str], None]
+    ) -> None:
+        self.trainer, self.observation, self._say = trainer, observation, say
+        run_dir, images = trainer.run_dir, trainer.images_shown
+        self._events = TensorBoardLog(run_dir / "tb", images) if observation.tensorboard else None
+        self._scorer = self._make_scorer() if observation.samples else None
+        if self._scorer is None:
+            self._training = TrainingImages(trainer.images, trainer.config.mirror)
+        else:
+            self._training = self._scorer.training
+        self._floor = None if self._scorer is None else self._scorer.floor()
+        self._book = ScoreBook(run_dir, images)
+        self._history = read_history(trainer.log_file, images)
+        self._watch = CollapseWatch()
+
+    def _make_scorer(self) -> Scorer:
+        observation, trainer = self.observation, self.trainer
+        held_back = None
+        if observation.held_back is not None:
+            side = trainer.images.shape[-1]
+            held_back = read_folder(observation.held_back, _MOST_HELD_BACK, side)
+        return Scorer(
+            trainer.images,
+            observation.samples,
+            mirror=trainer.config.mirror,
+            held_back=held_back,
+            inception=observation.inception,
+            cache=trainer.run_dir,
+            device=trainer.device,
+        )
+
+    def catch_up(self, schedule: Schedule) -> None:
+        """Look at the checkpoint the run goes on from, if a kill came before its scores."""
+        images = self.trainer.images_shown
+        ended = images >= schedule.until_images and images > self._book.last_images
+        crossed = self._book.crossed(images, schedule.snapshot_images)
+        if self._scorer is not None and images and (crossed or ended):
+            prior = self.trainer.prior()
+            self._look(prior)
+            self._write_card(prior)
+
+    def follow(self, progress: Progress) -> None:
+        """Take in a record of the run; look at the prior where it is time to."""
+        self._history.add(progress.to_json())
+        for line in self._watch.observe(progress.images, progress.losses):
+            self._say(f"warning: {line}")
+        if self._events is not None:
+            self._events.add_scalars("training", progress.images, progress.to_json())
+        if not progress.checkpointed:
+            return
+        prior = self.trainer.prior()
+        if progress.snapshot:
+            self._look(prior)
+        self._write_curves()
+        self._write_card(prior)
+
+    def close(self) -> None:
+        """Finish what is written bit by bit."""
+        if self._events is not None:
+            self._events.close()
+
+    def _look(self, prior: Prior) -> None:
+        images, run_dir = self.trainer.images_shown, self.trainer.run_dir
+        grid = sample_grid(prior)
+        write_png(run_dir / grid_name(images), grid)
+        write_png(run_dir / "interpolation.png", interpolation_strip(prior))
+        scores = None if self._scorer is None else self._score(prior, self._scorer)
+        self._write_neighbours(prior, scores)
+        if self._events is not None:
+            self._events.add_picture("samples", images, grid)
+            self._events.flush()
+
+    def _score(self, prior: Prior, scorer: Scorer) -> Scores:
+        trainer, started = self.trainer, time.perf_counter()
+        scores = scorer.score(prior)
+        record: dict[str, Any] = {
+            "images": trainer.images_shown,
+            "seconds": round(trainer.seconds, 3),
+            "samples": scorer.samples,
+            "references": scorer.references,
+            "scores": scores.values,
+        }
+        best = self._book.add(record)
+        self._say(
+            f"{trainer.images_shown / 1000:.1f} kimg  {FRECHET} {scores.values[FRECHET]:.3f}  "
+            f"{KERNEL} {scores.values[KERNEL]:.3f}  ({scorer.samples} samples, "
+            f"{time.perf_counter() - started:.0f} s{', best so far' if best else ''})"
+        )
+        for line in self._watch.observe_spread(trainer.images_shown, scores.values[SPREAD]):
+            self._say(f"warning: {line}")
+        if self._events is not None:
+            self._events.add_scalars("scores", trainer.images_shown, scores.values)
+        return scores
+
+    def _write_neighbours(self, prior: Prior, scores: Scores | None) -> None:
+        seeds, kimg = list(range(_SHEET_SAMPLES)), self.trainer.images_shown / 1000
+        about = f"{prior.name} at {kimg:.1f} thousand images: fixed seeds"
+        threshold = None
+        if scores is not None and self._scorer is not None:
+            nearest = scores.distances.argsort(stable=True)[:_SHEET_SAMPLES]
+            seeds += [FIRST_SEED + int(place) for place in nearest]
+            about += f"; on the right the nearest of {self._scorer.samples} samples"
+            threshold = self._scorer.threshold
+        rows = [neighbourhood(prior, seed, self._training) for seed in seeds]
+        sheet = neighbour_sheet(rows, about, threshold)
+        write_png(self.trainer.run_dir / "neighbours.png", sheet)
+
+    def _write_curves(self) -> None:
+        floor = self._floor[1] if self._floor else {}
+        picture = draw_curves(self._history, self._book.records, floor)
+        write_atomic(self.trainer.run_dir / "curves.png", picture)
+
+    def _write_card(self, prior: Prior) -> None:
+        others = self._scorer.others if self._scorer else ""
+        facts = card_facts(
+            self.trainer, prior, self._book, self._floor, others, self.observation.command
+        )
+        write_text_atomic(self.trainer.run_dir / CARD_NAME, render_card(facts))
+
+
+def grid_name(images: int) -> str:
+    """File name of the sample grid after so many images."""
+    return f"fakes-{images // 1000:06d}.png"
+
+
+def neighbourhood(prior: Prior, seed: int, training: TrainingImages) -> Neighbourhood:
+    """A sample and the training images that it is nearest to."""
+    sample = to_uint8(prior.sample([seed]).cpu().numpy())
+    found = training.nearest(torch.from_numpy(sample), min(_SHEET_NEIGHBOURS, len(training.images)))
+    images = training.images[found.indices[0].numpy()].copy()
+    mirrored = found.mirrored[0].numpy()
+    images[mirrored] = images[mirrored][..., ::-1]
+    return Neighbourhood(sample[0], f"seed {seed}", images, found.distances[0].tolist())

@@ -1,0 +1,55 @@
+"""The architectures that a prior file can hold: one row each of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pulse_sr.priors.base import Prior
+from pulse_sr.priors.fastgan import FastGANConfig
+from pulse_sr.priors.fastgan_folding import FoldedGenerator
+from pulse_sr.priors.fastgan_prior import FastGANPrior
+from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config, StyleGAN2Prior
+
+StoredPrior = StyleGAN2Prior | FastGANPrior
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How a file describes a generator, and how it becomes a prior again.
+
+    Attributes:
+        prior: what adapts the network; it freezes the network and keeps it.
+        build: from the configuration in the header to a network without its weights. Raises
+            KeyError, TypeError or ValueError for a configuration that makes no sense.
+    """
+
+    prior: type[StyleGAN2Prior] | type[FastGANPrior]
+    build: Callable[[dict[str, Any]], Any]
+
+
+def _build_stylegan2(config: dict[str, Any]) -> Generator:
+    return Generator(StyleGAN2Config(**config | {"channels": tuple(config["channels"])}))
+
+
+def _build_fastgan(config: dict[str, Any]) -> FoldedGenerator:
+    return FoldedGenerator(FastGANConfig(**config))
+
+
+ARCHITECTURES = {
+    "stylegan2": Architecture(StyleGAN2Prior, _build_stylegan2),
+    "fastgan": Architecture(FastGANPrior, _build_fastgan),
+}
+
+
+def stored_as(prior: Prior) -> tuple[str, StoredPrior]:
+    """The name of a prior's architecture, and the prior as one that has a network to store.
+
+    Raises:
+        TypeError: for a prior that no file can hold.
+    """
+    for name, each in ARCHITECTURES.items():
+        if isinstance(prior, each.prior):
+            return name, prior
+    raise TypeError(f"{type(prior).__name__} has no file format")

@@ -1,0 +1,193 @@
+"""The seed bank of a prior: small pictures of many of its samples, and the file they stand in.
+
+The sample of a seed can be drawn again at any time (`standard_normal`, then `Prior.map`), so all
+that is kept of it is its seed and a thumbnail. A search starts from the samples whose thumbnails
+come nearest to its input (`pulse_sr.search.seedbank`).
+
+The file stands beside the prior's own: `latents.safetensors` in a training run, `NAME.latents.
+safetensors` for another file. A prior without one gets its bank in the user's cache folder when a
+search first asks for it.
+
+Shapes: N samples, s thumbnail side, R resolution.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+
+from pulse_sr.atomic import write_atomic
+from pulse_sr.errors import PulseError
+from pulse_sr.priors.base import Prior, standard_normal
+from pulse_sr.priors.files import FILE_NAME
+from stylegan_ops import library
+
+BANK_NAME = "latents.safetensors"
+HEADER_KEY = "pulse-sr-bank"
+SCHEMA = 1
+
+#: First seed of every bank: far from the seeds that grids, tables and people use.
+FIRST_SEED = 10_000_000
+#: Size and thumbnail side: 0.8 MB, and forward passes worth less than half a search of 8 samples.
+COUNT, SIDE = 1024, 16
+
+_CHUNK, _CHUNK_PIXELS = 32, 2**21
+
+
+@dataclass(frozen=True, eq=False)
+class SeedBank:
+    """Thumbnails of the samples of a range of seeds.
+
+    Attributes:
+        first_seed: the samples are those of `first_seed`, `first_seed + 1`, ...
+        thumbnails: uint8 `[N, 3, s, s]` on the CPU, area means of the samples in [0, 1], times 255.
+    """
+
+    first_seed: int
+    thumbnails: torch.Tensor
+
+    def latents(self, indices: torch.Tensor, z_dim: int) -> torch.Tensor:
+        """The inputs of `Prior.map` of the samples `indices` `[K]`, `[K, z_dim]` on the CPU."""
+        seeds = [self.first_seed + index for index in indices.tolist()]
+        return torch.stack([standard_normal(seed, (z_dim,)) for seed in seeds])
+
+
+def draw_bank(prior: Prior, count: int = COUNT, first_seed: int = FIRST_SEED) -> SeedBank:
+    """Draw the samples of a prior and keep their thumbnails.
+
+    The chunks have a size that only the resolution decides and bfloat16 stays off, so that the same
+    prior gives the same bank whatever searches it.
+
+    Args:
+        prior: the generator.
+        count: N, how many samples.
+        first_seed: seed of the first one.
+    """
+    side = min(SIDE, prior.resolution)
+    chunk = max(1, min(_CHUNK, _CHUNK_PIXELS // prior.resolution**2))
+    parts = []
+    with _float32(prior):
+        for start in range(first_seed, first_seed + count, chunk):
+            # The last chunk is drawn whole as well: rounding may depend on the size of a batch.
+            images = prior.sample(range(start, start + chunk))
+            parts.append((F.adaptive_avg_pool2d(images, side) * 255).round().byte().cpu())
+    return SeedBank(first_seed, torch.cat(parts)[:count])
+
+
+@contextlib.contextmanager
+def _float32(prior: Prior) -> Iterator[None]:
+    bf16, prior.bf16 = prior.bf16, False
+    try:
+        yield
+    finally:
+        prior.bf16 = bf16
+
+
+def save_bank(path: Path, bank: SeedBank, prior_sha256: str) -> None:
+    """Write a bank atomically.
+
+    Args:
+        path: the file to write.
+        bank: what to write.
+        prior_sha256: checksum of the prior's file, by which a stale bank is noticed.
+
+    Raises:
+        SetupError: the file can not be written.
+    """
+    header = {"schema": SCHEMA, "prior_sha256": prior_sha256, "first_seed": bank.first_seed}
+    metadata = {HEADER_KEY: json.dumps(header, sort_keys=True)}
+    tensors = {"thumbnails": bank.thumbnails.contiguous()}
+    write_atomic(path, safetensors.torch.save(tensors, metadata))
+
+
+def read_bank(path: Path, prior_sha256: str) -> SeedBank | None:
+    """Read a bank; None where there is none, or a damaged one, or one of another prior.
+
+    A bank only saves time: nothing that is wrong with one is worth stopping for.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = json.loads(file.metadata()[HEADER_KEY])
+            if (header["schema"], header["prior_sha256"]) != (SCHEMA, prior_sha256):
+                return None
+            thumbnails, first_seed = file.get_tensor("thumbnails"), int(header["first_seed"])
+    except (OSError, ValueError, LookupError, TypeError, safetensors.SafetensorError):
+        return None
+    fits = thumbnails.dtype == torch.uint8 and thumbnails.ndim == 4 and thumbnails.shape[1] == 3
+    return SeedBank(first_seed, thumbnails) if fits and len(thumbnails) else None
+
+
+def bank_path(prior_file: Path) -> Path:
+    """Where the bank of a prior's file stands: beside it."""
+    if prior_file.name == FILE_NAME:
+        return prior_file.with_name(BANK_NAME)
+    return prior_file.with_name(f"{prior_file.stem}.{BANK_NAME}")
+
+
+def write_bank(prior: Prior, prior_file: Path) -> Path:
+    """Draw the bank of a prior and write it beside the prior's file.
+
+    Returns:
+        the file of the bank.
+
+    Raises:
+        SetupError: the file can not be written.
+    """
+    path = bank_path(prior_file)
+    save_bank(path, draw_bank(prior), hashlib.sha256(prior_file.read_bytes()).hexdigest())
+    return path
+
+
+def find_bank(prior: Prior, prior_file: Path | None = None) -> SeedBank:
+    """The bank of a prior: the one beside its file, else one from the cache, else a new one.
+
+    A new bank goes to the cache folder where that can be written. Its name holds all that may
+    change a thumbnail, so that reading one and drawing it anew are the same.
+
+    Args:
+        prior: the generator; one without a checksum lives in memory and is never cached.
+        prior_file: the file that it was read from, if any.
+    """
+    bank = read_bank(bank_path(prior_file), prior.sha256) if prior_file and prior.sha256 else None
+    if bank is not None:
+        return bank
+    path = _cache_path(prior)
+    bank = read_bank(path, prior.sha256) if path else None
+    if bank is None:
+        bank = draw_bank(prior)
+        if path:
+            # A cache that can not be written costs time in the next process, nothing else.
+            with contextlib.suppress(OSError, PulseError):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                save_bank(path, bank, prior.sha256)
+    return bank
+
+
+def _cache_path(prior: Prior) -> Path | None:
+    folder = _cache_folder()
+    if folder is None or not prior.sha256:
+        return None
+    device = prior.device.type
+    made_by = (SIDE, device, library.used_by_generators(device), torch.__version__)
+    key = hashlib.sha256(repr((prior.sha256, COUNT, FIRST_SEED, *made_by)).encode())
+    return folder / f"latents-{prior.sha256[:16]}-{key.hexdigest()[:16]}.safetensors"
+
+
+def _cache_folder() -> Path | None:
+    shared = os.environ.get("XDG_CACHE_HOME")
+    if shared and Path(shared).is_absolute():  # its standard says to ignore relative ones
+        return Path(shared) / "pulse-sr"
+    try:
+        return Path.home() / ".cache" / "pulse-sr"
+    except RuntimeError:  # a user without a home
+        return None

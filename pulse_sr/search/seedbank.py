@@ -1,0 +1,95 @@
+"""Which samples of the seed bank a search starts from.
+
+Every bank sample is compared with the input by its thumbnail, enlarged and put through the true
+operator: whatever that does, both sides of the comparison have seen it. Then the bank is
+dealt out like a pack of cards, shuffled by the seed and the input: a sample of the search gets a
+hand and takes the cards of it that come nearest to the input. So samples differ, and the start of
+one depends on nothing but the seed, the input and its own index. Samples that share a hand, where
+there are more of them than hands, take the next nearest cards of it.
+
+Shapes: N bank samples, s thumbnail side, S samples, K candidates of a sample, D latent width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+from pulse_sr.operators import Operator
+from pulse_sr.priors.bank import SeedBank
+from pulse_sr.priors.base import LatentStatistics, Prior
+from pulse_sr.search.losses import mean_square
+
+_CHUNK, _CHUNK_PIXELS = 256, 2**20
+
+
+class Deck:
+    """The seed bank as one input sees it, dealt out by one seed."""
+
+    def __init__(
+        self, prior: Prior, bank: SeedBank, errors: torch.Tensor, seed: int, hand: int
+    ) -> None:
+        """Shuffle.
+
+        Args:
+            prior: the generator.
+            bank: thumbnails of its samples.
+            errors: how far each thumbnail is from the input, `[N]` on the CPU (`bank_errors`).
+            seed: of the shuffling.
+            hand: how many bank samples each sample of the search chooses from.
+        """
+        self.prior, self.bank, self.errors = prior, bank, errors
+        self.hand = min(hand, len(errors))
+        rng = torch.Generator().manual_seed(seed)
+        self.order = torch.randperm(len(errors), generator=rng)
+
+    def candidates(self, members: Sequence[int], count: int) -> torch.Tensor:
+        """Latents of the bank samples nearest to the input in each member's hand, `[S, K, D]`.
+
+        Args:
+            members: indices of the samples.
+            count: K; a hand that is smaller gives all it has.
+        """
+        return torch.stack([self._candidates_of(member, count) for member in members])
+
+    @torch.no_grad()
+    def _candidates_of(self, member: int, count: int) -> torch.Tensor:  # [K, D], nearest first
+        turn, place = divmod(member, len(self.order) // self.hand)
+        hand = self.order[place * self.hand :][: self.hand]
+        ranks = (turn * count + torch.arange(min(count, self.hand))) % self.hand
+        chosen = hand[self.errors[hand].argsort(stable=True)[ranks]]
+        z = self.bank.latents(chosen, self.prior.z_dim).to(self.prior.device)
+        return latent_of(self.prior.statistics, self.prior.map(z))
+
+
+@torch.no_grad()
+def bank_errors(
+    bank: SeedBank, operator: Operator, target: torch.Tensor, resolution: int
+) -> torch.Tensor:
+    """How far the thumbnails of a bank are from an input, mean squared, `[N]` on the CPU.
+
+    Each thumbnail is enlarged (bilinear) to the prior's resolution and put through the operator:
+    blurring, cropping, masking and loss of colour are taken care of by the operator itself. JPEG
+    files on the way are left out: they change less than a thumbnail does, and cost far more time.
+
+    Args:
+        bank: thumbnails.
+        operator: from high-res to low-res.
+        target: the observation, as `operator` gives it of one image.
+        resolution: side of the prior's images.
+    """
+    chunk = max(1, min(_CHUNK, _CHUNK_PIXELS // resolution**2))
+    errors = []
+    for part in bank.thumbnails.split(chunk):
+        small = part.to(target.device).float() / 255
+        images = F.interpolate(small, size=resolution, mode="bilinear", align_corners=False)
+        errors.append(mean_square(operator.linear(images), target))
+    return torch.cat(errors).cpu()
+
+
+def latent_of(statistics: LatentStatistics, w: torch.Tensor) -> torch.Tensor:
+    """The inverse of `pulse_sr.search.latents.full_map`: styles `[K, D]` to latents `[K, D]`."""
+    v = F.leaky_relu(w, 1 / statistics.slope) - statistics.mean
+    return torch.linalg.solve_triangular(statistics.cholesky, v.t(), upper=False).t()

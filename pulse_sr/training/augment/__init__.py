@@ -1,0 +1,1 @@
+"""Augmentation of the images that a discriminator sees, real and generated alike."""

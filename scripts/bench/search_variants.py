@@ -1,0 +1,87 @@
+"""The searches that `evaluate_search.py` knows by name: the methods, and variants of `phased`.
+
+A variant changes constants of `PhasedSettings`; `bank` says how many samples the seed bank has
+(0: none, random starts).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from pulse_sr.priors.bank import COUNT
+from pulse_sr.search.phased import PhasedSettings
+
+METHODS = ("phased", "pulse", "strict-pulse")
+
+#: What docs/search.md shows; the first is the default, under the name that the table gives it.
+TRIED: dict[str, dict[str, Any]] = {
+    "default": {},
+    "no bank: best of 64 random points": {"bank": 0},
+    "no bank: one random point": {"bank": 0, "starts": 1},
+    "bank of 4096, hands of 512": {"bank": 4096, "hand": 512},
+    "bank of 10240, hands of 1280": {"bank": 10240, "hand": 1280},
+    "hands of 32": {"hand": 32},
+    "1 candidate": {"candidates": 1},
+    "24 candidates": {"candidates": 24},
+    "tie 0.05": {"tie": 0.05},
+    "tie 0.5": {"tie": 0.5},
+    "tie 1": {"tie": 1.0},
+    "row rate 0.05": {"row_rate": 0.05},
+    "row rate 0.2": {"row_rate": 0.2},
+    "offset on 16 px": {"least_side": 16},
+    "offset on 32 px": {"least_side": 32},
+    "offset ball 0.15": {"offset_radius": 0.15},
+    "offset ball 0.6": {"offset_radius": 0.6},
+    "offset rate 0.01": {"offset_rate": 0.01},
+    "offset rate 0.05": {"offset_rate": 0.05},
+    "offset from 30 % of the steps": {"offset_start": 0.3},
+    "offset from 70 % of the steps": {"offset_start": 0.7},
+    "noise maps up to the input's side": {"noise_reach": 1.0},
+    "noise maps fixed": {"noise_reach": 0.0},
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One search to evaluate.
+
+    Attributes:
+        name: what the table calls it.
+        method: "phased" or "pulse".
+        strict: PULSE's original behaviour, without projection.
+        bank: size of the seed bank, 0 for none.
+        phased: constants of the method.
+    """
+
+    name: str
+    method: str = "phased"
+    strict: bool = False
+    bank: int = COUNT
+    phased: PhasedSettings = field(default_factory=PhasedSettings)
+
+
+def named(name: str) -> Variant:
+    """The variant of a name: of a method, of `TRIED`, or `KEY=VALUE,...` itself.
+
+    Raises:
+        ValueError: no such name, key or value.
+    """
+    if name in METHODS:
+        strict = name == "strict-pulse"
+        return Variant(name, name.removeprefix("strict-"), strict)
+    changes = dict(TRIED[name]) if name in TRIED else _parsed(name)
+    bank = changes.pop("bank", COUNT)
+    return Variant(name, bank=bank, phased=PhasedSettings(**changes))
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    kinds = {each.name: type(each.default) for each in fields(PhasedSettings)} | {"bank": int}
+    changes = {}
+    for part in text.split(","):
+        key, equals, value = part.partition("=")
+        if not equals or key not in kinds:
+            known = ", ".join((*METHODS, *TRIED))
+            raise ValueError(f"no variant {text!r}; known: {known}; or {', '.join(kinds)}=VALUE")
+        changes[key] = kinds[key](value)
+    return changes

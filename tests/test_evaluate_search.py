@@ -1,0 +1,175 @@
+"""The evaluation script: its table, its variants, and going on after a crash."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pulse_sr.metrics.kernel import kernel_distance
+from pulse_sr.priors.statistics import fit_statistics
+from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config, StyleGAN2Prior
+from pulse_sr.search.phased import PhasedSettings
+
+
+@pytest.fixture(scope="module")
+def prior():
+    """A random StyleGAN2 of 32 px."""
+    state = torch.get_rng_state()
+    torch.manual_seed(0)
+    generator = Generator(StyleGAN2Config(32, 12, 12, 2, (8, 8, 8, 8)))
+    torch.set_rng_state(state)
+    return StyleGAN2Prior("tiny", generator, fit_statistics(generator, 1000))
+
+
+@pytest.fixture
+def modules(monkeypatch):
+    """A function that imports a module of scripts/bench as the script does."""
+    folder = Path(__file__).parent.parent / "scripts" / "bench"
+    monkeypatch.syspath_prepend(str(folder))
+    return importlib.import_module
+
+
+# the table
+
+
+def features(seed, count=2):
+    return torch.rand(count, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def record(table, face, method, search_db, seconds=1.0, seed=0):
+    one = {"lr_psnr": [60.0, 50.0], "hr_rms_change": [0.01, 0.03], "psnr": [20.0, 22.0]}
+    one |= {"psnr_mean": 23.0, "feature_distance": [0.5, 0.7], "diversity": 0.04}
+    one |= {"face": face, "method": method, "lr_psnr_search": search_db, "seconds": seconds}
+    one |= {"coverage": 0.25 * seconds, "features": table.features_to_text(features(seed))}
+    return one | {"key": "k"}
+
+
+def test_aggregation(modules):
+    table = modules("search_table")
+    records = [
+        record(table, "a.png", "phased", [40.0, 30.0], seconds=2.0, seed=1),
+        record(table, "b.png", "phased", [26.0, 27.0], seconds=4.0, seed=2),
+        {"face": "c.png", "method": "phased", "key": "k", "error": "RuntimeError: broken"},
+        record(table, "a.png", "strict-pulse", [28.0, 28.0]),
+    ]
+    reference = features(9, 5)
+    first, second = table.aggregate(records, reference)
+    assert (first["method"], first["faces"], first["failed"]) == ("phased", 2, 1)
+    assert first["lr_psnr_search_median"] == 28.5
+    assert (first["lr_psnr_search_min"], first["lr_psnr_min"]) == (26.0, 50.0)
+    assert first["eps_share"] == 0.75
+    assert first["hr_rms_change_median"] == pytest.approx(0.02)
+    assert (first["psnr_median"], first["psnr_mean_median"]) == (21.0, 23.0)
+    assert (first["seconds_median"], first["diversity_median"]) == (3.0, 0.04)
+    assert first["coverage_mean"] == 0.75
+    # Features are kept in float16: 1e-3 of their size.
+    expected = 1000 * kernel_distance(torch.cat([features(1), features(2)]), reference)
+    assert first["kernel_distance"] == pytest.approx(expected, rel=0.02)
+    # Two samples that are both within eps fail the original's test all the same.
+    assert (second["eps_share"], second["batch_eps_share"]) == (1.0, 0.0)
+    lines = table.markdown([first, second]).splitlines()
+    assert "| phased | 2 of 3 | 28.50 |" in lines[2]
+    assert len({line.count("|") for line in lines}) == 1
+
+
+def test_the_error_of_the_kernel_distance_is_the_jackknifes(modules):
+    """Of n values, each left out once: sqrt((n - 1) / n * sum of squares around the mean)."""
+    table = modules("search_table")
+    records = [record(table, f"{i}.png", "phased", [30.0, 30.0], seed=i) for i in range(4)]
+    (row,) = table.aggregate(records, features(9, 5))
+    without = []
+    for i in range(4):
+        (part,) = table.aggregate(records[:i] + records[i + 1 :], features(9, 5))
+        without.append(part["kernel_distance"])
+    expected = (3 / 4 * sum((x - np.mean(without)) ** 2 for x in without)) ** 0.5
+    assert row["kernel_distance_error"] == pytest.approx(expected)
+
+
+def test_the_originals_test_passes_for_one_good_sample(modules):
+    table = modules("search_table")
+    assert table.batch_reaches_eps([30.0])
+    assert not table.batch_reaches_eps([26.0])
+    assert not table.batch_reaches_eps([60.0, 60.0])
+
+
+# variants
+
+
+def test_a_variant_is_a_method_a_name_of_the_table_or_its_constants(modules):
+    variants = modules("search_variants")
+    assert variants.named("strict-pulse").strict
+    assert variants.named("strict-pulse").method == "pulse"
+    assert variants.named("tie 1").phased == PhasedSettings(tie=1.0)
+    own = variants.named("tie=1,bank=7,hand=3")
+    assert (own.bank, own.phased) == (7, PhasedSettings(tie=1.0, hand=3))
+    assert variants.named("phased").bank == variants.COUNT
+    for wrong in ("best", "best=1", "tie", "hand=many"):
+        with pytest.raises(ValueError, match=r"best|tie|many"):
+            variants.named(wrong)
+
+
+def test_every_variant_of_the_table_is_another_search(modules):
+    variants, script = modules("search_variants"), modules("evaluate_search")
+    keys = {script.variant_key(variants.named(name)) for name in variants.TRIED}
+    assert len(keys) == len(variants.TRIED)
+
+
+# the script
+
+
+def write_faces(folder, count=5):
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    for name in "abcde"[:count]:
+        pixels = rng.integers(90, 170, (48, 48, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+
+
+def test_evaluation_resumes_after_a_crash(modules, prior, tmp_path, monkeypatch, capsys):
+    script = modules("evaluate_search")
+    write_faces(tmp_path / "faces")
+    monkeypatch.setattr(script, "load_prior", lambda name, device: prior)
+    out = tmp_path / "out.json"
+    words = [str(tmp_path / "faces"), "-o", str(out), "--count", "2", "--steps", "2"]
+    words += ["--method", "phased", "--method", "pulse", "--method", "bank=0,starts=2"]
+    script.main(words)
+    whole = json.loads(out.read_text())
+    names = ["bicubic", "phased", "pulse", "bank=0,starts=2"]
+    assert [(row["method"], row["faces"]) for row in whole["rows"]] == [(n, 2) for n in names]
+    lines = out.with_suffix(".jsonl")
+    lines.write_text(lines.read_text()[:-40])
+    capsys.readouterr()
+    script.main(words)
+    assert capsys.readouterr().err.splitlines() == ["b.png bank=0,starts=2"]
+    again = json.loads(out.read_text())
+    for row in [*whole["rows"], *again["rows"]]:
+        row.pop("seconds_median")
+        row.pop("cpu_seconds_median", None)
+    assert again == whole
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["faces", "out.json", "out.jsonl"]
+
+
+def test_faces_that_the_prior_draws_can_be_searched(modules, prior, tmp_path, monkeypatch):
+    script = modules("evaluate_search")
+    monkeypatch.setattr(script, "load_prior", lambda name, device: prior)
+    monkeypatch.setattr(modules("search_inputs"), "REFERENCES", 4)
+    out = tmp_path / "out.json"
+    words = ["--in-range", "-o", str(out), "--count", "2", "--steps", "2", "--scale", "4"]
+    script.main([*words, "--method", "bank=8"])
+    result = json.loads(out.read_text())
+    assert result["settings"]["in_range"]
+    assert [row["faces"] for row in result["rows"]] == [2, 2]
+
+
+def test_a_folder_and_faces_of_the_prior_are_never_mixed(modules, tmp_path, capsys):
+    script = modules("evaluate_search")
+    for words in (["-o", "out.json"], [str(tmp_path), "--in-range", "-o", "out.json"]):
+        with pytest.raises(SystemExit):
+            script.parse(words)
+        assert "a folder of faces or --in-range" in capsys.readouterr().err

@@ -1,0 +1,219 @@
+"""The command `train-prior`: options, messages, exit codes, the files that it leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+from tiny_training import few_statistics, log_of
+
+from pulse_sr.cli import main
+from pulse_sr.cli.train_prior import Size
+from pulse_sr.priors.files import read_prior
+
+TINY = ["--channel-base", "64", "--channel-max", "8", "--w-dim", "16", "--batch", "4"]
+TINY += ["--device", "cpu", "--precision", "fp32", "--score-samples", "0"]
+
+
+@pytest.fixture(autouse=True)
+def _few_statistics(monkeypatch):
+    few_statistics(monkeypatch)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Twenty images of different greys, in nested folders."""
+    folder = tmp_path / "faces"
+    for i in range(20):
+        path = folder / f"{i % 3}" / f"{i:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 16), (10 * i,) * 3).save(path)
+    return folder
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(main, ["train-prior", *map(str, arguments)])
+
+
+def settings(*arguments):
+    result = invoke(*arguments, "--dry-run")
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert document["dry_run"] is True
+    return document["settings"]
+
+
+def command_line(*arguments):
+    words = [sys.executable, "-m", "pulse_sr", "train-prior", *map(str, arguments)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(words, capture_output=True, text=True, env=environment, timeout=120)
+
+
+# settings
+
+
+def test_a_dry_run_shows_the_settings_and_writes_nothing(folder, tmp_path):
+    out = tmp_path / "out"
+    found = settings(folder, "-o", out, "--cutout", *TINY)
+    assert found["network"]["resolution"] == 16  # what the images have
+    assert found["network"]["channels"] == [8, 8, 4]
+    assert found["policy"] == ["color", "translation", "cutout"]
+    assert (found["device"], found["precision"]) == ("cpu", "fp32")
+    assert not out.exists()
+
+
+def test_each_architecture_has_its_defaults(folder, tmp_path):
+    out = ["-o", tmp_path / "out", "--resolution", "64"]
+    stylegan = settings(folder, *out)
+    expected = {"architecture": "stylegan2", "loss": "logistic", "lr": 0.002, "batch": 16}
+    expected |= {"gamma": 0.0002 * 64**2 / 16, "penalty_interval": 16, "ema_kimg": 10.0}
+    assert {name: stylegan[name] for name in expected} == expected
+    fastgan = settings(folder, *out, "--arch", "fastgan", "--ngf", "8")
+    expected = {"architecture": "fastgan", "loss": "hinge", "lr": 0.0002, "batch": 8}
+    expected |= {"gamma": 0.0, "betas": [0.5, 0.999]}
+    assert {name: fastgan[name] for name in expected} == expected
+    assert fastgan["network"]["ngf"] == 8
+    assert "mixing" not in fastgan
+    assert "reconstruction" not in stylegan
+
+
+def test_what_the_user_says_wins(folder, tmp_path):
+    arguments = ["--loss", "relativistic", "--gamma", "3", "--lr", "0.001", "--augment", "ada"]
+    arguments += [
+        "--path-length",
+        "2",
+        "--init",
+        "faces-128",
+        "--freeze-d",
+        "1",
+        "--max-memory",
+        "900MB",
+    ]
+    found = settings(folder, "-o", tmp_path / "out", *arguments)
+    expected = {"loss": "relativistic", "gamma": 3.0, "lr": 0.001, "augment": "ada"}
+    expected |= {"path_weight": 2.0, "freeze_d": 1, "max_memory": 900_000_000, "r2": True}
+    assert {name: found[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("4GB", 4e9), ("4", 4e9), ("900MB", 9e8), ("1.5gb", 1.5e9), ("2GiB", 2**31)],
+)
+def test_amounts_of_memory(text, expected):
+    assert Size().convert(text, None, None) == expected
+
+
+@pytest.mark.parametrize("extra", [[], ["--resolution", "16"], ["--resolution", "16", "--dry-run"]])
+def test_a_folder_that_does_not_exist_ends_with_2(tmp_path, extra):
+    out = tmp_path / "out"
+    result = invoke(tmp_path / "nowhere", "-o", out, *extra)
+    assert result.exit_code == 2
+    assert "nowhere" in result.stderr
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--resolution", "48"], "--resolution: resolution is 48"),
+        (["--resolution", "0"], "--resolution: resolution is 0"),
+        (["--batch", "6"], "--batch is 6, expected a multiple of 4"),
+        (["--max-memory", "lots"], "expects an amount such as 4GB or 900MB"),
+        (["--time", "soon"], "expects a time such as 90s"),
+        (["--init", "nowhere"], "no prior at nowhere"),
+        (["--arch", "fastgan", "--path-length", "2"], "--path-length is for StyleGAN2"),
+        (["--arch", "fastgan", "--w-dim", "16"], "--w-dim"),
+        (["--ngf", "16"], "--ngf"),
+        (["--freeze-d", "1"], "--freeze-d"),
+        (["--cutout", "--augment", "ada"], "--cutout"),
+    ],
+)
+def test_values_out_of_range_name_their_option(folder, tmp_path, arguments, message):
+    result = invoke(folder, "-o", tmp_path / "out", *arguments, "--dry-run")
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+
+
+def test_an_unknown_key_in_the_toml_file_is_refused(folder, tmp_path):
+    toml = tmp_path / "train.toml"
+    toml.write_text("colour = 1\n")
+    result = invoke(folder, "-o", tmp_path / "out", "--config", toml)
+    assert result.exit_code == 2
+    assert "colour" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+# runs
+
+
+def test_the_command_trains_for_its_time_and_leaves_its_files(folder, tmp_path):
+    """Three seconds at 16 px, started in a process of its own; a mistake ends with code 2."""
+    out = tmp_path / "out"
+    done = command_line(folder, "-o", out, "--time", "3s", "--json", *TINY)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["images"] > 0
+    assert 2 <= document["seconds"] < 20
+    names = {p.name for p in out.iterdir() if not p.name.startswith(("images-", "fakes-"))}
+    assert names >= {"state.safetensors", "model.safetensors", "log.jsonl", "README.md"}
+    assert len(log_of(out)) == document["images"] / 4
+    prior = read_prior(out)
+    assert prior.resolution == 16
+    assert prior.card["data"] == "20 images of faces"
+    wrong = command_line(folder, "-o", out, "--kimg", "1", "--lr", "0.1", *TINY)
+    assert wrong.returncode == 2
+    assert "lr was 0.002, is 0.1" in wrong.stderr
+
+
+def test_kimg_stops_the_command_and_toml_sets_it(folder, tmp_path):
+    out, toml = tmp_path / "out", tmp_path / "train.toml"
+    toml.write_text(
+        'kimg = 0.04\nlicence = "CC0"\nchannel_max = 8\nw_dim = 16\nbatch = 4\ndevice = "cpu"\n'
+        "score_samples = 0\n"
+    )
+    result = invoke(folder, "-o", out, "--config", toml, "--channel-base", "64")
+    assert result.exit_code == 0, result.output
+    assert log_of(out)[-1]["images"] == 40
+    card = read_prior(out).card
+    assert card["licence"] == "CC0"
+    assert card["training"]["network"]["w_dim"] == 16
+    again = invoke(folder, "-o", out, "--config", toml, "--channel-base", "64", "--kimg", "0.06")
+    assert again.exit_code == 0, again.output
+    assert [r["images"] for r in log_of(out)] == list(range(4, 61, 4))
+
+
+def test_growing_by_the_command(folder, tmp_path):
+    """8 px, then 16 px from its folder: the widths are those of the first run."""
+    small, large = tmp_path / "small", tmp_path / "large"
+    first = invoke(folder, "-o", small, "--resolution", "8", "--kimg", "0.04", *TINY)
+    assert first.exit_code == 0, first.output
+    common = ["--batch", "4", "--device", "cpu", "--score-samples", "0", "--kimg", "0.02"]
+    result = invoke(folder, "-o", large, "--resolution", "16", "--init", small, *common)
+    assert result.exit_code == 0, result.output
+    prior = read_prior(large)
+    assert prior.resolution == 16
+    assert prior.card["training"]["network"]["channels"] == [8, 8, 8]
+    assert prior.card["began_with"]["prior"] == "small"
+
+
+def test_memory_is_kept_to_by_parts(folder, tmp_path):
+    """The line on what runs says so; the losses are those of the whole batch."""
+    arguments = [folder, "--resolution", "16", *TINY, "--batch", "16", "--kimg", "0.032"]
+    whole = invoke(*arguments, "-o", tmp_path / "whole")
+    parts = invoke(*arguments, "-o", tmp_path / "parts", "--max-memory", "1.3MB")
+    assert whole.exit_code == parts.exit_code == 0, parts.output
+    assert "in 4 parts" in parts.stderr or "in 2 parts" in parts.stderr
+    assert "parts" not in whole.stderr
+    for a, b in zip(log_of(tmp_path / "whole"), log_of(tmp_path / "parts"), strict=True):
+        assert a["discriminator"] == pytest.approx(b["discriminator"], abs=1e-4)
+
+
+def test_too_little_memory_is_a_usage_error(folder, tmp_path):
+    result = invoke(folder, "-o", tmp_path / "out", *TINY, "--max-memory", "0.01MB")
+    assert result.exit_code == 2
+    assert "--max-memory: 0.00 GB is too little" in result.stderr

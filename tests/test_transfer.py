@@ -1,0 +1,157 @@
+"""Beginning with the weights of another run: transfer, growing, frozen stages."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny_training import few_statistics, noise_images, train, trainer_in
+
+from pulse_sr.errors import SetupError, UsageError
+from pulse_sr.priors.files import read_prior
+from pulse_sr.priors.stylegan2 import StyleGAN2Config
+from pulse_sr.training.run import build_objective, describe_network, plan_training
+from pulse_sr.training.stream import rng_of
+from pulse_sr.training.transfer import begin_with, read_source
+
+SMALL = StyleGAN2Config(8, 16, 16, 2, (8, 8))
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """The folder of a run at 8 px."""
+    few_statistics(monkeypatch)
+    train(tmp_path / "run", 40)
+    return tmp_path / "run"
+
+
+def grown(run, resolution=16, images=None):
+    """Networks at another resolution that began with those of the run."""
+    source = read_source(str(run))
+    network = describe_network("stylegan2", resolution, source)
+    objective = build_objective(trainer_in(run.parent / "new", network=network).config)
+    begin_with(source, objective, noise_images(40, resolution) if images is None else images)
+    return objective
+
+
+def test_the_same_networks_take_over_every_weight(run, tmp_path):
+    """The averaged generator and the discriminator of the state."""
+    objective = grown(run, resolution=8)
+    before = trainer_in(run)
+    pairs = ((objective.generator, before.average),)
+    pairs += ((objective.discriminator, before.step.objective.discriminator),)
+    for new, old in pairs:
+        weights = new.state_dict()
+        assert all(torch.equal(weights[name], each) for name, each in old.state_dict().items())
+
+
+def test_a_prior_file_gives_its_generator_alone(run, tmp_path):
+    source = read_source(str(run / "model.safetensors"))
+    assert source.discriminator == {}
+    average = trainer_in(run).average.state_dict()
+    assert all(torch.equal(source.generator[name], each) for name, each in average.items())
+
+
+def test_a_bundled_prior_is_known_by_its_name():
+    source = read_source("faces-128")
+    network = describe_network("stylegan2", 256, source)
+    assert network.channels == (*source.header["config"]["channels"], 8)
+    assert network.w_dim == source.header["config"]["w_dim"]
+
+
+def test_a_grown_generator_draws_the_old_picture_enlarged(run):
+    """The new block adds nothing at first; enlarging is that of the RGB skip."""
+    objective = grown(run)
+    z = torch.randn(4, 16, generator=rng_of("z"))
+    with torch.no_grad():
+        small = trainer_in(run).average(z)
+        large = objective.generator(z)
+    upsample = objective.generator.synthesis.b16.upsample
+    assert large.shape == (4, 3, 16, 16)
+    assert (large - upsample @ small @ upsample.t()).abs().max() < 1e-5
+    assert objective.generator.synthesis.b16.torgb.weight.requires_grad
+
+
+def smooth_images(count, side, seed=0):
+    noise = torch.rand(count, 3, 4, 4, generator=torch.Generator().manual_seed(seed))
+    images = F.interpolate(noise, size=(side, side), mode="bilinear")
+    return (images * 255).byte().numpy()
+
+
+def test_a_grown_discriminator_judges_as_the_old_one_did(run):
+    """Its new stage is fitted to what the old one saw: the logits of new images agree."""
+    images = smooth_images(200, 16)
+    objective = grown(run, images=images)
+    old = trainer_in(run).step.objective.discriminator
+    unseen = torch.from_numpy(smooth_images(64, 16, seed=1)).float() / 127.5 - 1
+    with torch.no_grad():
+        expected = old(F.interpolate(unseen, size=(8, 8), mode="area")).flatten()
+        logits = objective.discriminator(unseen).flatten()
+        untrained = trainer_in(run.parent / "untrained", network=grown_config(run)).step.objective
+        random = untrained.discriminator(unseen).flatten()
+    error, chance = ((each - expected).square().mean() for each in (logits, random))
+    assert error < 0.25 * expected.var()
+    assert chance > expected.var()
+
+
+def grown_config(run):
+    return describe_network("stylegan2", 16, read_source(str(run)))
+
+
+def test_a_smaller_network_takes_what_fits(run):
+    large = grown(run)
+    source = read_source(str(run))
+    source.generator.clear()
+    source.generator.update(large.generator.state_dict())
+    small = build_objective(trainer_in(run.parent / "small", network=SMALL).config)
+    begin_with(source, small, noise_images())
+    for name, each in small.generator.state_dict().items():
+        assert torch.equal(each, large.generator.state_dict()[name])
+
+
+def test_a_source_that_fits_nowhere_is_refused(run):
+    other = StyleGAN2Config(8, 10, 10, 1, (6, 6))
+    objective = build_objective(trainer_in(run.parent / "other", network=other).config)
+    source = read_source(str(run))
+    for name in list(source.generator):
+        if source.generator[name].ndim == 0 or "noise_const" in name or name.endswith("torgb.bias"):
+            del source.generator[name]
+    with pytest.raises(UsageError, match="none of its layers"):
+        begin_with(source, objective, noise_images())
+
+
+def test_another_architecture_is_refused(run, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    with pytest.raises(UsageError, match="is a stylegan2 prior, --arch is fastgan"):
+        plan_training(folder, tmp_path / "x", architecture="fastgan", init=str(run))
+
+
+def test_a_source_that_is_not_there_or_damaged(run, tmp_path):
+    with pytest.raises(UsageError, match="no prior at"):
+        read_source(str(tmp_path / "nowhere"))
+    (run / "state.safetensors").write_bytes(b"damaged")
+    with pytest.raises(SetupError, match=r"state\.safetensors can not be read"):
+        read_source(str(run))
+
+
+def test_the_run_remembers_what_it_began_with(run, tmp_path):
+    """Another source is another run; the card names the first one."""
+    from PIL import Image
+
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(16):
+        pixels = np.full((16, 16, 3), 10 * i, np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    options = {"resolution": 8, "batch": 4, "device": "cpu"}
+    plan = plan_training(folder, tmp_path / "out", init=str(run), **options)
+    trainer = plan.start()
+    trainer.checkpoint()
+    trainer.lock.close()
+    card = read_prior(tmp_path / "out").card
+    assert card["began_with"] == {"prior": "run", "sha256": read_prior(run).sha256}
+    again = plan_training(folder, tmp_path / "out", **options, channel_max=8, channel_base=64)
+    with pytest.raises(UsageError, match="init was"):
+        again.start()

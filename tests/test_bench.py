@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from PIL import Image
 
 from pulse_sr.bench import search as bench
 from pulse_sr.bench.baseline import BaselineBicubic, BaselineGenerator, BaselineSearch
@@ -163,89 +159,3 @@ def test_other_priors_are_refused():
 
     with pytest.raises(UsageError, match="StyleGAN2"):
         bench.bench_search(object())
-
-
-@pytest.fixture
-def evaluation(monkeypatch):
-    """The modules of scripts/bench, as the script sees them."""
-    folder = Path(__file__).parent.parent / "scripts" / "bench"
-    monkeypatch.syspath_prepend(str(folder))
-    return importlib.import_module("evaluate_search"), importlib.import_module("search_table")
-
-
-def record(face, method, search_db, seconds=1.0):
-    one = {"lr_psnr": [60.0, 50.0], "hr_rms_change": [0.01, 0.03], "psnr": [20.0, 22.0]}
-    one |= {"psnr_mean": 23.0, "feature_distance": [0.5, 0.7], "diversity": 0.04}
-    one |= {"face": face, "method": method, "lr_psnr_search": search_db, "seconds": seconds}
-    return one | {"key": "k"}
-
-
-def test_aggregation(evaluation):
-    _, table = evaluation
-    records = [
-        record("a.png", "phased", [40.0, 30.0], seconds=2.0),
-        record("b.png", "phased", [26.0, 27.0], seconds=4.0),
-        {"face": "c.png", "method": "phased", "key": "k", "error": "RuntimeError: broken"},
-        record("a.png", "strict-pulse", [28.0, 28.0]),
-    ]
-    first, second = table.aggregate(records)
-    assert (first["method"], first["faces"], first["failed"]) == ("phased", 2, 1)
-    assert first["lr_psnr_search_median"] == 28.5
-    assert (first["lr_psnr_search_min"], first["lr_psnr_min"]) == (26.0, 50.0)
-    assert first["eps_share"] == 0.75
-    assert first["hr_rms_change_median"] == pytest.approx(0.02)
-    assert (first["psnr_median"], first["psnr_mean_median"]) == (21.0, 23.0)
-    assert (first["seconds_median"], first["diversity_median"]) == (3.0, 0.04)
-    # Two samples that are both within eps fail the original's test all the same.
-    assert (second["eps_share"], second["batch_eps_share"]) == (1.0, 0.0)
-    lines = table.markdown([first, second]).splitlines()
-    assert "| phased | 2 of 3 | 28.50 |" in lines[2]
-    assert len({line.count("|") for line in lines}) == 1
-
-
-def test_the_originals_test_passes_for_one_good_sample(evaluation):
-    _, table = evaluation
-    assert table.batch_reaches_eps([30.0])
-    assert not table.batch_reaches_eps([26.0])
-    assert not table.batch_reaches_eps([60.0, 60.0])
-
-
-def test_evaluation_resumes_after_a_crash(evaluation, prior, tmp_path, monkeypatch, capsys):
-    script, _ = evaluation
-    rng = np.random.default_rng(0)
-    faces = tmp_path / "faces"
-    faces.mkdir()
-    for name in ("a.png", "b.png", "c.png"):
-        pixels = rng.integers(90, 170, (48, 48, 3)).astype(np.uint8)
-        Image.fromarray(pixels).save(faces / name)
-    monkeypatch.setattr(script, "load_prior", lambda name, device: prior)
-    out = tmp_path / "out.json"
-    words = [
-        str(faces),
-        "-o",
-        str(out),
-        "--count",
-        "2",
-        "--steps",
-        "2",
-        "--methods",
-        "phased,pulse",
-    ]
-    script.main(words)
-    whole = json.loads(out.read_text())
-    assert [(row["method"], row["faces"]) for row in whole["rows"]] == [
-        ("bicubic", 2),
-        ("phased", 2),
-        ("pulse", 2),
-    ]
-    lines = out.with_suffix(".jsonl")
-    cut = lines.read_text()[:-40]
-    lines.write_text(cut)
-    capsys.readouterr()
-    script.main(words)
-    assert capsys.readouterr().err.splitlines() == ["6/6 b.png pulse"]
-    again = json.loads(out.read_text())
-    for row in [*whole["rows"], *again["rows"]]:
-        del row["seconds_median"]
-    assert again == whole
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["faces", "out.json", "out.jsonl"]

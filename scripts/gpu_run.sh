@@ -3,7 +3,8 @@
 #
 #   bash scripts/gpu_run.sh SECONDS OUT_DIR [--steps NAME,NAME] [--rehearse]
 #
-# Steps: environment build tests memcheck racecheck bench-ops bench-search bench-1024 training.
+# Steps: environment build tests memcheck racecheck bench-ops bench-search bench-1024 bench-train
+# training.
 # Each has a share of the time (scripts/gpu/budget.py) and is stopped at its limit; one that fails
 # does not stop the others. OUT_DIR gets summary.json, summary.txt, logs.tar.gz and, of the training,
 # SHA256SUMS, state.safetensors.part-*, model.safetensors and the last grid of samples: at most 8
@@ -205,6 +206,16 @@ if begin bench-1024; then
         run "$python" -m pulse_sr bench search --device "$device" --json --prior "$prior" "${settings[@]}"
     else
         skip "the random prior was not made in time (logs/prior.log)"
+    fi
+fi
+
+if begin bench-train; then
+    if [ -n "$rehearse" ]; then
+        note="64 px, narrow"
+        run "$python" -m pulse_sr bench train --device cpu --json --resolution 64 --batch 2 --ngf 8 \
+            --steps 1 --repeats 1
+    else
+        run "$python" -m pulse_sr bench train --device cuda --json --steps 12 --repeats 3
     fi
 fi
 

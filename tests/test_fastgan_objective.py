@@ -252,9 +252,15 @@ def test_the_averaged_generator_becomes_a_prior_and_stays_as_it_is():
     assert isinstance(prior, FastGANPrior)
     assert (prior.name, prior.card, prior.resolution) == ("faces", {"licence": "CC0"}, 64)
     assert all(torch.equal(v, before[k]) for k, v in average.state_dict().items())
-    # Statistics of the calibration, not those of a network that has seen nothing: a folded layer
-    # gives gates of both signs.
-    assert prior.sample([0, 1]).isfinite().all()
+    # The average has seen no batch: its own statistics are still zero and one.
+    assert average.init.init[1].running_mean.abs().max() == 0
+    twin = copy.deepcopy(average)
+    recalibrate(twin)
+    noise = [each.expand(2, -1, -1, -1) for each in prior.generator.fixed_noise()]
+    z = make_draws(objective, 2, dtype=torch.float32)["z"]
+    expected = twin(z, noise)[0] * 0.5 + 0.5
+    image = prior.synthesize(z[:, None].expand(-1, 2, -1))
+    assert (image - expected).abs().max() < 1e-5
 
 
 # several processes

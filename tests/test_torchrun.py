@@ -5,21 +5,25 @@ Tolerance: losses 1e-4 absolute, weights 1e-4.
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from PIL import Image
 from safetensors.torch import load_file
 
 from pulse_sr.errors import UsageError
-from pulse_sr.training.processes import Processes
+from pulse_sr.training import processes
+from pulse_sr.training.processes import Processes, agree_on_name
 from pulse_sr.training.run import plan_training
 
 TINY = ["--channel-base", "64", "--channel-max", "8", "--w-dim", "16", "--batch", "16"]
@@ -104,6 +108,33 @@ def a_worker(launcher):
     ).stdout
     workers = [line.split()[0] for line in listing.splitlines() if "train-prior" in line]
     return int(workers[-1])
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
+def test_a_name_is_never_that_of_an_earlier_start(order):
+    """The store keeps what the processes of the start before have said; one came to nothing."""
+    store = dist.HashStore()
+    store.set("hello/1", "dead")
+    names = set()
+    for _ in range(3):
+        with ThreadPoolExecutor(3) as pool:
+            agreed = []
+            for rank in order:
+                agreed.append(pool.submit(agree_on_name, store, rank, 3))
+                time.sleep(0.1)
+            (name,) = {each.result(timeout=60) for each in agreed}
+        names.add(name)
+    assert len(names) == 3
+
+
+def test_processes_that_do_not_come_are_named(monkeypatch):
+    monkeypatch.setattr(processes, "PATIENCE", datetime.timedelta(seconds=0.1))
+    with pytest.raises(RuntimeError, match=r"nothing is heard of processes \[1\]"):
+        agree_on_name(dist.HashStore(), 0, 2)
+    store = dist.HashStore()
+    store.set("answer/1", "another name")
+    with pytest.raises(RuntimeError, match="the first process does not answer"):
+        agree_on_name(store, 1, 2)
 
 
 def test_a_batch_that_can_not_be_shared_is_refused(folder, tmp_path):

@@ -135,7 +135,7 @@ FACTS = CardFacts(
     resolution=64,
     latent_dim=128,
     parameters=1_090_000,
-    gflop=0.345,
+    gflop=0.3451,
     card={
         "data": "500 images of cats",
         "licence": "CC0",
@@ -159,7 +159,7 @@ def test_card_says_what_it_is_how_it_was_made_and_from_what():
     text = render_card(FACTS)
     assert text.startswith("# Model card: `cats`\n\n![fakes-000120.png](fakes-000120.png)")
     assert "StyleGAN2 skip generator, 64x64 px" in text
-    assert "1.09 M parameters, 0.34 GFLOP an image" in text
+    assert "1.09 M parameters, 0.35 GFLOP an image" in text
     assert "`pulse-sr train-prior cats -o run`" in text
     assert "120,000 images shown in 2.0 hours" in text
     assert "CPU (x86_64), 2 threads; torch 2.10" in text

@@ -145,6 +145,71 @@ def ops_command(
     return 0
 
 
+@command.command("train", context_settings=CONTEXT)
+@click.option(
+    "--resolution",
+    "resolutions",
+    type=int,
+    multiple=True,
+    default=(256, 64),
+    show_default=True,
+    metavar="N",
+    help="Side of the images; may be repeated.",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(min=2),
+    default=8,
+    show_default=True,
+    metavar="N",
+    help="Images a step.",
+)
+@click.option(
+    "--ngf",
+    type=_AT_LEAST_ONE,
+    default=64,
+    show_default=True,
+    metavar="N",
+    help="Width of both networks.",
+)
+@click.option(
+    "--steps",
+    type=_AT_LEAST_ONE,
+    default=3,
+    show_default=True,
+    metavar="N",
+    help="Steps of each side in a repeat; on a GPU a multiple of 4.",
+)
+@_repeats_option(3, "Repeats, of which the spread is shown.")
+@device_option
+@standard_options
+def train_command(
+    resolutions: tuple[int, ...],
+    batch: int,
+    ngf: int,
+    steps: int,
+    repeats: int,
+    device: str,
+    quiet: bool,
+    verbose: bool,
+    as_json: bool,
+) -> int:
+    """Measure our FastGAN training step against a plain NCHW float32 port.
+
+    Both sides begin with the same weights and share the reconstruction loss. Peak memory is that of
+    a process of its own for each side, on a GPU what torch allocated there.
+
+    Example: pulse-sr bench train --device cuda --resolution 256 --steps 20 --json
+    """
+    console = Console(quiet=quiet, verbose=verbose)
+    from pulse_sr.bench import train
+
+    settings = (device, batch, resolutions, ngf, steps, repeats)
+    report = train.bench_train(*settings, progress=console.live)
+    _show(console, report, train_lines(report), as_json)
+    return 0
+
+
 def _show(console: Console, report: dict[str, Any], lines: Sequence[str], as_json: bool) -> None:
     console.clear()
     if as_json:
@@ -174,6 +239,26 @@ def _memory_lines(rows: list[dict[str, Any]]) -> list[str]:
         for row in rows
         if "ours_peak_mb" in row
     ]
+
+
+def train_lines(report: dict[str, Any]) -> list[str]:
+    """Returns the report of `bench train` as text."""
+    cells = [("name", "ours_s", "baseline_s", "ratio", "range", "images/s")]
+    cells += map(_train_cells, report["rows"])
+    memory = [
+        f"{row['name']}: peak memory {row['ours_peak_mb']:.0f} MB against "
+        f"{row['baseline_peak_mb']:.0f} MB (the training alone {row['ours_added_mb']:.0f} and "
+        f"{row['baseline_added_mb']:.0f})"
+        for row in report["rows"]
+        if "ours_peak_mb" in row
+    ]
+    return [table(cells), *memory, _environment_line(report)]
+
+
+def _train_cells(row: dict[str, Any]) -> tuple[str, ...]:
+    least, largest = row["ratio_range"]
+    rates = f"{row['ours_images_per_s']:.4g} against {row['baseline_images_per_s']:.4g}"
+    return (*_search_cells(row), f"{least:.2f}-{largest:.2f}x", rates)
 
 
 def ops_lines(report: dict[str, Any]) -> list[str]:

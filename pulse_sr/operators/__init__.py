@@ -48,20 +48,28 @@ __all__ = [
 ]
 
 
-def make_operator(spec: str, low: int, high: int) -> Operator:
+def make_operator(
+    spec: str,
+    low: int,
+    high: int,
+    rows: tuple[int, int] | None = None,
+    columns: tuple[int, int] | None = None,
+) -> Operator:
     """Builds the operator from square `high` px images to square `low` px images.
 
     Args:
         spec: for example `bicubic` or `gaussian:1.6|pillow|noise:0.02`, see `parse_operator`.
         low: low-res side in pixels.
         high: high-res side in pixels.
+        rows, columns: half-open window of the low-res grid that the picture covers, None: all of
+            it. The same as `Operator.observed`, but a mask file may have the size of the window.
 
     Raises:
         UsageError: unknown stage (the message lists the known ones), impossible sizes, or a mask
             file that is missing or does not fit.
         InputError: a mask file that is not a picture.
     """
-    return rectangular_operator(spec, (low, low), (high, high))
+    return build_operator(parse_operator(spec), (low, low), (high, high), rows, columns)
 
 
 def rectangular_operator(spec: str, low: tuple[int, int], high: tuple[int, int]) -> Operator:

@@ -113,7 +113,7 @@ def _table(facts: CardFacts) -> str:
     what = (
         f"{architecture.get(facts.architecture, facts.architecture)}, "
         f"{facts.resolution}x{facts.resolution} px, latent width {facts.latent_dim}, "
-        f"{facts.parameters / 1e6:.2f} M parameters, {facts.gflop:.2f} GFLOP an image"
+        f"{facts.parameters / 1e6:.3g} M parameters, {facts.gflop:.2g} GFLOP an image"
     )
     rows = [
         ("what it is", what),

@@ -46,7 +46,7 @@ class PhasedSettings:
     starts: int = 64
     row_rate: float = 0.1
     noise_rate: float = 0.1
-    offset_rate: float = 0.02
+    offset_rate: float = 0.01
     tie: float = 0.2
     offset_start: float = 0.5
     offset_radius: float = 0.3

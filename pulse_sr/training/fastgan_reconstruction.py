@@ -23,8 +23,8 @@ SCALES = 4
 def squeezenet_content(a: Tensor, b: Tensor) -> Tensor:
     """Distance of SqueezeNet features (`feature_distance`), `[N]`, from 0 to 2.
 
-    Images below 224 px are enlarged to it, so that the cost is the same for all of them: see
-    docs/training.md for its share of a step.
+    Images below 224 px are enlarged to it, so that the cost is the same for all of them: 11 % of a
+    training step at 256 px and 24 % at 64 px (default widths, processor time of one thread).
     """
     return feature_distance(a * 0.5 + 0.5, b * 0.5 + 0.5)
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import datetime
 import os
+import time
+import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -21,6 +23,9 @@ from pulse_sr.errors import SetupError
 
 #: The first process decodes the images while the others wait for it.
 PATIENCE = datetime.timedelta(hours=3)
+
+#: Seconds between two looks at the store.
+_PAUSE = 0.02
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,15 @@ def join_processes(device_name: str) -> Processes:
         return Processes()
     on_gpu = device_name != "cpu" and torch.cuda.is_available()
     try:
-        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
+        shared, rank, count = next(iter(dist.rendezvous("env://", timeout=PATIENCE)))
+        store = dist.PrefixStore(agree_on_name(shared, rank, count), shared)
+        dist.init_process_group(
+            "nccl" if on_gpu else "gloo",
+            store=store,
+            rank=rank,
+            world_size=count,
+            timeout=PATIENCE,
+        )
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise SetupError(
@@ -90,6 +103,53 @@ def join_processes(device_name: str) -> Processes:
         ) from error
     local = int(environment.get("LOCAL_RANK", "0"))
     return Processes(dist.get_rank(), dist.get_world_size(), local)
+
+
+def agree_on_name(store: dist.Store, rank: int, count: int) -> str:
+    """Agree with the other processes on a name that no earlier start of them has used.
+
+    torchrun keeps its store when it starts processes again, with the addresses of those that died
+    (pytorch issue 135712); its count of restarts is not the same on every machine. So each process
+    says a random word, the first answers with its own random word, and goes on when all have
+    repeated that: an old entry matches no new word.
+
+    Args:
+        store: what the processes share; blocks in `get` until the key is there.
+        rank: number of this process.
+        count: how many there are.
+
+    Returns:
+        The word of the first process.
+
+    Raises:
+        RuntimeError: when the others do not answer within `PATIENCE`.
+    """
+    mine = uuid.uuid4().hex
+    deadline = time.monotonic() + PATIENCE.total_seconds()
+    if rank > 0:
+        store.set(f"hello/{rank}", mine)
+        while time.monotonic() < deadline:
+            heard, name = store.get(f"answer/{rank}").decode().split()
+            if heard == mine:
+                store.set(f"repeat/{rank}", name)
+                if store.check([f"go/{name}"]):
+                    return name
+            time.sleep(_PAUSE)
+        raise RuntimeError("the first process does not answer")
+    others = set(range(1, count))
+    while others:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"nothing is heard of processes {sorted(others)}")
+        for other in sorted(others):
+            if store.check([f"hello/{other}"]):
+                heard = store.get(f"hello/{other}").decode()
+                store.set(f"answer/{other}", f"{heard} {mine}")
+            repeated = [f"repeat/{other}"]
+            if store.check(repeated) and store.get(repeated[0]).decode() == mine:
+                others.discard(other)
+        time.sleep(_PAUSE)
+    store.set(f"go/{mine}", "1")
+    return mine
 
 
 def leave_processes() -> None:

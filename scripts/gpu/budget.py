@@ -29,13 +29,14 @@ class Step(NamedTuple):
 #: In the order of value. Training takes whatever it gets, so it comes last.
 STEPS = {
     "environment": Step(3, 5),
-    "build": Step(18, 20),
+    "build": Step(16, 20),
     "tests": Step(12, 20),
     "memcheck": Step(8, 30),
     "racecheck": Step(8, 30),
-    "bench-ops": Step(18, 30),
+    "bench-ops": Step(14, 30),
     "bench-search": Step(10, 30),
-    "bench-1024": Step(11, 40),
+    "bench-1024": Step(9, 40),
+    "bench-train": Step(8, 40),
     "training": Step(12, 60),
 }
 

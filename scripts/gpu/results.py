@@ -108,6 +108,14 @@ def of_bench_search(out: str, log: str) -> dict[str, Any]:
     return {"ratio": report["ratio"]} | {key: first[key] for key in ("ours_s", "baseline_s")}
 
 
+def of_bench_train(out: str, log: str) -> dict[str, Any]:
+    """The ratio, and rates and memory of the first row."""
+    report = json.loads(out)
+    first = report["rows"][0]
+    names = ("ours_images_per_s", "baseline_images_per_s", "ours_peak_mb", "baseline_peak_mb")
+    return {"ratio": report["ratio"]} | {key: first[key] for key in names if key in first}
+
+
 def of_training(out: str, log: str) -> dict[str, Any]:
     """How far the training came."""
     started = re.findall(r"from (\d+) shown", log)
@@ -125,6 +133,7 @@ NUMBERS: dict[str, Callable[[str, str], dict[str, Any]]] = {
     "bench-ops": of_bench_ops,
     "bench-search": of_bench_search,
     "bench-1024": of_bench_search,
+    "bench-train": of_bench_train,
     "training": of_training,
 }
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 import torch.nn.functional as F
+from click.testing import CliRunner
 
+from pulse_sr.bench import train as bench
 from pulse_sr.bench import train_baseline as plain
-from pulse_sr.bench.train_sides import training_config
+from pulse_sr.bench.train_sides import SIDES, take_turns, training_config
+from pulse_sr.cli import main
+from pulse_sr.errors import SetupError
 from pulse_sr.priors.fastgan import FastGANConfig
 from pulse_sr.priors.fastgan_layers import advance_spectral_norm
 from pulse_sr.training.augment.diffaug import DiffAugment
@@ -69,7 +75,7 @@ def test_images_and_gates_are_the_same(objective, theirs, draws):
     ours = objective.generator(found["z"], [found[f"noise{i}"] for i in range(4)])
     for a, b in zip(generated(theirs, found), ours, strict=True):
         assert a.is_contiguous()
-        assert float(a.std()) > 0.1
+        assert float(a.detach().std()) > 0.1
         torch.testing.assert_close(a, b, atol=1e-4, rtol=0)
 
 
@@ -79,6 +85,7 @@ def test_losses_of_d_are_the_same(objective, theirs, draws):
     augmentation = DiffAugment(("color", "translation"))
     ours, _, _ = objective.discriminator_loss(
         real.contiguous(memory_format=torch.channels_last),
+        generated(theirs, found),
         found,
         lambda x: augmentation.apply(x, on_real),
         lambda x: augmentation.apply(x, on_fake),
@@ -93,7 +100,7 @@ def test_loss_and_gradients_of_g_are_the_same(objective, theirs, draws):
     found, (_, augments) = draws
     augmentation = DiffAugment(("color", "translation"))
     ours = objective.generator_loss(
-        torch.empty(0), found, lambda x: augmentation.apply(x, augments)
+        torch.empty(0), objective.generate(found), lambda x: augmentation.apply(x, augments)
     )
     images = [plain.augment(each, augments) for each in generated(theirs, found)]
     loss = theirs.generator_loss(*images)
@@ -129,3 +136,74 @@ def test_every_resolution_has_the_same_weights_and_logits(resolution):
             torch.testing.assert_close(a, b, atol=1e-4, rtol=0)
         logits = networks[1](images, small).logits
         torch.testing.assert_close(logits, ours.discriminator(images)[0], atol=1e-4, rtol=0)
+
+
+# the benchmark
+
+
+def records(seconds):
+    return [{"seconds": s, "system_s": s / 10, "peak_mb": s * 100, "added_mb": s} for s in seconds]
+
+
+def test_a_row_holds_medians_and_the_spread_of_the_repeats(config):
+    turns = {
+        "ours": [records([1.0, 2.0, 3.0]), records([2.0, 2.0, 4.0])],
+        "baseline": [records([4.0, 5.0, 6.0]), records([8.0, 9.0, 5.0])],
+    }
+    row = bench.make_row(config, turns)
+    assert row["name"] == "FastGAN 64 px, batch 4"
+    assert (row["ours_s"], row["baseline_s"]) == (2.0, 5.5)
+    assert row["ratio"] == 2.75
+    assert row["ratio_range"] == [2.5, 4.0]
+    assert (row["ours_images_per_s"], row["baseline_images_per_s"]) == (2.0, 4 / 5.5)
+    assert (row["ours_peak_mb"], row["baseline_peak_mb"]) == (400.0, 500.0)
+    assert (row["ours_system_s"], row["baseline_added_mb"]) == (pytest.approx(0.2), 5.0)
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_each_order_is_a_turn_that_trains(side, config):
+    found = list(take_turns(side, config, CPU, ["\n", "\n"]))
+    assert [set(each) for each in found] == [{"seconds", "system_s", "peak_mb", "added_mb"}] * 2
+    assert found[1]["peak_mb"] >= found[0]["peak_mb"] > found[0]["added_mb"]
+    assert found[0]["seconds"] > 0
+
+
+def test_the_plain_training_moves_all_weights_that_count(theirs):
+    names = [n for n, _ in theirs.generator.named_parameters()]
+    before = [p.detach().clone() for p in theirs.generator.parameters()]
+    losses = theirs.step()
+    assert set(losses) == {"discriminator", "generator"}
+    after = theirs.generator.parameters()
+    still = {n for n, a, b in zip(names, before, after, strict=True) if torch.equal(a, b)}
+    assert not still
+
+
+def test_the_command_prints_a_report_of_both_sides():
+    words = ["bench", "train", "--device", "cpu", "--resolution", "64", "--batch", "2"]
+    words += ["--ngf", "8", "--steps", "1", "--repeats", "2"]
+    done = CliRunner().invoke(main, [*words, "--json"])
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    (row,) = report["rows"]
+    assert report["ratio"] == row["ratio"] == pytest.approx(row["baseline_s"] / row["ours_s"])
+    assert report["environment"]["precision"] == "fp32"
+    assert min(row["ours_peak_mb"], row["baseline_peak_mb"]) > 100
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--resolution", "100"], "100"),
+        (["--device", "cuda:99"], "cuda"),
+    ],
+)
+def test_what_can_not_be_measured_is_said(words, said):
+    done = CliRunner().invoke(main, ["bench", "train", *words])
+    assert done.exit_code in (2, 3)
+    assert said in done.stderr
+
+
+def test_a_side_that_ends_by_itself_is_an_error(monkeypatch):
+    monkeypatch.setattr(bench.sys, "executable", "false")
+    with pytest.raises(SetupError, match="ended by itself"):
+        bench.bench_train("cpu", 2, [64], 8, 1, 1)

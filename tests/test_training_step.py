@@ -205,7 +205,7 @@ def test_the_path_penalty_moves_towards_the_mean():
     report = step.run(real_images(), 0)
     rng = torch.Generator().manual_seed(rng_of(0, "step", 0).initial_seed())
     reference = make_step(path_weight=2.0, gamma=0.0)
-    reference._train_generator(real_images(), rng)
+    reference._train_generator(real_images(), reference.objective.draw(8, rng), rng)
     lengths = reference.objective.path_lengths(reference.objective.draw_path(4, rng))
     assert report["path"].item() == pytest.approx((lengths - 0.5).square().mean().item(), rel=1e-4)
     assert step.path_mean == pytest.approx(0.5 + 0.01 * (lengths.mean().item() - 0.5), rel=1e-5)
@@ -297,9 +297,10 @@ def test_the_draws_of_a_part_are_rows_of_those_of_the_batch():
 def test_each_side_moves_only_its_own_network():
     step = make_step()
     before = weights_of(step)
-    step._train_generator(real_images(), rng_of("g"))
+    draws = step.objective.draw(8, rng_of("z"))
+    step._train_generator(real_images(), draws, rng_of("g"))
     between = weights_of(step)
-    step._train_discriminator(real_images(), rng_of("d"), 0)
+    step._train_discriminator(real_images(), step._generate(draws), draws, rng_of("d"), 0)
     after = weights_of(step)
     for name in before:
         of_g = name.startswith("generator")

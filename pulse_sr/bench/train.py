@@ -1,35 +1,35 @@
 """`pulse-sr bench train`: our training step against the plain port of the usual one.
 
-Both sides run in one process, one turn of each after the other, so that whatever else the machine
-does falls on both alike. Peak memory comes from one process per side.
+Each side trains in a process of its own, with its own allocator settings and its own peak memory.
+They take turns: while one trains, the other waits, so that whatever else the machine does falls on
+both alike.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 
 from pulse_sr.bench.environment import describe_machine
-from pulse_sr.bench.sides import synchronize
 from pulse_sr.bench.train_sides import SIDES, steps_in_turn, training_config
-from pulse_sr.devices import choose_bf16, choose_device, keep_freed_memory
-from pulse_sr.errors import UsageError
+from pulse_sr.devices import choose_bf16, choose_device
+from pulse_sr.errors import SetupError, UsageError
 from pulse_sr.priors.fastgan import FastGANConfig
 from pulse_sr.training.config import TrainConfig
 
 Report = dict[str, Any]
 Row = dict[str, Any]
-#: Seconds of one step: `times[side][repeat][turn]`.
-Times = dict[str, list[list[float]]]
+#: What each turn found: `turns[side][repeat][turn]`, records of `train_sides.take_turns`.
+Turns = dict[str, list[list[dict[str, float]]]]
 
 #: The first is what the ratio of the report is of.
 RESOLUTIONS = (256, 64)
@@ -42,7 +42,6 @@ def bench_train(
     ngf: int = 64,
     steps: int = 3,
     repeats: int = 3,
-    alone: bool = True,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Report:
     """Compare our FastGAN training with a plain NCHW float32 port, from the same weights.
@@ -54,7 +53,6 @@ def bench_train(
         ngf: width of both networks.
         steps: of each side in a repeat; rounded up to whole turns of the trainer.
         repeats: of which the spread is shown.
-        alone: also run every side in a process of its own, for memory.
         progress: gets a line of text now and then.
 
     Returns:
@@ -74,13 +72,10 @@ def bench_train(
         configs = [training_config(side, batch, ngf) for side in resolutions]
     except ValueError as error:
         raise UsageError(str(error), "FastGAN has 64, 128, 256, 512 and 1024 px") from error
-    keep_freed_memory()
     turns = math.ceil(steps / steps_in_turn(chosen))
     rows = []
     for config in configs:
-        times = _interleaved(config, chosen, turns, repeats, progress)
-        memory = _alone(config, chosen, progress) if alone else {}
-        rows.append(make_row(config, times, memory))
+        rows.append(make_row(config, _interleaved(config, chosen, turns, repeats, progress)))
     details = {
         "precision": "bf16" if choose_bf16("auto", chosen) else "fp32",
         "reconstruction": configs[0].reconstruction,
@@ -100,13 +95,12 @@ def row_name(config: TrainConfig) -> str:
     return f"FastGAN {config.network.resolution} px, batch {config.batch}"
 
 
-def make_row(
-    config: TrainConfig, times: Times, memory: dict[str, dict[str, float]] | None = None
-) -> Row:
-    """Medians of the steps, and what was found in processes of their own.
+def make_row(config: TrainConfig, turns: Turns) -> Row:
+    """Medians of the steps, and the memory at the end.
 
     `ratio_range` is the least and the largest ratio of the medians of one repeat: the spread.
     """
+    times = {side: [_values(run, "seconds") for run in runs] for side, runs in turns.items()}
     medians = {side: [statistics.median(run) for run in runs] for side, runs in times.items()}
     pairs = zip(medians["baseline"], medians["ours"], strict=True)
     ratios = [theirs / ours for theirs, ours in pairs]
@@ -117,9 +111,15 @@ def make_row(
     row |= {"ratio": baseline / ours, "ratio_range": [min(ratios), max(ratios)]}
     row["ours_images_per_s"] = config.batch / ours
     row["baseline_images_per_s"] = config.batch / baseline
-    for side, found in (memory or {}).items():
-        row |= {f"{side}_{key}": value for key, value in found.items()}
+    for side, runs in turns.items():
+        records = list(itertools.chain(*runs))
+        row[f"{side}_system_s"] = statistics.median(_values(records, "system_s"))
+        row |= {f"{side}_{key}": records[-1][key] for key in ("peak_mb", "added_mb")}
     return row
+
+
+def _values(records: Iterable[dict[str, float]], key: str) -> list[float]:
+    return [record[key] for record in records]
 
 
 def _interleaved(
@@ -128,34 +128,54 @@ def _interleaved(
     turns: int,
     repeats: int,
     progress: Callable[[str], None],
-) -> Times:
-    """Times of `repeats` times `turns` turns of each side, after one that is not counted."""
-    running = {name: side(config, device) for name, side in SIDES.items()}
-    times: Times = {name: [[] for _ in range(repeats)] for name in SIDES}
-    for turn in range(-1, turns * repeats):
-        text = "warm-up" if turn < 0 else f"turn {turn + 1}/{turns * repeats}"
-        progress(f"{row_name(config)}: {text}")
-        for name, side in running.items():
-            synchronize(device)
-            clock = time.perf_counter()
-            next(side)
-            synchronize(device)
-            seconds = (time.perf_counter() - clock) / steps_in_turn(device)
-            if turn >= 0:
-                times[name][turn // turns].append(seconds)
-    return times
+) -> Turns:
+    """Records of `repeats` times `turns` turns of each side, after one that is not counted."""
+    found: Turns = {name: [[] for _ in range(repeats)] for name in SIDES}
+    with contextlib.ExitStack() as stack:
+        running = {name: stack.enter_context(_process(name, config, device)) for name in SIDES}
+        for turn in range(-1, turns * repeats):
+            text = "warm-up" if turn < 0 else f"turn {turn + 1}/{turns * repeats}"
+            progress(f"{row_name(config)}: {text}")
+            for name, process in running.items():
+                record = _turn(process)
+                if turn >= 0:
+                    found[name][turn // turns].append(record)
+    return found
 
 
-def _alone(
-    config: TrainConfig, device: torch.device, progress: Callable[[str], None]
-) -> dict[str, dict[str, float]]:
-    found = {}
+@contextlib.contextmanager
+def _process(
+    side: str, config: TrainConfig, device: torch.device
+) -> Iterator[subprocess.Popen[str]]:
+    """A side in a process of its own, which waits for orders."""
     network = config.network
     assert isinstance(network, FastGANConfig)  # `training_config` made it
-    for side in SIDES:
-        progress(f"{row_name(config)}: {side} in a process of its own")
-        words = (network.resolution, config.batch, network.ngf, device)
-        command = [sys.executable, "-m", "pulse_sr.bench.train_sides", side, *map(str, words)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        found[side] = json.loads(done.stdout)
-    return found
+    words = (side, network.resolution, config.batch, network.ngf, device)
+    command = [sys.executable, "-m", "pulse_sr.bench.train_sides", *map(str, words)]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+    assert process.stdin is not None  # both are pipes
+    assert process.stdout is not None
+    try:
+        yield process
+    finally:  # at the end of its orders it ends by itself
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+        process.wait()
+        process.stdout.close()
+
+
+def _turn(process: subprocess.Popen[str]) -> dict[str, float]:
+    assert process.stdin is not None  # both are pipes
+    assert process.stdout is not None
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write("\n")
+        process.stdin.flush()
+    answer = process.stdout.readline()
+    if not answer:
+        raise SetupError(
+            f"a side of the benchmark ended by itself (exit code {process.wait()})",
+            "its own message stands above; a smaller --batch or --resolution takes less memory",
+        )
+    record: dict[str, float] = json.loads(answer)
+    return record

@@ -1,17 +1,19 @@
 """The sides of the training benchmark: each is an iterator that trains a little per `next`.
 
-`python -m pulse_sr.bench.train_sides SIDE RESOLUTION BATCH NGF DEVICE` runs one side in its own
-process and prints its peak memory as JSON: the peaks of two sides in one process can not be told
-apart.
+`python -m pulse_sr.bench.train_sides SIDE RESOLUTION BATCH NGF DEVICE` runs one side in a process
+of its own: for every line on stdin it trains one turn and answers with a line of JSON. So each side
+has its own allocator settings and its own peak memory, and the caller lets them take turns.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,8 +35,6 @@ Side = Callable[[TrainConfig, torch.device], Iterator[Any]]
 
 #: Images in the set that both sides learn from.
 IMAGES = 64
-#: In the second turn the optimizers have all that they keep.
-_TURNS_ALONE = 2
 
 
 def training_config(resolution: int, batch: int, ngf: int) -> TrainConfig:
@@ -64,6 +64,7 @@ def _objective(config: TrainConfig) -> FastGANObjective:
 
 def ours(config: TrainConfig, device: torch.device) -> Iterator[Any]:
     """The trainer as `train-prior` runs it, without a checkpoint."""
+    keep_freed_memory()
     objective = _objective(config)
     for network in (objective.generator, objective.discriminator):
         network.to(memory_format=torch.channels_last).to(device).train()
@@ -76,7 +77,7 @@ def ours(config: TrainConfig, device: torch.device) -> Iterator[Any]:
 
 
 def baseline(config: TrainConfig, device: torch.device) -> Iterator[Any]:
-    """The plain port, from the same weights."""
+    """The plain port, from the same weights, with the allocator as it is."""
     images = random_images(config.network.resolution)
     training = BaselineTraining(_objective(config), config, images, device)
     while True:
@@ -86,26 +87,38 @@ def baseline(config: TrainConfig, device: torch.device) -> Iterator[Any]:
 SIDES: dict[str, Side] = {"ours": ours, "baseline": baseline}
 
 
-def measure_alone(side: str, config: TrainConfig, device: torch.device) -> dict[str, float]:
-    """Train a little with one side.
+def take_turns(
+    side: str, config: TrainConfig, device: torch.device, orders: Iterable[str]
+) -> Iterator[dict[str, float]]:
+    """Train one turn with one side for each order.
 
-    Returns:
-        `peak_mb` of the process, on CUDA `torch.cuda.max_memory_allocated`, and `added_mb`: how
-        much the networks and their training added to what was resident before.
+    Yields:
+        `seconds` and `system_s` of a step, `peak_mb` of the process so far (on CUDA
+        `torch.cuda.max_memory_allocated`), and `added_mb`: how much of that the networks and their
+        training added to what was resident before.
     """
-    keep_freed_memory()
     before = peak_memory_mb(device)
     turns = SIDES[side](config, device)
-    for _ in range(_TURNS_ALONE):
+    steps = steps_in_turn(device)
+    for _ in orders:
+        synchronize(device)
+        clock, system = time.perf_counter(), os.times().system
         next(turns)
-    synchronize(device)
-    peak = peak_memory_mb(device)
-    return {"peak_mb": peak, "added_mb": peak - before}
+        synchronize(device)
+        peak = peak_memory_mb(device)
+        yield {
+            "seconds": (time.perf_counter() - clock) / steps,
+            "system_s": (os.times().system - system) / steps,
+            "peak_mb": peak,
+            "added_mb": peak - before,
+        }
 
 
 def _main(side: str, resolution: str, batch: str, ngf: str, device: str) -> None:
     config = training_config(int(resolution), int(batch), int(ngf))
-    sys.stdout.write(json.dumps(measure_alone(side, config, torch.device(device))))
+    for record in take_turns(side, config, torch.device(device), sys.stdin):
+        sys.stdout.write(json.dumps(record) + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

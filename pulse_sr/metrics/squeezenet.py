@@ -40,7 +40,7 @@ def _weights(device: torch.device) -> Weights:
         return {key: torch.from_numpy(array).float().to(device) for key, array in arrays.items()}
 
 
-def _preprocess(images: Tensor) -> Tensor:
+def _preprocess(images: Tensor, least_side: int) -> Tensor:
     """RGB in [0, 1] to what the network was trained on: BGR, 0 to 255, minus the mean."""
     if images.dim() != 4 or images.shape[1] != 3 or not images.is_floating_point():
         raise ValueError(
@@ -48,8 +48,8 @@ def _preprocess(images: Tensor) -> Tensor:
         )
     x = images.float()
     short = min(x.shape[-2:])
-    if short < LEAST_SIDE:
-        height, width = (round(side * LEAST_SIDE / short) for side in x.shape[-2:])
+    if short < least_side:
+        height, width = (round(side * least_side / short) for side in x.shape[-2:])
         x = F.interpolate(x, size=(height, width), mode="bilinear", align_corners=False)
     mean = torch.tensor(_MEAN_BGR, device=x.device).view(1, 3, 1, 1)
     # On a CPU this order of memory is twice as fast (measured at 64 px, one thread).
@@ -71,14 +71,15 @@ def _fire(weights: Weights, name: str, x: Tensor) -> Tensor:
     return torch.cat([_conv(weights, f"{name}.conv1x1_2", squeezed), wide], dim=1)
 
 
-def squeezenet_features(images: Tensor) -> list[Tensor]:
+def squeezenet_features(images: Tensor, least_side: int = LEAST_SIDE) -> list[Tensor]:
     """Feature maps of `LAYERS`, after the activation.
 
-    Images whose shorter side is under 224 px (`LEAST_SIDE`) are enlarged bilinearly to 224 there;
-    larger ones are taken as they are.
+    Images whose shorter side is under `least_side` are enlarged bilinearly to it; larger ones are
+    taken as they are.
 
     Args:
         images: RGB `[N, 3, H, W]` in [0, 1], any float dtype.
+        least_side: in pixels; below 224, features are of larger things than they were learned for.
 
     Returns:
         float32 `[N, C, h, w]` with 96, 256, 512 and 512 channels, 109, 54, 27 and 13 px for 224.
@@ -86,7 +87,7 @@ def squeezenet_features(images: Tensor) -> list[Tensor]:
     Raises:
         ValueError: for another shape or integers.
     """
-    x = _preprocess(images)
+    x = _preprocess(images, least_side)
     weights = _weights(x.device)
     x = _conv(weights, "conv1", x, stride=2)
     maps = [x]
@@ -104,7 +105,7 @@ def class_scores(images: Tensor) -> Tensor:
     return _conv(_weights(last.device), "conv_final", last).mean(dim=[2, 3])
 
 
-def feature_distance(a: Tensor, b: Tensor) -> Tensor:
+def feature_distance(a: Tensor, b: Tensor, least_side: int = LEAST_SIDE) -> Tensor:
     """SqueezeNet feature distance.
 
     At every position of the maps of `LAYERS` the channels are scaled to unit length; the squared
@@ -114,6 +115,7 @@ def feature_distance(a: Tensor, b: Tensor) -> Tensor:
     Args:
         a: RGB `[N, 3, H, W]` in [0, 1].
         b: the same shape, or `[1, 3, H, W]` for all.
+        least_side: see `squeezenet_features`.
 
     Returns:
         float32 `[N]`, from 0 (identical) to 2.
@@ -125,7 +127,9 @@ def feature_distance(a: Tensor, b: Tensor) -> Tensor:
         raise ValueError(f"images of {tuple(a.shape[-2:])} and {tuple(b.shape[-2:])} px")
     distances = [
         (F.normalize(x, eps=_EPS) - F.normalize(y, eps=_EPS)).square().sum(dim=1).mean(dim=[1, 2])
-        for x, y in zip(squeezenet_features(a), squeezenet_features(b), strict=True)
+        for x, y in zip(
+            squeezenet_features(a, least_side), squeezenet_features(b, least_side), strict=True
+        )
     ]
     return torch.stack(distances).mean(dim=0)
 

@@ -165,7 +165,8 @@ def fold(generator: FastGANGenerator, seed: int = 0) -> FoldedGenerator:
 
 def _normalised(conv: SpectralConv2d) -> Tensor:
     """The weight over its spectral norm, float64."""
-    norm = torch.dot(conv.weight_u.double(), conv.matrix().double() @ conv.weight_v.double())
+    u, v = conv.weight_u.double(), conv.columns().flatten().double()
+    norm = torch.dot(u, conv.matrix().double() @ v)
     return conv.weight_orig.double() / norm
 
 

@@ -33,7 +33,7 @@ from pulse_sr.training.fastgan_discriminator import (
 )
 from pulse_sr.training.fastgan_reconstruction import RECONSTRUCTIONS
 from pulse_sr.training.losses import LOSSES
-from pulse_sr.training.objective import Augment, Draws, Objective
+from pulse_sr.training.objective import Augment, Draws, Images, Objective
 
 #: The published training adds up the reconstruction error over its batch of eight images.
 RECONSTRUCTION_WEIGHT = 8.0
@@ -44,12 +44,14 @@ LEAST_MARGIN = 0.8
 class FastGANObjective(Objective):
     """FastGAN's generator and its discriminator with decoders.
 
-    A discriminator step is one power iteration of its spectral norms, a generator step one of
-    its own. Batch norm takes the statistics of a part of the batch over all processes.
+    An update of a network is one power iteration of its spectral norms. Batch norm takes the
+    statistics of a part of the batch over all processes. As published, one call of G serves both
+    updates.
     """
 
     generator: FastGANGenerator
     discriminator: FastGANDiscriminator
+    shares_images = True
 
     def __init__(
         self,
@@ -85,29 +87,32 @@ class FastGANObjective(Objective):
         draws["quarter"] = torch.randint(4, (count,), generator=rng, device=device)
         return draws
 
-    def generate(self, draws: Draws) -> Tensor:
-        return self._both(draws)[0]
+    def prepare(self, network: nn.Module) -> None:
+        advance_spectral_norm(network)
 
-    def _both(self, draws: Draws) -> tuple[Tensor, Tensor]:
+    def generate(self, draws: Draws) -> Images:
+        """The images and small ones, `[n, 3, R, R]` and `[n, 3, s, s]`."""
         noise = [draws[f"noise{i}"] for i in range(len(self.generator.config.noise_shapes))]
         return self._generate(draws["z"], noise)
 
     def logits(self, images: Tensor, draws: Draws, augment: Augment) -> Tensor:
         return self.discriminator(augment(images))[0]  # type: ignore[no-any-return]
 
-    def generator_loss(self, real: Tensor, draws: Draws, augment: Augment) -> Tensor:
-        advance_spectral_norm(self.generator)
-        big, small = self._both(draws)
-        fake = self._judge(augment(big), augment(small))[0]
-        compared = self._judge(augment(real))[0] if self.loss.paired else None
-        return self.loss.generator(compared, fake)
+    def generator_loss(self, real: Tensor, fake: Images, augment: Augment) -> Tensor:
+        big, small = fake
+        on_fake = self._judge(augment(big), augment(small))[0]
+        on_real = self._judge(augment(real))[0] if self.loss.paired else None
+        return self.loss.generator(on_real, on_fake)
 
     def discriminator_loss(
-        self, real: Tensor, draws: Draws, augment_real: Augment, augment_fake: Augment
+        self,
+        real: Tensor,
+        fake: Images,
+        draws: Draws,
+        augment_real: Augment,
+        augment_fake: Augment,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        advance_spectral_norm(self.discriminator)
-        with torch.no_grad():
-            big, small = self._both(draws)
+        big, small = fake
         real = augment_real(real)
         real_small = self.discriminator.shrink(real)
         on_real, decoded = self._judge(real, real_small, draws["quarter"])

@@ -22,6 +22,8 @@ from pulse_sr.training.augment.base import Draws as Draws
 
 #: An augmentation whose draws are fixed: `[n, 3, r, r]` of any side to the same shape.
 Augment = Callable[[Tensor], Tensor]
+#: What a generator makes: `[n, 3, R, R]` first, then its smaller versions if it has any.
+Images = tuple[Tensor, ...]
 
 
 class Objective(ABC):
@@ -31,31 +33,42 @@ class Objective(ABC):
         generator: the training network G.
         discriminator: the training network D.
         group: how many images D compares with each other; a part of a batch holds whole groups.
+        shares_images: whether D learns from the images that G has just learned from, instead of
+            new ones.
     """
 
     generator: nn.Module
     discriminator: nn.Module
     group: int = 1
+    shares_images: bool = False
 
     @abstractmethod
     def draw(self, count: int, rng: torch.Generator) -> Draws:
         """Latents, noise maps and all else that a call of G and of D takes, on `rng.device`."""
 
+    def prepare(self, network: nn.Module) -> None:  # noqa: B027  most networks need nothing
+        """Called once before each update of G or D, whatever parts its batch is dealt out in."""
+
     @abstractmethod
-    def generate(self, draws: Draws) -> Tensor:
-        """Images `[n, 3, R, R]` of the draws."""
+    def generate(self, draws: Draws) -> Images:
+        """Images `[n, 3, R, R]` of the draws, and whatever else D is shown of them."""
 
     @abstractmethod
     def logits(self, images: Tensor, draws: Draws, augment: Augment) -> Tensor:
         """What D says of images `[n, 3, R, R]`: `[n, ...]`, positive for real ones."""
 
     @abstractmethod
-    def generator_loss(self, real: Tensor, draws: Draws, augment: Augment) -> Tensor:
+    def generator_loss(self, real: Tensor, fake: Images, augment: Augment) -> Tensor:
         """Mean over the images of the loss of G; `real` is for losses that compare pairs."""
 
     @abstractmethod
     def discriminator_loss(
-        self, real: Tensor, draws: Draws, augment_real: Augment, augment_fake: Augment
+        self,
+        real: Tensor,
+        fake: Images,
+        draws: Draws,
+        augment_real: Augment,
+        augment_fake: Augment,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Mean over the images of the loss of D, the logits of real and of generated images."""
 

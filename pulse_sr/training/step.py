@@ -20,6 +20,7 @@ from pulse_sr.training.config import TrainConfig
 from pulse_sr.training.objective import (
     Augment,
     Draws,
+    Images,
     Objective,
     gradient_penalty,
     part_of_batch,
@@ -94,42 +95,65 @@ class Step:
         rng = torch.Generator(self.device)
         rng.manual_seed(rng_of(config.seed, "step", shown).initial_seed())
         number = shown // config.batch
-        report = self._train_generator(real, rng)
+        draws = self.objective.draw(len(real), rng)
+        report, fakes = self._train_generator(real, draws, rng)
         if config.path_weight and number % config.path_interval == 0:
             report |= self._regularise_paths(rng)
-        report |= self._train_discriminator(real, rng, number)
+        if not self.objective.shares_images:
+            draws = self.objective.draw(len(real), rng)
+            fakes = self._generate(draws)
+        report |= self._train_discriminator(real, fakes, draws, rng, number)
         return report
 
-    def _train_generator(self, real: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        draws = self.objective.draw(len(real), rng)
+    def _train_generator(
+        self, real: Tensor, draws: Draws, rng: torch.Generator
+    ) -> tuple[dict[str, Tensor], Iterator[Images]]:
+        """Also returns the images of each part, before the update, where D learns from them."""
         augments = self.augmentation.draw(len(real), rng)
+        fakes: list[Images] = []
 
         def loss(rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
             augment = self._augment(augments, rows)
-            value = self.objective.generator_loss(real[rows], take(draws, rows), augment)
+            fake = self.objective.generate(take(draws, rows))
+            if self.objective.shares_images:
+                fakes.append(tuple(each.detach() for each in fake))
+            value = self.objective.generator_loss(real[rows], fake, augment)
             return value, {"generator": value}
 
+        self.objective.prepare(self.objective.generator)
         with self._learning("adam_g"):
             report = self._backward(loss, self._parts(len(real)))
         self._update("adam_g")
         self.objective.observe(draws)
-        return report
+        return report, iter(fakes)
+
+    def _generate(self, draws: Draws) -> Iterator[Images]:
+        """New images of each part, at the moment that it is asked for."""
+        for rows in self._parts(len(draws["z"])):
+            with torch.no_grad():
+                images = self.objective.generate(take(draws, rows))
+            yield images
 
     def _train_discriminator(
-        self, real: Tensor, rng: torch.Generator, number: int
+        self,
+        real: Tensor,
+        fakes: Iterator[Images],
+        draws: Draws,
+        rng: torch.Generator,
+        number: int,
     ) -> dict[str, Tensor]:
         config = self.config
-        draws = self.objective.draw(len(real), rng)
         on_real, on_fake = (self.augmentation.draw(len(real), rng) for _ in range(2))
 
         def loss(rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
             augments = (self._augment(on_real, rows), self._augment(on_fake, rows))
-            value, reals, fakes = self.objective.discriminator_loss(
-                real[rows], take(draws, rows), *augments
+            value, reals, judged = self.objective.discriminator_loss(
+                real[rows], next(fakes), take(draws, rows), *augments
             )
-            signs = {"real_sign": reals.sign().mean(), "fake_sign": fakes.sign().mean()}
+            signs = {"real_sign": reals.sign().mean(), "fake_sign": judged.sign().mean()}
             return value, {"discriminator": value, **signs}
 
+        self.objective.prepare(self.objective.discriminator)
         due = bool(config.gamma) and number % config.penalty_interval == 0
         with self._learning("adam_d"):
             report = self._backward(loss, self._parts(len(real)))
@@ -159,7 +183,7 @@ class Step:
 
         def at_fake(rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
             with torch.no_grad():
-                images = self.objective.generate(take(draws, rows))
+                images = self.objective.generate(take(draws, rows))[0]
             return loss(rows, images, "r2")
 
         report = self._backward(at_real, self._parts(len(real)))
@@ -221,13 +245,18 @@ class Step:
                 return loss()
 
         objective = self.objective
+
+        def of_generator() -> Tensor:
+            return objective.generator_loss(real, objective.generate(draws), augment)
+
+        def of_discriminator() -> Tensor:
+            with torch.no_grad():
+                fake = objective.generate(draws)
+            return objective.discriminator_loss(real, fake, draws, augment, augment)[0]
+
         found: list[Callable[[], Tensor]] = [
-            partial(run, "adam_g", lambda: objective.generator_loss(real, draws, augment)),
-            partial(
-                run,
-                "adam_d",
-                lambda: objective.discriminator_loss(real, draws, augment, augment)[0],
-            ),
+            partial(run, "adam_g", of_generator),
+            partial(run, "adam_d", of_discriminator),
         ]
         if self.config.gamma:
             penalty = partial(gradient_penalty, objective, real, draws, augment)

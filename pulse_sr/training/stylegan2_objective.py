@@ -22,7 +22,7 @@ from pulse_sr.priors.statistics import fit_statistics
 from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config, StyleGAN2Prior
 from pulse_sr.training.discriminator import GROUP_SIZE, Discriminator
 from pulse_sr.training.losses import LOSSES
-from pulse_sr.training.objective import Augment, Draws, Objective
+from pulse_sr.training.objective import Augment, Draws, Images, Objective
 
 W_AVERAGE_STEP = 0.005
 
@@ -67,8 +67,8 @@ class StyleGAN2Objective(Objective):
         takes_second = rows >= draws["crossover"][:, None]
         return torch.where(takes_second[..., None], second[:, None], first[:, None])
 
-    def generate(self, draws: Draws) -> Tensor:
-        return self._synthesis(self.styles(draws), self._noise(draws))
+    def generate(self, draws: Draws) -> Images:
+        return (self._synthesis(self.styles(draws), self._noise(draws)),)
 
     def _noise(self, draws: Draws) -> list[Tensor]:
         return [draws[f"noise{i}"] for i in range(len(self.generator.noise_shapes))]
@@ -76,18 +76,21 @@ class StyleGAN2Objective(Objective):
     def logits(self, images: Tensor, draws: Draws, augment: Augment) -> Tensor:
         return self.discriminator(augment(images))
 
-    def generator_loss(self, real: Tensor, draws: Draws, augment: Augment) -> Tensor:
-        fake = self._judge(augment(self.generate(draws)))
-        compared = self._judge(augment(real)) if self.loss.paired else None
-        return self.loss.generator(compared, fake)
+    def generator_loss(self, real: Tensor, fake: Images, augment: Augment) -> Tensor:
+        on_fake = self._judge(augment(fake[0]))
+        on_real = self._judge(augment(real)) if self.loss.paired else None
+        return self.loss.generator(on_real, on_fake)
 
     def discriminator_loss(
-        self, real: Tensor, draws: Draws, augment_real: Augment, augment_fake: Augment
+        self,
+        real: Tensor,
+        fake: Images,
+        draws: Draws,
+        augment_real: Augment,
+        augment_fake: Augment,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        with torch.no_grad():
-            images = self.generate(draws)
         on_real = self._judge(augment_real(real))
-        on_fake = self._judge(augment_fake(images))
+        on_fake = self._judge(augment_fake(fake[0]))
         return self.loss.discriminator(on_real, on_fake), on_real, on_fake
 
     def compile(self) -> None:

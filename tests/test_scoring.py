@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import tarfile
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from toy_priors import LinearPrior
 
-from pulse_sr.errors import UsageError
+from pulse_sr.errors import InputError, UsageError
 from pulse_sr.jobs import scoring
 from pulse_sr.jobs.scoring import (
     COPY_RATIO,
     COPY_SHARE,
     Scorer,
     evenly,
-    read_folder,
+    read_images,
     sample_chunks,
 )
 from pulse_sr.metrics import image_set, sliced_wasserstein
@@ -147,11 +149,18 @@ def test_samples_are_those_of_their_seeds():
 def test_a_folder_is_read_evenly_and_a_wrong_one_refused(tmp_path):
     for i in range(6):
         Image.new("RGB", (20, 24), (40 * i, 0, 0)).save(tmp_path / f"{i}.png")
-    images = read_folder(tmp_path, 3, 16)
+    images = read_images(tmp_path, 16, 3)
     assert images.shape == (3, 3, 16, 16)
     assert images[:, 0, 0, 0].tolist() == [0, 80, 160]
+    with tarfile.open(tmp_path / "few.tar", "w") as tar:
+        for i in range(6):
+            tar.add(tmp_path / f"{i}.png", f"{i}.png")
+    assert np.array_equal(read_images(tmp_path / "few.tar", 16, 3), images)
+    (tmp_path / "3.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"3\.png in .*"):
+        read_images(tmp_path, 16)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="0 images"):
-        read_folder(tmp_path / "empty", 3, 16)
+        read_images(tmp_path / "empty", 16)
     with pytest.raises(UsageError, match="3 samples can not be scored"):
         Scorer(IMAGES, 3)

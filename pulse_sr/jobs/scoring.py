@@ -21,12 +21,13 @@ import torch
 from torch import Tensor
 
 from pulse_sr.atomic import write_atomic
-from pulse_sr.errors import UsageError
+from pulse_sr.errors import InputError, UsageError
 from pulse_sr.metrics.image_set import Features, ImageSet, compare
 from pulse_sr.metrics.inception import load_inception
 from pulse_sr.metrics.neighbours import USUAL_SHARE, TrainingImages, memorisation
 from pulse_sr.priors.base import Prior
-from pulse_sr.training.images import decode, list_images
+from pulse_sr.training.decoding import decode_files
+from pulse_sr.training.sources import open_source
 
 #: Seed of the first scored sample; the grids show the seeds below.
 FIRST_SEED = 1000
@@ -177,17 +178,29 @@ def evenly(total: int, count: int) -> np.ndarray:
     return np.arange(count) * total // count
 
 
-def read_folder(folder: Path, count: int, side: int) -> np.ndarray:
-    """Evenly chosen images of a folder, uint8 `[N, 3, R, R]`, squared and resized by Lanczos.
+def read_images(data: str | Path, side: int, count: int | None = None) -> np.ndarray:
+    """Images of a folder or of tars, uint8 `[N, 3, R, R]`, squared and resized by Lanczos.
+
+    Args:
+        data: as `open_source` takes it.
+        side: R.
+        count: how many, evenly chosen; None: all.
 
     Raises:
-        UsageError: when the folder does not exist or holds fewer than two images.
+        UsageError: when there is no such thing, or it holds fewer than two images.
         InputError: when an image can not be read.
     """
-    paths = list_images(folder)
-    if len(paths) < 2:
-        raise UsageError(f"{folder} holds {len(paths)} images, expected two or more", "add some")
-    return np.stack([decode(paths[i], side) for i in evenly(len(paths), count)])
+    source = open_source(data)
+    names = source.names
+    if len(names) < 2:
+        raise UsageError(f"{data} holds {len(names)} images, expected two or more", "add some")
+    places = range(len(names)) if count is None else evenly(len(names), count).tolist()
+    found = {}
+    for place, image in decode_files(source, side, positions=places):
+        if image.pixels is None:
+            raise InputError(f"{names[place]} in {data}: {image.reason}", "remove it")
+        found[place] = image.pixels
+    return np.stack([found[place] for place in places])
 
 
 def sample_chunks(prior: Prior, count: int) -> Iterator[Tensor]:

@@ -26,10 +26,9 @@ from pulse_sr.jobs.scoring import (
     COPY_SHARE,
     FIRST_SEED,
     Scorer,
-    read_folder,
+    read_images,
     sample_chunks,
 )
-from pulse_sr.training.images import list_images
 
 
 def resized(chunks: Iterator[torch.Tensor], side: int) -> Iterator[torch.Tensor]:
@@ -73,9 +72,9 @@ def main(
     side = size or prior.resolution
     started = time.perf_counter()
     scorer = Scorer(
-        read_folder(train, len(list_images(train)), side),
+        read_images(train, side),
         count,
-        held_back=read_folder(held_back, count, side),
+        held_back=read_images(held_back, side, count),
         inception=inception,
         device=prior.device,
     )

@@ -6,30 +6,22 @@ Shapes: S samples, R the prior's resolution, h w low-res.
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from pulse_sr.config import SearchConfig
-from pulse_sr.devices import choose_bf16, choose_device, keep_freed_memory
+from pulse_sr.devices import choose_device
 from pulse_sr.errors import UsageError
-from pulse_sr.fitting import FittedInput, fit_to_prior
-from pulse_sr.images import LowResImage, read_image, to_uint8
-from pulse_sr.operators import Operator, make_operator, project_to_floor
+from pulse_sr.images import LowResImage, read_image
 from pulse_sr.priors import registry
 from pulse_sr.priors.base import Prior
-from pulse_sr.result import Result, Sample, sample_status
-from pulse_sr.search.sampling import Candidate, SearchProgress, Settings, find_candidates
-from stylegan_ops import library
-
-#: Variance of what a search leaves to repaint in the high-res image (RMS 0.1), for soft projection.
-SIGNAL_VARIANCE = 0.01
-#: Variance of the rounding of the input to 8 bits.
-ROUNDING_VARIANCE = 1 / (12 * 255**2)
+from pulse_sr.result import Result
+from pulse_sr.search.sampling import OnStep, SearchProgress
+from pulse_sr.streaming import Request as Request
+from pulse_sr.streaming import search_images as search_images
 
 list_priors = registry.list_priors
 
@@ -79,6 +71,7 @@ def search_image(
     config: SearchConfig,
     indices: Sequence[int],
     progress: Callable[[SearchProgress], None] | None = None,
+    on_step: OnStep | None = None,
 ) -> Result:
     """Search the samples `indices` of one input, project them, measure them.
 
@@ -88,90 +81,18 @@ def search_image(
         config: the settings; `samples` is not used, `indices` says which samples.
         indices: which samples, from 0.
         progress: called after every step.
+        on_step: called with every step of every sample (`search.sampling.OnStep`).
 
     Raises:
         InputError: the input does not fit the prior.
         UsageError: operator and projection do not go together.
     """
-    keep_freed_memory()
-    started = time.perf_counter()
-    fitted = fit_to_prior(image, prior.resolution, config.fit, config.scale)
-    operator = make_operator(config.operator, fitted.side, prior.resolution)
-    operator = operator.observed(fitted.rows, fitted.columns)
-    target = torch.from_numpy(fitted.pixels / 255.0)
-    prior.bf16 = choose_bf16(config.precision, prior.device)
-    settings = Settings(
-        method=config.method,
-        strict=config.strict_pulse,
-        steps=config.total_steps,
-        target_db=config.target_db,
-        slots=config.slots,
-        seed=config.seed,
-    )
-    candidates = find_candidates(
-        prior, operator, target, fitted.side, image.sha256, indices, settings, progress
-    )
-    searched = time.perf_counter()
-    projection = config.projection(is_jpeg=image.is_jpeg)
-    noise = max(image.jpeg_noise**2, ROUNDING_VARIANCE)
-    samples = tuple(_finish(c, operator, target, projection, noise) for c in candidates)
-    timing = {"search_s": searched - started, "project_s": time.perf_counter() - searched}
-    return _result(image, fitted, prior, config, samples, timing)
-
-
-def _finish(
-    candidate: Candidate, operator: Operator, target: torch.Tensor, projection: str, noise: float
-) -> Sample:
-    """Project a candidate, round it to 8 bits, and measure it before and after."""
-    before = candidate.image.double()
-    if projection == "exact":
-        after = project_to_floor(operator, before[None], target)[0]
-    elif projection == "soft":
-        after = operator.project_soft(before, target, noise / SIGNAL_VARIANCE)
-    else:
-        after = before
-    rounded_before, pixels = to_uint8(before.numpy()), to_uint8(after.numpy())
-    written = torch.from_numpy(pixels / 255.0)
-    lr_psnr = operator.lr_psnr(written, target).item()
-    return Sample(
-        index=candidate.index,
-        seed=candidate.seed,
-        status=sample_status(lr_psnr),
-        steps=candidate.steps,
-        lr_psnr_search=operator.lr_psnr(torch.from_numpy(rounded_before / 255.0), target).item(),
-        lr_psnr=lr_psnr,
-        hr_rms_change=(written - before).square().mean().sqrt().item(),
-        pixels=pixels,
-    )
-
-
-def _result(
-    image: LowResImage,
-    fitted: FittedInput,
-    prior: Prior,
-    config: SearchConfig,
-    samples: tuple[Sample, ...],
-    timing: dict[str, float],
-) -> Result:
-    return Result(
-        image=image,
-        low_res=fitted.pixels,
-        side=fitted.side,
-        rows=fitted.rows,
-        columns=fitted.columns,
-        operator_spec=config.operator,
-        scale=prior.resolution // fitted.side,
-        prior_name=prior.name,
-        prior_sha256=prior.sha256,
-        resolution=prior.resolution,
-        config=config,
-        samples_list=samples,
-        timing=timing,
-        device=str(prior.device),
-        torch_version=torch.__version__,
-        ops=library.used_by_generators(prior.device.type),
-        notes=fitted.notes,
-    )
+    requests = [Request(image, indices, on_step=on_step)]
+    report = None if progress is None else lambda _, step: progress(step)
+    [(_, outcome)] = search_images(requests, prior, config, report, samples=len(indices))
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
 
 
 def _as_image(source: str | Path | LowResImage | np.ndarray) -> LowResImage:

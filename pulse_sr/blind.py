@@ -12,16 +12,20 @@ Shape legend: N faces, R the prior's resolution, h w low-res, F numbers of a fac
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+import contextlib
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pulse_sr.band_power import band_power
+from pulse_sr.blind_ranking import Ranking
 from pulse_sr.errors import UsageError
+from pulse_sr.images import LowResImage
+from pulse_sr.jpeg_tables import read_quality
 from pulse_sr.operator_spec import parse_operator
 from pulse_sr.operators.base import Range, Size
 from pulse_sr.operators.building import build_steps
@@ -38,43 +42,11 @@ NOISES = (0.02, 0.05)
 #: What a fitted value costs, in nats: among operators that do nearly the same, the plain one.
 COST = 2.0
 
-_CHUNK = 16
-_BANDS = 5
-_LOG_FLOOR = 1e-5  # about the power of 8-bit rounding
-# Rows: Y', Cb, Cr of BT.601.
-_COLOURS = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """Operators by how well the prior's faces explain the input through them, best first.
-
-    Attributes:
-        rows: (spec, score in nats relative to the best one, 0 or less): the log-likelihood, less
-            `COST` for every value that was fitted (a width, a level of noise).
-    """
-
-    rows: tuple[tuple[str, float], ...]
-
-    @property
-    def best(self) -> str:
-        """The chosen operator."""
-        return self.rows[0][0]
-
-    @property
-    def runner_up(self) -> tuple[str, float]:
-        """The second operator and its score relative to the best."""
-        return self.rows[1]
-
-    def describe(self) -> dict[str, Any]:
-        """Returns the ranking as JSON."""
-        rows = [{"spec": spec, "score": round(value, 2)} for spec, value in self.rows]
-        return {"chosen": self.best, "candidates": rows}
-
-    def sentence(self) -> str:
-        """Returns one line for people."""
-        spec, value = self.runner_up
-        return f"operator auto: {self.best} (runner-up {spec}, {-value:.1f} nats behind)"
+_CHUNK, _CHUNK_PIXELS = 16, 2**20
+# Faces of a prior are kept for the next kind of input if they take no more bytes.
+_KEEP_BYTES = 2**27
+# Keeps the covariance invertible where all faces have the same number; others vary by about 1.
+_RIDGE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -85,25 +57,23 @@ class Learned:
         specs: the candidates.
         means: float64 [candidates, F].
         whitener: float64 [F, F], lower Cholesky factor of the covariance within candidates.
+        in_colour: whether chroma was looked at.
     """
 
     specs: tuple[str, ...]
     means: Tensor
     whitener: Tensor
+    in_colour: bool
 
     def rank(self, y: Tensor) -> Ranking:
         """Ranks the candidates for a low-res face y [3, h, w] in [0, 1]."""
-        difference = (_numbers(y[None].double(), self._in_colour) - self.means).mT
+        difference = (band_power(y[None].double(), self.in_colour) - self.means).mT
         whitened = torch.linalg.solve_triangular(self.whitener, difference, upper=False)
         costs = [COST * _fitted_values(spec) for spec in self.specs]
         scores = -0.5 * whitened.square().sum(dim=0) - whitened.new_tensor(costs)
         relative = (scores - scores.max()).tolist()
         rows = zip(self.specs, relative, strict=True)
         return Ranking(tuple(sorted(rows, key=lambda row: -row[1])))
-
-    @property
-    def _in_colour(self) -> bool:
-        return self.means.shape[1] > _BANDS
 
 
 def choose_operator(
@@ -127,7 +97,25 @@ def choose_operator(
     """
     if candidates is None:
         candidates = default_candidates(scale, gray=is_gray(y))
-    return learn(prior, (y.shape[-2], y.shape[-1]), scale, candidates, seed).rank(y)
+    low = (y.shape[-2], y.shape[-1])
+    return _remembered(prior, low, scale, tuple(candidates), seed).rank(y)
+
+
+def choose_for_image(prior: Prior, image: LowResImage, y: Tensor, scale: int) -> Ranking:
+    """Ranks the default candidates for an input file.
+
+    The same input and prior always give the same ranking, so that a run can be resumed.
+
+    Args:
+        image: the input as read: a JPEG file says itself with which quality it was written.
+        prior, y, scale: see `choose_operator`.
+
+    Raises:
+        UsageError: the scale is below 2.
+    """
+    quality = read_quality(image.path) if image.is_jpeg else None
+    candidates = default_candidates(scale, gray=is_gray(y), jpeg=quality)
+    return choose_operator(prior, y, scale, candidates)
 
 
 def default_candidates(scale: int, *, gray: bool = False, jpeg: int | None = None) -> list[str]:
@@ -180,19 +168,78 @@ def learn(prior: Prior, low: Size, scale: int, candidates: Sequence[str], seed: 
     grid, high = (side, side), (prior.resolution, prior.resolution)
     plans = [build_steps(spec, grid, high, rows, columns)[0] for spec in specs]
     in_colour = not all(any(stage.kind == "gray" for stage in spec.stages) for spec in specs)
-    seeds = [sample_seed(seed, "blind", index) for index in range(FACES)]
     rng = np.random.default_rng(sample_seed(seed, "blind", FACES))
     found: list[list[Tensor]] = [[] for _ in plans]
-    for start in range(0, FACES, _CHUNK):
-        faces = prior.sample(seeds[start : start + _CHUNK]).cpu().double()
-        faces = (faces * 255).round() / 255
+    for drawn in _faces(prior, seed):
+        faces = drawn.double() / 255
         for numbers, steps in zip(found, plans, strict=True):
             made = (simulate(faces, steps, rng).clamp(0, 1) * 255).round() / 255
-            numbers.append(_numbers(made, in_colour))
+            numbers.append(band_power(made, in_colour))
     clouds = [torch.cat(numbers) for numbers in found]
     within = torch.stack([cloud.mT.cov() for cloud in clouds]).mean(dim=0)
+    within += _RIDGE * torch.eye(len(within), dtype=within.dtype)
     means = torch.stack([cloud.mean(dim=0) for cloud in clouds])
-    return Learned(tuple(spec.text for spec in specs), means, torch.linalg.cholesky(within))
+    names = tuple(spec.text for spec in specs)
+    return Learned(names, means, torch.linalg.cholesky(within), in_colour)
+
+
+@dataclass
+class _Memory:
+    """What is kept of one prior: what was learnt, and its faces, uint8 [N, 3, R, R], by seed."""
+
+    owner: weakref.ref[Prior]
+    learned: dict[tuple[object, ...], Learned] = field(default_factory=dict)
+    faces: dict[int, list[Tensor]] = field(default_factory=dict)
+
+
+# By the id of the prior: a folder asks once. Priors that are gone are forgotten.
+_memories: dict[int, _Memory] = {}
+
+
+def _memory_of(prior: Prior) -> _Memory:
+    for key in [key for key, memory in _memories.items() if memory.owner() is None]:
+        del _memories[key]
+    return _memories.setdefault(id(prior), _Memory(weakref.ref(prior)))
+
+
+def _remembered(
+    prior: Prior, low: Size, scale: int, candidates: tuple[str, ...], seed: int
+) -> Learned:
+    """`learn`, once in a process for each prior and kind of input."""
+    answers, question = _memory_of(prior).learned, (low, scale, candidates, seed)
+    if question not in answers:
+        answers[question] = learn(prior, low, scale, candidates, seed)
+    return answers[question]
+
+
+def _faces(prior: Prior, seed: int) -> Iterator[Tensor]:
+    """Faces as files hold them, uint8 [n, 3, R, R] on the CPU, a few at a time."""
+    kept = _memory_of(prior).faces
+    if seed in kept:
+        yield from kept[seed]
+        return
+    fits = FACES * 3 * prior.resolution**2 <= _KEEP_BYTES
+    drawn = []
+    chunk = max(1, min(_CHUNK, _CHUNK_PIXELS // prior.resolution**2))
+    seeds = [sample_seed(seed, "blind", index) for index in range(FACES)]
+    for start in range(0, FACES, chunk):
+        with _in_float32(prior):
+            faces = prior.sample(seeds[start : start + chunk])
+        drawn.append((faces * 255).round().to(torch.uint8).cpu())
+        yield drawn[-1] if fits else drawn.pop()
+    if fits:
+        kept.clear()
+        kept[seed] = drawn
+
+
+@contextlib.contextmanager
+def _in_float32(prior: Prior) -> Iterator[None]:
+    """Whatever a search uses: the choice must not depend on it."""
+    before, prior.bf16 = prior.bf16, False
+    try:
+        yield
+    finally:
+        prior.bf16 = before
 
 
 def _fitted_values(spec: str) -> int:
@@ -202,38 +249,3 @@ def _fitted_values(spec: str) -> int:
 def _centred(length: int, side: int) -> Range:
     first = (side - length) // 2
     return first, first + length
-
-
-def _numbers(y: Tensor, in_colour: bool) -> Tensor:
-    """Logarithms of the power in bands of frequency, luma and chroma apart: [N, F].
-
-    Bands are rings of the cosine transform, equally wide from just above zero to the corner.
-
-    Args:
-        y: [N, 3 or 1, h, w].
-        in_colour: whether to look at chroma.
-    """
-    planes = y[:, :1]
-    if y.shape[1] == 3:
-        planes = torch.einsum("dc,nchw->ndhw", y.new_tensor(_COLOURS), y)
-    vertical, horizontal = _cosines(y.shape[-2]).to(y), _cosines(y.shape[-1]).to(y)
-    power = (vertical @ planes @ horizontal.mT).square()
-    places = [torch.arange(length) / length for length in y.shape[-2:]]
-    radius = torch.hypot(places[0][:, None], places[1])
-    ring = ((radius * _BANDS / 1.2).long()).clamp_max(_BANDS - 1)
-    ring[0, 0] = -1
-    numbers = []
-    for band in range(_BANDS):
-        inside = power[..., ring == band].mean(dim=-1)
-        numbers.append(torch.log(inside[:, 0] + _LOG_FLOOR))
-        if in_colour:
-            numbers.append(torch.log(inside[:, 1:].mean(dim=1) + _LOG_FLOOR))
-    return torch.stack(numbers, dim=1)
-
-
-def _cosines(length: int) -> Tensor:
-    """The orthonormal cosine transform, float64 [frequency, place]."""
-    place = torch.arange(length, dtype=torch.float64)
-    rows = torch.cos(math.pi / length * place[:, None] * (place + 0.5)) * math.sqrt(2 / length)
-    rows[0] /= math.sqrt(2)
-    return rows

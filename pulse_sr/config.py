@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from pulse_sr.errors import UsageError
-from pulse_sr.operator_spec import AUTO, parse_operator
+from pulse_sr.operator_spec import AUTO, OperatorSpec, parse_operator
 
-METHODS = ("phased", "pulse")
+METHODS = ("phased", "pulse", "ilo", "langevin")
 PROJECTIONS = ("exact", "soft", "off")
 FITS = ("pad", "crop")
 ALIGN_MODES = ("auto", "always", "never")
 PRECISIONS = ("auto", "fp32", "bf16")
 
-DEFAULT_STEPS = {"phased": 100, "pulse": 100}
+DEFAULT_STEPS = {"phased": 100, "pulse": 100, "ilo": 150, "langevin": 600}
 DEFAULT_SLOTS = 8
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -40,13 +40,15 @@ class SearchConfig:
         method: the search, one of `METHODS`.
         strict_pulse: with method "pulse": the original's own behaviour, without the repairs.
         steps: optimiser steps per sample; None is the method's default (`DEFAULT_STEPS`).
-        operator: how the input was made from the unknown face, such as "bicubic" or "gaussian:1.6".
+        operator: how the input was made from the unknown face, such as "bicubic" or "gaussian:1.6"
+            (docs/operators.md); "auto" finds out.
         scale: prior resolution / LR size; None lets the input's size decide.
         project: null-space projection after the search; None chooses (`projection`).
         target_db: LR-PSNR in dB at which a sample stops searching.
         fit: for inputs that are not square or whose size does not fit the prior; None is "pad" for
             the former and a refusal for the latter.
-        batch: samples searched at once; None is `DEFAULT_SLOTS`.
+        batch: samples searched at once; None is `DEFAULT_SLOTS` on a CPU, and on a GPU what its
+            memory and the work allow.
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: "auto", "fp32" or "bf16".
 
@@ -90,8 +92,8 @@ class SearchConfig:
             )
         if not isinstance(self.operator, str) or not self.operator.strip():
             raise _wrong("operator", "a description such as bicubic", self.operator)
-        if self.operator.strip() != AUTO and parse_operator(self.operator).has_jpeg:
-            self._check_jpeg()
+        if self.operator.strip() != AUTO:
+            self._check_operator(parse_operator(self.operator))
         if not isinstance(self.device, str) or not _DEVICE.fullmatch(self.device):
             raise _wrong("device", "auto, cpu, cuda or cuda:N", self.device)
         number = isinstance(self.target_db, int | float) and not isinstance(self.target_db, bool)
@@ -99,12 +101,21 @@ class SearchConfig:
             raise _wrong("target_db", "a number of dB between 1 and 100", self.target_db)
         object.__setattr__(self, "target_db", float(self.target_db))
 
-    def _check_jpeg(self) -> None:
-        if self.project == "exact":
+    def _check_operator(self, spec: OperatorSpec) -> None:
+        if not spec.resizes and self.scale not in (None, 1):
+            raise UsageError(
+                f"--scale {self.scale} does not suit --operator {spec.text!r}: it keeps the size",
+                f"--scale 1, or --operator 'bicubic|{spec.text}'",
+            )
+        if spec.has_jpeg and self.project == "exact":
             raise UsageError(
                 f"--project exact cannot meet the JPEG file of --operator {self.operator!r}",
                 "--project soft",
             )
+
+    @property
+    def _noisy(self) -> bool:
+        return self.operator.strip() != AUTO and parse_operator(self.operator).noisy
 
     @property
     def total_steps(self) -> int:
@@ -113,30 +124,35 @@ class SearchConfig:
 
     @property
     def slots(self) -> int:
-        """How many samples are searched at once, with the default filled in."""
+        """How many samples are searched at once, with the default of a CPU filled in."""
         return DEFAULT_SLOTS if self.batch is None else self.batch
 
     def projection(self, *, is_jpeg: bool) -> str:
         """Returns "exact", "soft" or "off": the choice made, or what fits this input.
 
         Without a choice it is "off" for the strict original (which has no projection), "soft"
-        for a JPEG file, whose noise must not be reproduced, else "exact".
+        for a JPEG file or an operator with noise, which must not be reproduced, else "exact".
         """
         if self.project is not None:
             return self.project
         if self.strict_pulse:
             return "off"
-        return "soft" if is_jpeg else "exact"
+        return "soft" if is_jpeg or self._noisy else "exact"
 
     def pixel_options(self) -> dict[str, Any]:
         """Returns what decides a sample's pixels beside the input and the prior.
 
         `samples` is not among them (sample 3 of 4 is sample 3 of 8), nor is the device: results of
         a GPU and of a CPU may share a run. The slot count is, since it may change the rounding.
+        A mask is named by the content of its file.
+
+        Raises:
+            UsageError: the mask file can not be read.
         """
         options = asdict(self)
         del options["samples"], options["device"]
-        options["operator"] = self.operator.strip()
+        operator = self.operator.strip()
+        options["operator"] = AUTO if operator == AUTO else parse_operator(operator).identity()
         options["steps"] = self.total_steps
         options["batch"] = self.slots
         options["project"] = self.project or "auto"

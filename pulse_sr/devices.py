@@ -55,3 +55,14 @@ def keep_freed_memory() -> None:
             limit = 2**31 - 1
             libc.mallopt(_M_TRIM_THRESHOLD, limit)
             libc.mallopt(_M_MMAP_THRESHOLD, limit)
+
+
+def give_back_freed_memory() -> None:
+    """Return to the kernel what `keep_freed_memory` made glibc keep, where there is a glibc.
+
+    Done now and then in a long run, it keeps the gaps between what lives from adding up.
+    """
+    if sys.platform == "linux" and ctypes.util.find_library("c"):
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "malloc_trim"):
+            libc.malloc_trim(0)

@@ -34,7 +34,12 @@ class FittedInput:
 
 
 def fit_to_prior(
-    image: LowResImage, resolution: int, fit: str | None = None, scale: int | None = None
+    image: LowResImage,
+    resolution: int,
+    fit: str | None = None,
+    scale: int | None = None,
+    *,
+    keeps_size: bool = False,
 ) -> FittedInput:
     """Places a picture on the square low-res grid of a prior.
 
@@ -48,15 +53,16 @@ def fit_to_prior(
         resolution: side of the prior's images, H = W.
         fit: `pad`, `crop` or None.
         scale: resolution / side if the user asked for one; None takes it from the picture.
+        keeps_size: the side is the resolution, as in-painting and colourisation have it.
 
     Raises:
         UsageError: unknown `fit`, or a scale that does not divide the resolution into 4 or more.
-        InputError: the side does not divide the resolution, is below 4, not below the resolution,
-            or differs from resolution / scale.
+        InputError: the side does not divide the resolution, is below 4, not below the resolution
+            (unless `keeps_size`), or differs from resolution / scale.
     """
     if fit not in (None, "pad", "crop"):
         raise UsageError(f"--fit got {fit!r}, expected pad or crop", "--fit pad")
-    sides = low_res_sides(resolution, scale)
+    sides = [resolution] if keeps_size else low_res_sides(resolution, scale)
     pixels, notes = image.pixels, list(image.notes)
     height, width = pixels.shape[1:]
     side = min(height, width) if fit == "crop" else max(height, width)

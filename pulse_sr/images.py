@@ -52,6 +52,7 @@ class LowResImage:
         is_jpeg: whether the file is a JPEG, so the pixels carry quantisation noise.
         jpeg_noise: standard deviation of that noise, [0, 1] units, see `jpeg_noise_level`; else 0.
         notes: what was changed on reading, one line each.
+        operator: how the picture was made from a high-res one, where that is known; else empty.
     """
 
     pixels: Pixels
@@ -63,6 +64,7 @@ class LowResImage:
     is_jpeg: bool
     jpeg_noise: float
     notes: tuple[str, ...]
+    operator: str = ""
 
 
 def read_image(path: str | os.PathLike[str]) -> LowResImage:

@@ -87,6 +87,43 @@ class OperatorSpec:
         """Whether the low-res picture carries noise that must not be reproduced."""
         return self.has_jpeg or any(stage.kind == "noise" for stage in self.stages)
 
+    @property
+    def in_gray(self) -> bool:
+        """Whether only the luma of a picture is known."""
+        return any(stage.kind == "gray" for stage in self.stages)
+
+    @property
+    def mask_file(self) -> str:
+        """The file of the stage `mask`; empty without one."""
+        return next((stage.file for stage in self.stages if stage.kind == "mask"), "")
+
+    @property
+    def of_a_face(self) -> bool:
+        """Whether a face cut from a photo can have gone through it.
+
+        Not where the size is kept, since the whole picture then is the face; and not with a mask,
+        which belongs to the whole picture.
+        """
+        return self.resizes and not self.mask_file
+
+    @property
+    def title(self) -> str:
+        """The text for people, a mask without its folders."""
+        words = [
+            f"mask:{Path(stage.file).name}" if stage.kind == "mask" else stage.text
+            for stage in self.stages
+        ]
+        return "|".join(words)
+
+    def mask_sha256(self) -> str:
+        """Returns the sha256 of the mask file's bytes, empty without a mask.
+
+        Raises:
+            UsageError: the file can not be read.
+        """
+        masks = [stage for stage in self.stages if stage.kind == "mask"]
+        return _file_sha256(masks[0]) if masks else ""
+
     def identity(self) -> str:
         """Returns the text with the content of a mask file in place of its name.
 

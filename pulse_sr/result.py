@@ -5,9 +5,11 @@ Shape legend: S samples, R high-res side (the prior's resolution), h w low-res.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,14 +18,17 @@ from torch import Tensor
 
 from pulse_sr.config import SearchConfig
 from pulse_sr.images import LowResImage
+from pulse_sr.metrics.covering import Covering, covering_order, feature_distances
+from pulse_sr.metrics.interval import DEFAULT_LEVEL, sample_interval
 
-#: A written sample at or above this LR-PSNR in dB is "ok", else "below_target".
+#: A written sample at or above this LR-PSNR in dB is "ok", else "below_target"; where the input has
+#: noise or is a JPEG file, the level of that is enough: beyond it a sample would fit the noise.
 OK_DB = 45.0
 
 
-def sample_status(lr_psnr: float) -> str:
-    """Returns "ok" for a sample of `OK_DB` or more, else "below_target"."""
-    return "ok" if lr_psnr >= OK_DB else "below_target"
+def sample_status(lr_psnr: float, ok_db: float = OK_DB) -> str:
+    """Returns "ok" for a sample of `ok_db` or more, else "below_target"."""
+    return "ok" if lr_psnr >= ok_db else "below_target"
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +38,8 @@ class Sample:
     Attributes:
         index: its place among the samples of the input, from 0.
         seed: the number that its generator started from (a hash of seed, input and index).
-        status: "ok" when `lr_psnr >= OK_DB`, else "below_target". Also a sample that missed PULSE's
-            eps in strict mode is kept and written; only this status says how well it fits.
+        status: "ok" when `lr_psnr >= Result.ok_db`, else "below_target". Also a sample that missed
+            PULSE's eps in strict mode is kept and written; only this status says how well it fits.
         steps: optimiser steps it took.
         lr_psnr_search: LR-PSNR in dB before the projection.
         lr_psnr: LR-PSNR in dB of `pixels`, after the projection and the rounding to 8 bits.
@@ -58,17 +63,22 @@ class Result:
 
     Attributes:
         image: the input as read from its file.
-        low_res: uint8 [3, h, w], the pixels that the search saw (after `fit_to_prior`, no padding).
+        low_res: uint8 [3, h, w], what the search saw (`problem.Problem.pixels`), no padding.
         side: side of the square low-res grid.
         rows, columns: half-open ranges of the grid that `low_res` covers; the rest is padding.
         operator_spec, scale: how the high-res image becomes the low-res one.
+        operator_facts: what else there is to say of the operator (`problem.Problem.facts`).
+        projection: "exact", "soft" or "off", as it was done.
+        ok_db: LR-PSNR from which a sample is "ok".
         prior_name, prior_sha256, resolution: the prior.
         config: the settings of the search.
         samples_list: the samples, in the order of their indices.
         timing: seconds by name, such as `search_s`.
         device, torch_version, ops: where and with what it was computed; `ops` is "compiled" or
             "PyTorch", which round differently.
-        notes: what was changed on reading and fitting the input (`FittedInput.notes`).
+        notes: what was changed on reading and fitting the input (`FittedInput.notes`), and which
+            samples were started again.
+        slots: how many samples were searched at once; another number may round differently.
     """
 
     image: LowResImage
@@ -88,6 +98,10 @@ class Result:
     torch_version: str = ""
     ops: str = ""
     notes: tuple[str, ...] = ()
+    operator_facts: Mapping[str, Any] = field(default_factory=dict)
+    projection: str = "exact"
+    ok_db: float = OK_DB
+    slots: int = 0
 
     @cached_property
     def samples(self) -> Tensor:
@@ -105,13 +119,43 @@ class Result:
         """Pixel standard deviation over the samples (population), float32 [3, R, R]."""
         return self.samples.std(dim=0, correction=0)
 
+    def interval(self, level: float = DEFAULT_LEVEL) -> tuple[Tensor, Tensor]:
+        """The interval of every pixel value over the samples (`metrics.interval`).
+
+        Its ends are the quantiles (1 - level) / 2 and (1 + level) / 2 at the places q (S + 1) of
+        the sorted samples. Of S samples it holds the truth with a probability of (S - 1) / (S + 1)
+        at most, 78 % for 8: 90 % can be promised from 19 samples on.
+
+        Args:
+            level: between 0 and 1.
+
+        Returns:
+            (low, high), each float32 [3, R, R] in [0, 1].
+
+        Raises:
+            ValueError: the level is not between 0 and 1.
+        """
+        return sample_interval(self.samples, level)
+
+    @property
+    def covering(self) -> Covering:
+        """The order in which the samples soonest show all that is possible, the typical one first.
+
+        Places in `samples`, by SqueezeNet feature distance (`metrics.covering`).
+        """
+        return covering_order(feature_distances(self.samples))
+
     @property
     def lr_psnr(self) -> list[float]:
         """LR-PSNR in dB of each sample as it is written."""
         return [sample.lr_psnr for sample in self.samples_list]
 
-    def save(self, out_dir: str | Path) -> Path:
+    def save(self, out_dir: str | Path, *, cluster: bool = False) -> Path:
         """Writes the samples, pictures and `result.json`, as `pulse-sr run -o out_dir` does.
+
+        Args:
+            out_dir: the run folder.
+            cluster: show the samples in covering order, as `--cluster` does.
 
         Returns:
             the folder of this input inside `out_dir`.
@@ -121,4 +165,4 @@ class Result:
         """
         from pulse_sr.jobs.store import save_result
 
-        return save_result(Path(out_dir), self)
+        return save_result(Path(out_dir), self, cluster=cluster)

@@ -38,6 +38,14 @@ def _has_nvcc():
         return False
 
 
+@pytest.fixture(scope="session", autouse=True)
+def user_cache(tmp_path_factory):
+    """A user's cache folder that no run of the tests shares with another, or with the user."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def op_cache(request):
     """The folder of compiled ops of the test runs of this checkout; builds go there."""
@@ -87,6 +95,7 @@ def fake_api(monkeypatch):
     api = types.ModuleType("pulse_sr.api")
     api.load_prior = lambda name=None, device="auto": fake_search.PRIOR
     api.search_image = fake_search.search
+    api.search_images = fake_search.one_by_one(lambda *a, **k: api.search_image(*a, **k))
     api.list_priors = lambda: [{**fake_search.PRIOR.card, "sha256": "f" * 64, "resolution": 64}]
     monkeypatch.setitem(sys.modules, "pulse_sr.api", api)
     return api

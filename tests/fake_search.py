@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from pulse_sr.errors import SetupError
 from pulse_sr.fitting import fit_to_prior
 from pulse_sr.images import to_uint8
 from pulse_sr.operators import make_operator
@@ -58,6 +60,24 @@ def search(image, prior, config, indices, progress=None):
         torch_version=torch.__version__,
         notes=fitted.notes,
     )
+
+
+def one_by_one(search):
+    """A stream of searches, as `pulse_sr.streaming.search_images`, that takes input after input."""
+
+    def stream(requests, prior, config, progress=None, samples=None):
+        for request in requests:
+            report = None if progress is None else functools.partial(progress, request)
+            more = {} if request.on_step is None else {"on_step": request.on_step}
+            try:
+                outcome = search(request.image, prior, config, request.indices, report, **more)
+            except SetupError:
+                raise
+            except Exception as error:
+                outcome = error
+            yield request, outcome
+
+    return stream
 
 
 def make_face(path, seed=0, size=(16, 16)):

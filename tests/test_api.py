@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,17 +11,19 @@ import torch
 from PIL import Image
 
 import pulse_sr
+from pulse_sr import streaming
 from pulse_sr.api import search_image
 from pulse_sr.config import SearchConfig
 from pulse_sr.devices import choose_bf16, choose_device
 from pulse_sr.errors import InputError, SetupError, UsageError
-from pulse_sr.images import read_image
+from pulse_sr.images import read_image, to_uint8
 from pulse_sr.jobs import local
-from pulse_sr.operators import degrade
+from pulse_sr.operators import degrade, make_operator
 from pulse_sr.priors import registry
+from pulse_sr.priors.bank import find_bank
 from pulse_sr.priors.statistics import fit_statistics
 from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config, StyleGAN2Prior
-from pulse_sr.search.sampling import sample_seed
+from pulse_sr.search.sampling import Settings, find_candidates, sample_seed
 
 STEPS = 12
 
@@ -60,6 +63,27 @@ def test_a_sample_does_not_depend_on_what_is_asked_for_with_it(face, prior, meth
     for indices in ([3], [4, 5, 6, 7], [6, 1]):
         for index, pixels in pixels_of(search(face, prior, indices, method=method)).items():
             assert np.array_equal(pixels, together[index]), f"sample {index} of {indices}"
+
+
+def test_the_search_starts_from_the_bank_of_its_prior(face, prior):
+    """The sample is that of `find_candidates` with the bank, and not the one without."""
+    config = SearchConfig(steps=STEPS, batch=4, project="off")
+    image = read_image(face)
+    [sample] = search_image(image, prior, config, [2]).samples_list
+    settings = Settings("phased", False, STEPS, config.target_db, 4, 0)
+    target = torch.from_numpy(image.pixels / 255.0)
+    problem = (prior, make_operator("bicubic", 8, 32), target, 8, image.sha256, [2], settings)
+    found = {}
+    for name, bank in (("bank", find_bank(prior)), ("none", None)):
+        [candidate] = find_candidates(*problem, bank=bank)
+        found[name] = to_uint8(candidate.image.double().numpy())
+    assert np.array_equal(sample.pixels, found["bank"])
+    assert not np.array_equal(sample.pixels, found["none"])
+
+
+def test_methods_without_a_bank_look_for_none(face, prior, monkeypatch):
+    monkeypatch.setattr(streaming, "bank_of", None)
+    assert len(search(face, prior, [0], method="pulse", steps=2).samples_list) == 1
 
 
 def test_samples_and_seeds_differ(face, prior):
@@ -277,3 +301,68 @@ def test_a_search_that_diverges_says_so(face, prior):
     finally:
         with torch.no_grad():
             broken.copy_(kept)
+
+
+def requests_of(paths):
+    """Inputs that are read when they are asked for."""
+    for path in paths:
+        yield streaming.Request(read_image(path), range(2), path.stem)
+
+
+def test_a_stream_gives_each_input_what_it_gets_alone(tmp_path, face, prior):
+    """Also one that is padded, and one that can not be searched between them."""
+    turned, cut, nine = (tmp_path / f"{name}.png" for name in ("turned", "cut", "nine"))
+    Image.open(face).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(turned)
+    Image.open(face).crop((0, 1, 8, 7)).save(cut)
+    Image.new("RGB", (9, 9)).save(nine)
+    config, seen = SearchConfig(steps=STEPS, batch=4), []
+    stream = streaming.search_images(
+        requests_of([face, nine, turned, cut]),
+        prior,
+        config,
+        lambda request, step: seen.append((request.tag, step.samples)),
+    )
+    outcomes = {request.tag: outcome for request, outcome in stream}
+    assert isinstance(outcomes.pop("nine"), InputError)
+    # Progress is that of the input that has waited longest.
+    assert set(seen) == {("face", 2), ("cut", 2)}
+    assert outcomes.keys() == {"face", "turned", "cut"}
+    for path in (face, turned, cut):
+        alone, together = search(path, prior, range(2)), outcomes[path.stem]
+        assert pixels_of(alone).keys() == pixels_of(together).keys()
+        for index, pixels in pixels_of(alone).items():
+            assert np.array_equal(pixels, pixels_of(together)[index])
+        assert together.slots == 4
+        assert together.timing["search_s"] > 0
+
+
+def test_an_unexpected_error_ends_the_inputs_under_way_and_no_others(face, prior, monkeypatch):
+    """The search breaks down while the first two inputs are in it; the third is searched."""
+    real, broken = streaming.search_goals, []
+
+    def break_once(*words):
+        for tick in real(*words):
+            if not broken:
+                broken.append(True)
+                raise RuntimeError("something else")
+            yield tick
+
+    monkeypatch.setattr(streaming, "search_goals", break_once)
+    config = SearchConfig(steps=2, batch=4)
+    outcomes = [
+        outcome
+        for _, outcome in streaming.search_images(requests_of([face, face, face]), prior, config)
+    ]
+    assert [type(each).__name__ for each in outcomes] == ["RuntimeError", "RuntimeError", "Result"]
+
+
+def test_a_sample_that_was_started_again_is_named(face, prior, monkeypatch):
+    def again(*words):
+        for tick in real_goals(*words):
+            found = [replace(each, restarts=2 * each.tag.index) for each in tick.found]
+            yield replace(tick, found=found)
+
+    real_goals = streaming.search_goals
+    monkeypatch.setattr(streaming, "search_goals", again)
+    result = search(face, prior, [0, 1], steps=2)
+    assert result.notes == ("sample 1 was started again 2 times: its loss was not finite",)

@@ -10,8 +10,10 @@ import torch
 from toy_priors import LinearPrior
 
 from pulse_sr.priors import bank as banks
+from pulse_sr.priors import registry
 from pulse_sr.priors.bank import (
     SeedBank,
+    bank_of,
     bank_path,
     draw_bank,
     find_bank,
@@ -204,3 +206,40 @@ def test_two_priors_do_not_share_a_bank(prior, cache):
     prior.sha256 = "b" * 64
     find_bank(prior)
     assert len(list(cache.iterdir())) == 2
+
+
+def test_a_bank_that_is_fresh_is_not_written_again(prior, tmp_path, monkeypatch):
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(b"weights")
+    path = write_bank(prior, file)
+    before = path.stat().st_mtime_ns
+    with monkeypatch.context() as patch:
+        forbid_drawing(patch)
+        write_bank(prior, file)
+    assert path.stat().st_mtime_ns == before
+    file.write_bytes(b"other weights")
+    write_bank(prior, file)
+    sha256 = hashlib.sha256(b"other weights").hexdigest()
+    assert equal(read_bank(path, sha256), draw_bank(prior))
+
+
+def test_a_prior_keeps_its_bank(prior, tmp_path, monkeypatch):
+    """It is looked for once, beside the file that the prior names."""
+    prior.file = tmp_path / "own.safetensors"
+    save_bank(bank_path(prior.file), other_bank(), prior.sha256)
+    first = bank_of(prior)
+    assert equal(first, other_bank())
+    bank_path(prior.file).unlink()
+    forbid_drawing(monkeypatch)
+    assert bank_of(prior) is first
+
+
+def test_the_bundled_prior_has_its_bank(monkeypatch):
+    forbid_drawing(monkeypatch)
+    bundled = registry.load(None, torch.device("cpu"))
+    bank = bank_of(bundled)
+    assert bank.thumbnails.shape == (1024, 3, 16, 16)
+    drawn = bundled.sample([bank.first_seed + 5])
+    small = torch.nn.functional.adaptive_avg_pool2d(drawn, 16)[0] * 255
+    # Half a level is the rounding; other ops and batch sizes round a little differently.
+    assert (bank.thumbnails[5] - small).abs().max() < 0.6

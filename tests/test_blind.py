@@ -7,7 +7,8 @@ import pytest
 import torch
 from toy_priors import standard_statistics
 
-from pulse_sr.blind import FACES, Ranking, choose_operator, default_candidates, is_gray, learn
+from pulse_sr.blind import FACES, choose_operator, default_candidates, is_gray, learn
+from pulse_sr.blind_ranking import Ranking, recorded_ranking
 from pulse_sr.errors import UsageError
 from pulse_sr.operators import degrade
 from pulse_sr.priors.base import Prior
@@ -71,7 +72,7 @@ def test_scores_are_relative_sorted_and_described(prior, learned):
     assert values[0] == 0
     assert values == sorted(values, reverse=True)
     assert {spec for spec, _ in ranking.rows} == set(CANDIDATES)
-    assert ranking.best == ranking.describe()["chosen"] == "gaussian:1.8"
+    assert ranking.best == ranking.describe()[0]["spec"] == "gaussian:1.8"
     assert ranking.runner_up == ranking.rows[1]
     assert ranking.best in ranking.sentence()
     assert ranking.runner_up[0] in ranking.sentence()
@@ -115,4 +116,11 @@ def test_one_candidate_is_no_choice(prior):
     with pytest.raises(UsageError, match="two candidates or more, got 1"):
         learn(prior, (16, 16), 2, ["area"])
     assert FACES > 2 * 10  # more faces than numbers of a face: the covariance has full rank
-    assert Ranking((("a", 0.0), ("b", -1.5))).sentence().endswith("b, 1.5 nats behind)")
+
+
+def test_a_ranking_says_when_the_runner_up_is_as_good_and_survives_a_record():
+    near, clear = (Ranking((("a", 0.0), ("b", -behind))) for behind in (1.5, 2.5))
+    assert near.sentence() == "operator auto: a (runner-up b, 1.5 nats behind: as good)"
+    assert clear.sentence() == "operator auto: a (runner-up b, 2.5 nats behind)"
+    assert recorded_ranking({"spec": "a", "candidates": near.describe()}) == near
+    assert recorded_ranking({"spec": "a"}) is None

@@ -323,7 +323,7 @@ SLOW = """
             print("searching", flush=True)
             time.sleep(60)
         return fake_search.search(image, *rest)
-    api.search_image = search
+    api.search_images = fake_search.one_by_one(search)
     sys.modules["pulse_sr.api"] = api
     main(sys.argv[1:], prog_name="pulse-sr")
 """

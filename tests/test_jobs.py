@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 
@@ -19,7 +20,8 @@ from pulse_sr.report import page
 def run(inputs, out, samples=2, search=fake_search.search, **options):
     switches = {k: options.pop(k) for k in ("overwrite", "retry_failed", "shard") if k in options}
     config = SearchConfig(samples=samples, **options)
-    return local.run(inputs, out, config, fake_search.PRIOR, search=search, **switches)
+    stream = fake_search.one_by_one(search)
+    return local.run(inputs, out, config, fake_search.PRIOR, search=stream, **switches)
 
 
 class CountingSearch:
@@ -83,11 +85,12 @@ def test_another_prior_or_another_content_search_again(face, tmp_path):
     from types import SimpleNamespace
 
     path, out, search = face("a.png"), tmp_path / "out", CountingSearch()
+    stream = fake_search.one_by_one(search)
     list(run([path], out))
     other = SimpleNamespace(**{**vars(fake_search.PRIOR), "sha256": "0" * 64})
-    list(local.run([path], out, SearchConfig(samples=2), other, search=search))
+    list(local.run([path], out, SearchConfig(samples=2), other, search=stream))
     face("a.png", seed=9)
-    list(local.run([path], out, SearchConfig(samples=2), other, search=search))
+    list(local.run([path], out, SearchConfig(samples=2), other, search=stream))
     assert len(search.asked) == 2
     assert [row["stem"] for row in read_rows(out)] == ["a"]
 
@@ -250,8 +253,40 @@ def test_progress_names_the_task(face, tmp_path):
             tmp_path / "out",
             config,
             fake_search.PRIOR,
-            search=fake_search.search,
+            search=fake_search.one_by_one(fake_search.search),
             progress=lambda task, step: seen.append((task.stem, step.done, step.samples)),
         )
     )
     assert seen == [("a", 1, 2), ("a", 2, 2)]
+
+
+def two_at_a_time(requests, prior, config, progress=None, samples=None):
+    """A stream whose second input of every pair is done first."""
+    requests = iter(requests)
+    while pair := list(itertools.islice(requests, 2)):
+        for request in reversed(pair):
+            yield request, fake_search.search(request.image, prior, config, request.indices)
+
+
+def test_records_come_in_the_order_of_the_inputs_and_files_at_once(face, tmp_path):
+    """Whatever is done first: `b` is on disk before `a` has a result."""
+    names, out = "abcde", tmp_path / "out"
+    paths = [face(f"{name}.png", i) for i, name in enumerate(names)]
+    (tmp_path / "c.png").write_text("no picture")
+    config = SearchConfig(samples=1)
+    records = local.run(paths, out, config, fake_search.PRIOR, search=two_at_a_time)
+    first = next(records)
+    assert first.stem == "a"
+    assert (out / "b" / "result.json").is_file()
+    rest = list(records)
+    assert [r.stem for r in rest] == list("bcde")
+    assert [r.status for r in [first, *rest]] == ["done", "done", "failed", "done", "done"]
+
+
+def test_inputs_are_read_when_the_search_asks_for_them(face, tmp_path):
+    """An input that vanishes before its turn fails alone."""
+    paths = [face("a.png", 1), face("b.png", 2), face("c.png", 3)]
+    records = run(paths, tmp_path / "out")
+    assert next(records).status == "done"
+    paths[1].unlink()
+    assert [r.status for r in records] == ["failed", "done"]

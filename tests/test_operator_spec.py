@@ -111,3 +111,38 @@ def test_reading_words_loads_no_torch():
         "parse_operator('gaussian:1|area|jpeg:4'); assert not {'torch', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_noise_and_files_are_projected_softly_and_auto_waits_for_the_input():
+    for spec in ("bicubic|noise:0.02", "noise:0.1", "pillow|jpeg:40"):
+        assert SearchConfig(operator=spec).projection(is_jpeg=False) == "soft"
+    for spec in ("gray", "mask:m.png", "gaussian:1.6|pillow", "auto"):
+        assert SearchConfig(operator=spec).projection(is_jpeg=False) == "exact"
+    assert SearchConfig(operator="noise:0.1", project="exact").projection(is_jpeg=True) == "exact"
+    assert SearchConfig(operator=" auto ").pixel_options()["operator"] == "auto"
+
+
+def test_a_mask_counts_by_its_content_and_is_shown_by_its_name(tmp_path):
+    file = tmp_path / "known.png"
+    file.write_bytes(b"white")
+    spec = parse_operator(f"area|mask:{file}")
+    sha256 = hashlib.sha256(b"white").hexdigest()
+    assert (spec.mask_file, spec.mask_sha256()) == (str(file), sha256)
+    assert spec.title == "area|mask:known.png"
+    options = SearchConfig(operator=spec.text).pixel_options()
+    assert options["operator"] == f"area|mask:sha256={sha256}"
+    assert parse_operator("area").mask_sha256() == parse_operator("area").mask_file == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "face", "gray"),
+    [
+        ("bicubic", True, False),
+        ("area|gray", True, True),
+        ("gray", False, True),
+        ("area|mask:m.png", False, False),
+    ],
+)
+def test_faces_of_photos_go_through_resampling_without_a_mask(text, face, gray):
+    spec = parse_operator(text)
+    assert (spec.of_a_face, spec.in_gray) == (face, gray)

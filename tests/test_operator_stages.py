@@ -19,6 +19,7 @@ from pulse_sr.operators import (
     check_operator,
     make_operator,
     project_to_floor,
+    project_to_noise,
     rectangular_operator,
 )
 from pulse_sr.operators.building import build_operator
@@ -84,6 +85,35 @@ def test_adjoint_identity(mask):
         y = uniform(*A.linear(x).shape, seed=1)
         left, right = (A.linear(x) * y).sum(), (x * A.adjoint(y)).sum()
         torch.testing.assert_close(left, right, rtol=1e-10, atol=0, msg=spec)
+
+
+def test_gain_is_the_mean_of_the_diagonal(mask):
+    for spec, low in cases(mask).items():
+        A = rectangular_operator(spec, low, HIGH)
+        matrix = dense(A)
+        assert A.gain == pytest.approx(float(matrix.square().sum(dim=1).mean()), rel=1e-10), spec
+
+
+@pytest.mark.parametrize("spec", ["bicubic", "area|gray", "gray", "gaussian:1.6|pillow|jpeg:90"])
+def test_projection_to_the_noise_stops_where_the_residual_is_noise(spec):
+    """Images that are off by white noise: the residual halves where both variances are equal."""
+    low = HIGH if spec == "gray" else LOW
+    A = rectangular_operator(spec, low, HIGH)
+    x, y = uniform(3, *HIGH), uniform(3, *low, seed=1)
+    residual = float((A.observe(y) - A.linear(x)).square().mean())
+    assert project_to_noise(A, x, y, residual) is x
+    assert project_to_noise(A, x, y, 2 * residual) is x
+    # lambda = gain: with one singular value of sqrt(gain) the step is half of the exact one.
+    made = project_to_noise(A, x, y, residual / 2)
+    assert torch.allclose(made, A.project_soft(x, y, A.gain), rtol=0, atol=1e-12)
+    left = [
+        float(
+            (A.observe(y) - A.linear(project_to_noise(A, x, y, share * residual))).square().mean()
+        )
+        for share in (0.9, 0.5, 0.1, 1e-6)
+    ]
+    assert left == sorted(left, reverse=True)
+    assert left[-1] < 1e-6 * residual
 
 
 def test_projections_are_the_dense_solves(mask):

@@ -6,6 +6,7 @@ The trainer here learns nothing: its prior is a new random one at every snapshot
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import sys
@@ -26,6 +27,8 @@ from pulse_sr.jobs.training_card import flops_of, parameters_of
 from pulse_sr.metrics import sliced_wasserstein
 from pulse_sr.metrics.image_set import FRECHET, KERNEL, SPREAD
 from pulse_sr.metrics.neighbours import TrainingImages
+from pulse_sr.priors import bank as banks
+from pulse_sr.priors.bank import draw_bank, read_bank
 from pulse_sr.priors.base import LatentStatistics
 from pulse_sr.priors.files import FILE_NAME, read_prior, save_prior
 from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config, StyleGAN2Prior
@@ -97,9 +100,10 @@ class QuickScorer:
 
 @pytest.fixture
 def quick(monkeypatch):
-    """No real scores, and curves without matplotlib: `test_training_report` draws those."""
+    """No real scores, no curves (`test_training_report` draws those), a small seed bank."""
     monkeypatch.setattr(training, "Scorer", QuickScorer)
     monkeypatch.setattr(training, "draw_curves", lambda *_: b"a PNG")
+    monkeypatch.setattr(banks, "draw_bank", functools.partial(draw_bank, count=32))
 
 
 def follow(trainer, kill_at=math.inf, schedule=SCHEDULE, **options):
@@ -113,6 +117,18 @@ def follow(trainer, kill_at=math.inf, schedule=SCHEDULE, **options):
     options = {"samples": 10} | options
     run_training(trainer, schedule, Observation(**options), report, said.append)
     return said
+
+
+def test_the_end_leaves_a_fresh_seed_bank(tmp_path, quick):
+    """A run that goes on replaces the bank of the prior it began with."""
+    for until in (1000, 2000):
+        follow(
+            FakeTrainer(tmp_path, until - 1000),
+            schedule=dataclasses.replace(SCHEDULE, until_images=until),
+        )
+        prior = read_prior(tmp_path)
+        bank = read_bank(tmp_path / "latents.safetensors", prior.sha256)
+        assert torch.equal(bank.thumbnails, draw_bank(prior, 32).thumbnails)
 
 
 def records_of(folder):

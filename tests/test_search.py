@@ -36,9 +36,12 @@ def make(name, prior, seeds, steps, **settings):
 def phased(prior, seeds, steps, settings=None):
     """The method from random rows, one per seed, in the style space itself."""
     rngs = generators(*seeds)
-    row = torch.stack([torch.randn(prior.latent_dim, generator=g) for g in rngs])
+    rows = torch.stack([torch.randn(prior.latent_dim, generator=g) for g in rngs])
     noise = draw_noise(prior.noise_shapes, rngs)
-    return Phased(prior, lambda u: u, row, noise, 8, steps, settings)
+    operator = make_operator("area", 8, prior.resolution)
+    method = Phased(prior, lambda u: u, operator, 8, len(seeds), steps, settings)
+    method.place(range(len(seeds)), rows, noise)
+    return method
 
 
 def known_target(prior, seed=5):
@@ -215,7 +218,7 @@ def test_last_keeps_the_last_iterate():
     method, last = make("pulse", prior, (1, 2), 5), Last()
     images = []
     for record in search(method, operator, target, last):
-        images.append(method.image(record.step).detach().clamp(0, 1))
+        images.append(method.image([record.step] * 2).detach().clamp(0, 1))
         assert not record.frozen.any()
     assert torch.equal(last.images, images[-1])
     assert last.step.tolist() == [4, 4]

@@ -207,7 +207,7 @@ def test_phased_starts_at_the_best_of_its_random_points():
             8,
             settings=PhasedSettings(starts=starts),
         )
-        errors[starts] = mean_square(operator(method.image(0).clamp(0, 1)).detach(), target)
+        errors[starts] = mean_square(operator(method.image([0] * 3).clamp(0, 1)).detach(), target)
     rows = torch.randn(16, prior.latent_dim, generator=generators(2)[0])
     rows *= prior.latent_dim**0.5 / rows.norm(dim=1, keepdim=True)
     images = prior.synthesize(rows[:, None].expand(-1, prior.num_rows, -1))

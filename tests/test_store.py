@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import combinations
 from pathlib import Path
 
 import fake_search
@@ -18,6 +19,7 @@ from pulse_sr.images import read_image
 from pulse_sr.jobs import store
 from pulse_sr.jobs.manifest import assign_stems, put_row, read_rows
 from pulse_sr.jobs.task import fingerprint
+from pulse_sr.metrics.squeezenet import feature_distance
 from pulse_sr.operators import make_operator
 
 
@@ -35,7 +37,8 @@ def test_save_writes_the_documented_files(face, tmp_path):
     folder = result_of(face("x.png")).save(tmp_path / "out")
     assert folder == tmp_path / "out" / "x"
     assert sorted(path.name for path in folder.iterdir()) == sorted(
-        ["input.png", "mean.png", "std.png", "grid.png", "result.json"]
+        ["input.png", "mean.png", "std.png", "interval.png", "disagreement.png", "grid.png"]
+        + ["result.json"]
         + [f"sample_{i:02d}.png" for i in range(3)]
     )
     assert (tmp_path / "out" / "index.html").is_file()
@@ -67,6 +70,10 @@ def test_numbers_equal_what_the_files_say(face, tmp_path, size):
     assert document["diversity"]["pixel_std"] == pytest.approx(stack.std(0).mean(), abs=1e-6)
     gaps = [np.sqrt(np.mean((stack[a] - stack[b]) ** 2)) for a, b in ((0, 1), (0, 2), (1, 2))]
     assert document["diversity"]["min_pair_rms"] == pytest.approx(min(gaps), abs=1e-6)
+    width = (stack.max(0) - stack.min(0)).mean()  # three samples: the interval is their range
+    assert document["diversity"]["interval_width"] == pytest.approx(width, abs=1e-6)
+    assert document["diversity"]["interval_level"] == 0.9
+    assert document["diversity"]["interval_coverage_at_most"] == 0.5
     # Rounding to 8 bits: half a step.
     assert np.abs(read_float(folder / "mean.png") - stack.mean(0)).max() <= 0.5 / 255 + 1e-9
 
@@ -105,12 +112,19 @@ def test_a_poor_sample_is_written_and_marked(face, tmp_path):
 def test_one_sample_has_no_pair(face, tmp_path):
     folder = result_of(face("x.png"), samples=1).save(tmp_path / "out")
     document = json.loads((folder / "result.json").read_text())
-    assert document["diversity"] == {"pixel_std": 0.0, "min_pair_rms": None}
+    assert document["diversity"] == {
+        "pixel_std": 0.0,
+        "min_pair_rms": None,
+        "interval_level": 0.9,
+        "interval_width": 0.0,
+        "interval_coverage_at_most": 0.0,
+    }
 
 
 def test_pictures_carry_the_marks(face, tmp_path):
     folder = result_of(face("x.png")).save(tmp_path / "out")
-    for name in ("sample_00.png", "mean.png", "std.png", "grid.png"):
+    names = ("mean.png", "std.png", "interval.png", "disagreement.png", "grid.png")
+    for name in ("sample_00.png", *names):
         picture = Image.open(folder / name)
         assert picture.mode == "RGB"
         assert picture.text["Comment"] == (
@@ -188,11 +202,59 @@ def test_the_record_is_written_last(face, tmp_path, monkeypatch):
     def break_down(*_):
         raise SetupError("the disk is full")
 
-    monkeypatch.setattr(store, "grid", break_down)
+    monkeypatch.setattr(store, "write_pictures", break_down)
     with pytest.raises(SetupError):
         result_of(face("x.png")).save(tmp_path / "out")
     assert (tmp_path / "out" / "x" / "sample_00.png").is_file()
     assert not (tmp_path / "out" / "x" / "result.json").exists()
+
+
+def distances_of(folder):
+    """Independent: one pair at a time."""
+    files = sorted(folder.glob("sample_*.png"))
+    images = [torch.from_numpy(read_float(path))[None].float() for path in files]
+    d = np.zeros((len(files), len(files)))
+    for i, j in combinations(range(len(files)), 2):
+        d[i, j] = d[j, i] = feature_distance(images[i], images[j]).item()
+    return d
+
+
+def test_the_covering_order_is_recorded_and_moves_no_file(face, tmp_path):
+    path = face("x.png")
+    plain = result_of(path, samples=4).save(tmp_path / "plain")
+    folder = result_of(path, samples=4).save(tmp_path / "out", cluster=True)
+    document = json.loads((folder / "result.json").read_text())
+    d = distances_of(folder)
+    order = document["cluster"]["order"]
+    assert order[0] == document["cluster"]["typical"] == d.sum(1).argmin()
+    for k in range(1, 4):
+        left = d[order[:k]].min(0)
+        assert left[order[k]] == pytest.approx(left.max(), abs=1e-5)
+        assert document["cluster"]["radii"][k - 1] == pytest.approx(left.max(), abs=1e-4)
+    assert [each["index"] for each in document["samples"]] == list(range(4))
+    for picture in sorted(plain.glob("*.png")):
+        same = picture.read_bytes() == (folder / picture.name).read_bytes()
+        assert same == (picture.name != "grid.png"), picture.name
+
+
+def test_the_order_of_a_complete_folder_is_set_and_unset(face, tmp_path):
+    path = face("x.png")
+    clustered = result_of(path, samples=3).save(tmp_path / "clustered", cluster=True)
+    folder = result_of(path, samples=3).save(tmp_path / "out")
+    before = {each.name: each.read_bytes() for each in folder.iterdir()}
+    store.set_order(folder, cluster=True)
+    assert (folder / "grid.png").read_bytes() == (clustered / "grid.png").read_bytes()
+    both = [json.loads((each / "result.json").read_text()) for each in (folder, clustered)]
+    assert both[0]["cluster"] == both[1]["cluster"]
+    store.set_order(folder, cluster=False)
+    assert {each.name: each.read_bytes() for each in folder.iterdir()} == before
+
+
+def test_setting_an_order_that_is_there_writes_nothing(face, tmp_path):
+    folder = result_of(face("x.png"), samples=3).save(tmp_path / "out", cluster=True)
+    before = {each.name: each.stat().st_mtime_ns for each in folder.iterdir()}
+    store.set_order(folder, cluster=True)
+    assert {each.name: each.stat().st_mtime_ns for each in folder.iterdir()} == before
 
 
 def test_stems_are_unique_and_stay(tmp_path):
@@ -241,3 +303,10 @@ def test_result_properties_are_torch_tensors(face):
     assert np.allclose(result.mean.numpy(), stack.mean(0), atol=1e-6)
     assert np.allclose(result.std.numpy(), stack.std(0), atol=1e-6)
     assert result.lr_psnr == [sample.lr_psnr for sample in result.samples_list]
+    low, high = result.interval()
+    assert np.allclose(low.numpy(), stack.min(0), atol=1e-6)
+    assert np.allclose(high.numpy(), stack.max(0), atol=1e-6)
+    low, high = result.interval(0.25)  # of three: at the places 1.5 and 2.5
+    wanted = np.quantile(stack, [0.375, 0.625], axis=0, method="weibull")
+    assert np.allclose(torch.stack([low, high]).numpy(), wanted, atol=1e-6)
+    assert sorted(result.covering.order) == [0, 1, 2]

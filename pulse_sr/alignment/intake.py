@@ -201,6 +201,7 @@ def low_res_face(photo: LowResImage, face: FaceOfPhoto, resolution: int) -> LowR
         height=face.side,
         jpeg_noise=photo.jpeg_noise * min(face.side / face.real_size, 1.0),
         notes=tuple(notes),
+        operator=face.operator,
     )
 
 

@@ -79,7 +79,8 @@ class Shard(click.ParamType):
     default=_DEFAULTS.operator,
     show_default=True,
     metavar="SPEC",
-    help="How the inputs were made from high-res images.",
+    help="How the inputs were made from high-res images, such as 'gaussian:1.6|pillow|noise:0.02', "
+    "mask:FILE or gray; auto finds out.",
 )
 @click.option(
     "--scale",
@@ -90,7 +91,7 @@ class Shard(click.ParamType):
 @click.option(
     "--project",
     type=click.Choice(PROJECTIONS),
-    help="Null-space projection.  [default: exact; soft for JPEG]",
+    help="Null-space projection.  [default: exact; soft for JPEG and noise]",
 )
 @click.option(
     "--target-db",
@@ -110,6 +111,16 @@ class Shard(click.ParamType):
     default="auto",
     show_default=True,
     help="Find the faces of photos, search each and paste it back.",
+)
+@click.option(
+    "--cluster",
+    is_flag=True,
+    help="Show the most typical sample first, then always the most different one.",
+)
+@click.option(
+    "--save-steps",
+    is_flag=True,
+    help="Keep frames of each search and make an animation (search.gif) of them.",
 )
 @click.option(
     "--batch",
@@ -139,6 +150,8 @@ def command(
     retry_failed: bool,
     shard: tuple[int, int] | None,
     align: str,
+    cluster: bool,
+    save_steps: bool,
     dry_run: bool,
     quiet: bool,
     verbose: bool,
@@ -162,6 +175,8 @@ def command(
         retry_failed=retry_failed,
         shard=shard,
         align=align,
+        cluster=cluster,
+        save_steps=save_steps,
         looking=lambda done, total: console.live(f"looking for faces: {done} of {total}"),
     )
     console.clear()
@@ -212,7 +227,8 @@ def _show_record(record: Record, place: str, console: Console) -> None:
         return
     if record.searched < record.samples:
         words = f"{record.searched} more, now {words}"
-    console.line(f"{place} {record.stem}  done in {record.seconds:.1f} s: {words}")
+    note = f"; {record.note}" if record.note else ""
+    console.line(f"{place} {record.stem}  done in {record.seconds:.1f} s: {words}{note}")
 
 
 def _summarise(plan: Plan, records: Sequence[Record], console: Console, retry: str) -> None:
@@ -276,6 +292,8 @@ def _show_plan(plan: Plan, as_json: bool) -> None:
         "out": str(plan.out),
         "overwrite": plan.overwrite,
         "align": plan.align,
+        "cluster": plan.cluster,
+        "save_steps": plan.save_steps,
     }
     tasks = [
         {"path": str(t.path), "stem": t.stem, "action": t.action, "samples": list(t.indices)}
@@ -298,6 +316,10 @@ def _retry_command(inputs: Sequence[str], plan: Plan, shard: tuple[int, int] | N
         words += ["--prior", plan.prior_source]
     if plan.align != ALIGN_MODES[0]:
         words += ["--align", plan.align]
+    if plan.cluster:
+        words.append("--cluster")
+    if plan.save_steps:
+        words.append("--save-steps")
     if shard:
         words += ["--shard", f"{shard[0]}/{shard[1]}"]
     return shlex.join([*words, "--retry-failed"])

@@ -18,8 +18,12 @@ from pulse_sr.jobs import store
 from pulse_sr.jobs.manifest import Names, Row, base_of, face_names, read_rows
 from pulse_sr.jobs.task import fingerprint
 from pulse_sr.landmarks.base import Landmarks
+from pulse_sr.operator_spec import AUTO, parse_operator
 
 log = logging.getLogger(__name__)
+
+#: How a face of a photo becomes a low-res face where nothing else was asked for.
+OWN_OPERATOR = "bicubic"
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,8 @@ class Intake:
 
     def _look(self, path: Path) -> list[FaceOfPhoto]:
         """Finds the faces; a file that can not be read is left to the search, which says so."""
-        if self.align == "never":
+        operator = self._operator
+        if self.align == "never" or not parse_operator(operator).of_a_face:
             return []
         try:
             image = read_image(path)
@@ -101,10 +106,15 @@ class Intake:
             framing_of(self.prior.card),
             self._landmarks,
             mode=self.align,
-            operator=config.operator,
+            operator=operator,
             scale=config.scale,
             fit=config.fit,
         )
+
+    @property
+    def _operator(self) -> str:
+        """What makes low-res faces of crops; with "auto" there is nothing to find out."""
+        return OWN_OPERATOR if self.config.operator.strip() == AUTO else self.config.operator
 
     def _recorded(self, sha256: str, stem: str) -> list[FaceOfPhoto] | None:
         """The faces that an earlier run found with equal settings; None if it has to be looked."""

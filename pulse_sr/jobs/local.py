@@ -1,7 +1,8 @@
 """The loop over many inputs in this process: plan, search, write, go on.
 
-One bad input never stops the others. What is finished is on disk before the next input starts, so
-the same command resumes after an interruption.
+The samples of all inputs go through one stream of slots (`pulse_sr.streaming`): an input is read
+when a slot is free, and written as soon as its last sample is done. One bad input never stops the
+others. What is finished is on disk, so the same command resumes after an interruption.
 """
 
 from __future__ import annotations
@@ -9,20 +10,24 @@ from __future__ import annotations
 import errno
 import logging
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pulse_sr.alignment.intake import low_res_face
+from pulse_sr.blind_ranking import recorded_ranking
 from pulse_sr.config import SearchConfig
 from pulse_sr.errors import InputError, PulseError, SetupError
-from pulse_sr.images import LowResImage, read_image
+from pulse_sr.images import read_image
 from pulse_sr.jobs import store
 from pulse_sr.jobs.manifest import base_of, drop_rows, put_row, read_rows
 from pulse_sr.jobs.placement import Placement
 from pulse_sr.jobs.plan import DEFAULT_OUT, Plan, plan_run
+from pulse_sr.jobs.steps import begin_steps
 from pulse_sr.jobs.task import Task
+from pulse_sr.report.animation import StepFrames
+from pulse_sr.streaming import Outcome, Request
 
 if TYPE_CHECKING:
     from pulse_sr.result import Result
@@ -34,16 +39,16 @@ OnProgress = Callable[[Task, Any], None]
 
 
 class Search(Protocol):
-    """The function that finds samples: `pulse_sr.api.search_image`, or a stand-in for tests."""
+    """The stream of searches: `pulse_sr.streaming.search_images`, or a stand-in for tests."""
 
     def __call__(
         self,
-        image: LowResImage,
+        requests: Iterable[Request],
         prior: Any,
         config: SearchConfig,
-        indices: Sequence[int],
-        progress: Callable[[Any], None] | None = None,
-    ) -> Result: ...
+        progress: Callable[[Request, Any], None] | None = None,
+        samples: int | None = None,
+    ) -> Iterator[Outcome]: ...
 
 
 @dataclass(frozen=True)
@@ -55,14 +60,14 @@ class Record:
         path: the input.
         sha256: of the file, empty if it could not be opened.
         status: "done" (searched and written now), "skipped" (complete already) or "failed".
-        seconds: wall time spent on it now.
+        seconds: time spent on it now: of steps that it shared with other inputs, its share.
         error, hint: for "failed": what happened, and what helps.
         exit_code: the exit code of that error, 0 without one.
         searched: how many samples were searched now.
         samples: how many samples its folder holds.
         lowest_db: the smallest LR-PSNR of them in dB, None without samples.
         below_target: how many of them are below the target.
-        note: a remark, such as that a failure is from an earlier run.
+        note: a remark, such as that a failure is from an earlier run, or which operator was chosen.
     """
 
     stem: str
@@ -92,6 +97,8 @@ def run(
     search: Search | None = None,
     progress: OnProgress | None = None,
     align: str = "auto",
+    cluster: bool = False,
+    save_steps: bool = False,
 ) -> Generator[Record, None, None]:
     """Searches faces for all inputs and writes them to `out`; yields a record after each input.
 
@@ -106,11 +113,14 @@ def run(
         retry_failed: try again what failed in an earlier run with the same settings.
         shard: (i, N): only every N-th input from the i-th, in the order of their resolved paths,
             so that N processes can share one run folder.
-        search: stands in for `pulse_sr.api.search_image`.
+        search: stands in for `pulse_sr.streaming.search_images`.
         progress: called during each search.
         align: "auto" finds the faces of photos, searches each and pastes it back, and leaves
             low-res faces as they are (`alignment.intake.faces_to_search`); "always" takes every
             input as a photo, "never" none.
+        cluster: show the samples in covering order (`metrics.covering`), also of complete inputs.
+        save_steps: keep frames of each search and make an animation of them; samples that were
+            found without are searched again.
 
     Raises:
         UsageError, SetupError: see `plan_run`; while iterating, SetupError (disk full, no such
@@ -125,6 +135,8 @@ def run(
         retry_failed=retry_failed,
         shard=shard,
         align=align,
+        cluster=cluster,
+        save_steps=save_steps,
     )
     return run_plan(plan, search=search, progress=progress)
 
@@ -136,9 +148,15 @@ def run_plan(
     search = search or _real_search()
     store.make_folder(plan.out)
     _forget_other_names(plan)
+    work = _Run(plan)
+    report = None if progress is None else lambda request, step: progress(request.tag.task, step)
+    samples = sum(len(task.indices) for task in plan.tasks)
     try:
-        for task in plan.tasks:
-            yield _do(plan, task, search, progress)
+        found = search(work.requests(), plan.prior, plan.config, report, samples=samples)
+        for request, outcome in found:
+            work.finish(request, outcome)
+            yield from work.ready()
+        yield from work.ready()
     finally:
         store.write_page(plan.out)
 
@@ -151,37 +169,74 @@ def _forget_other_names(plan: Plan) -> None:
     drop_rows(plan.out, lambda row: row["stem"] not in names.get(base_of(row), {row["stem"]}))
 
 
-def _do(plan: Plan, task: Task, search: Search, progress: OnProgress | None) -> Record:
-    base = (task.stem, str(task.path), task.sha256)
-    if task.action == "skip":
-        return _skipped(plan, task)
-    if task.action == "failed_before":
-        row = task.earlier or {}
-        note = "failed in an earlier run; --retry-failed tries it again"
-        error, hint = str(row.get("error", "")), str(row.get("hint", ""))
-        return Record(*base, "failed", 0.0, error, hint, 1, note=note)
-    started = time.perf_counter()
-    try:
-        document = _search_and_write(plan, task, search, progress)
-    except SetupError:
-        raise
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise SetupError(
-                f"the disk is full: could not write {plan.out / task.stem}",
-                "free some space; the same command resumes",
-            ) from error
-        return _failed(plan, task, error, time.perf_counter() - started)
-    seconds = round(time.perf_counter() - started, 3)
-    put_row(plan.out, store.row_of(task.stem, str(task.path), document, seconds))
-    return Record(
-        *base, "done", seconds, searched=len(task.indices), **_numbers(document["samples"])
-    )
+@dataclass(frozen=True)
+class _Taken:
+    """An input that is with the search."""
+
+    place: int
+    task: Task
+    placement: Placement | None
+    load_s: float
+    frames: StepFrames | None
 
 
-def _search_and_write(
-    plan: Plan, task: Task, search: Search, progress: OnProgress | None
-) -> store.Document:
+class _Run:
+    """What is known of each input of a plan; records come in the order of the plan."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.next = plan, 0
+        self.records: dict[int, Record] = {}
+
+    def requests(self) -> Iterator[Request]:
+        """The inputs that are to be searched, each read when it is asked for."""
+        for place, task in enumerate(self.plan.tasks):
+            if task.action == "skip":
+                self.records[place] = _skipped(self.plan, task)
+            elif task.action == "failed_before":
+                self.records[place] = _failed_before(task)
+            else:
+                started = time.perf_counter()
+                try:
+                    request = _read(self.plan, place, task)
+                except SetupError:
+                    raise
+                except Exception as error:
+                    seconds = time.perf_counter() - started
+                    self.records[place] = _failed(self.plan, task, error, seconds)
+                else:
+                    yield request
+
+    def finish(self, request: Request, outcome: Result | Exception) -> None:
+        """Write what was found.
+
+        Raises:
+            SetupError: the disk is full.
+        """
+        taken: _Taken = request.tag
+        plan, task = self.plan, taken.task
+        try:
+            if isinstance(outcome, Exception):
+                _write_failure(plan, request, outcome)
+                raise outcome
+            self.records[taken.place] = _write(plan, taken, outcome)
+        except SetupError:
+            raise
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise SetupError(
+                    f"the disk is full: could not write {plan.out / task.stem}",
+                    "free some space; the same command resumes",
+                ) from error
+            self.records[taken.place] = _failed(plan, task, error, taken.load_s)
+
+    def ready(self) -> Iterator[Record]:
+        """The records up to the first input that is not done."""
+        while self.next in self.records:
+            yield self.records.pop(self.next)
+            self.next += 1
+
+
+def _read(plan: Plan, place: int, task: Task) -> Request:
     if task.refusal is not None:
         raise task.refusal
     started = time.perf_counter()
@@ -192,28 +247,56 @@ def _search_and_write(
     if task.face is not None:
         placement = Placement(image, task.face, task.base)
         image = low_res_face(image, task.face, plan.prior.resolution)
-    load_s = time.perf_counter() - started
-    report = None if progress is None else lambda record: progress(task, record)
-    try:
-        result = search(image, plan.prior, plan.config, task.indices, report)
-    except Exception as error:
-        if not isinstance(error, SetupError):
-            message, hint, _ = _describe(error)
-            folder = plan.out / task.stem
-            store.write_failure(folder, image, task.fingerprint, message, hint, placement)
-        raise
-    return store.write_result(
+    frames = None
+    if plan.save_steps:
+        keep = task.action == "extend"
+        frames = begin_steps(plan.out / task.stem, plan.config, keep=keep)
+    taken = _Taken(place, task, placement, time.perf_counter() - started, frames)
+    return Request(image, task.indices, taken, None if frames is None else frames.on_step)
+
+
+def _write(plan: Plan, taken: _Taken, result: Result) -> Record:
+    started, task = time.perf_counter(), taken.task
+    document = store.write_result(
         plan.out / task.stem,
         result,
         fresh=plan.overwrite,
         prior_source=plan.prior_source,
-        load_s=load_s,
+        load_s=taken.load_s,
         align=plan.align,
-        placement=placement,
+        placement=taken.placement,
+        cluster=plan.cluster,
+        frames=taken.frames,
+    )
+    write_s = time.perf_counter() - started
+    seconds = round(taken.load_s + sum(result.timing.values()) + write_s, 3)
+    path = str(task.path)
+    put_row(plan.out, store.row_of(task.stem, path, document, seconds))
+    numbers = _numbers(document["samples"])
+    searched, note = len(task.indices), _choice(document)
+    return Record(
+        task.stem, path, task.sha256, "done", seconds, searched=searched, note=note, **numbers
     )
 
 
+def _write_failure(plan: Plan, request: Request, error: Exception) -> None:
+    if isinstance(error, SetupError):
+        return
+    message, hint, _ = _describe(error)
+    task, placement = request.tag.task, request.tag.placement
+    folder = plan.out / task.stem
+    store.write_failure(folder, request.image, task.fingerprint, message, hint, placement)
+
+
+def _failed_before(task: Task) -> Record:
+    row = task.earlier or {}
+    note = "failed in an earlier run; --retry-failed tries it again"
+    error, hint = str(row.get("error", "")), str(row.get("hint", ""))
+    return Record(task.stem, str(task.path), task.sha256, "failed", 0.0, error, hint, 1, note=note)
+
+
 def _skipped(plan: Plan, task: Task) -> Record:
+    store.set_order(plan.out / task.stem, cluster=plan.cluster)
     document = store.read_record(plan.out / task.stem) or {}
     if task.stem not in {row["stem"] for row in read_rows(plan.out)}:  # the manifest was lost
         put_row(plan.out, store.row_of(task.stem, str(task.path), document, 0.0))
@@ -256,7 +339,13 @@ def _numbers(samples: Sequence[store.Document]) -> dict[str, Any]:
     }
 
 
-def _real_search() -> Search:
-    from pulse_sr.api import search_image
+def _choice(document: store.Document) -> str:
+    """Which operator `--operator auto` chose, empty where it had no choice."""
+    ranking = recorded_ranking(document["operator"])
+    return "" if ranking is None else ranking.sentence()
 
-    return search_image
+
+def _real_search() -> Search:
+    from pulse_sr.api import search_images
+
+    return search_images

@@ -10,6 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from pulse_sr import __version__
+from pulse_sr.operator_spec import AUTO
 
 if TYPE_CHECKING:
     from pulse_sr.result import Result
@@ -31,7 +32,7 @@ XMP = f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 
 def settings_of(result: Result) -> dict[str, Any]:
     """Returns what is needed to make the samples again, without the machine and the file names."""
-    return {
+    settings = {
         "version": __version__,
         "input_sha256": result.image.sha256,
         "prior": result.prior_name,
@@ -39,8 +40,11 @@ def settings_of(result: Result) -> dict[str, Any]:
         "resolution": result.resolution,
         **result.config.pixel_options(),
         "scale": result.scale,
-        "project": result.config.projection(is_jpeg=result.image.is_jpeg),
+        "project": result.projection,
     }
+    if settings["operator"] == AUTO:
+        settings["operator_used"] = result.operator_spec
+    return settings
 
 
 def text_chunks(settings: dict[str, Any], lr_psnr: float | None = None) -> dict[str, str]:

@@ -15,7 +15,8 @@ from pulse_sr.jobs import store
 from pulse_sr.jobs.intake import Intake, Target
 from pulse_sr.jobs.manifest import assign_stems, read_rows
 from pulse_sr.jobs.task import Task, file_sha256
-from pulse_sr.operators import make_operator
+from pulse_sr.operator_spec import AUTO, parse_operator
+from pulse_sr.operators import check_operator
 
 DEFAULT_OUT = "pulse_out"
 
@@ -31,6 +32,8 @@ class Plan:
     prior_source: str | None
     overwrite: bool
     align: str = "auto"
+    cluster: bool = False
+    save_steps: bool = False
 
 
 def plan_run(
@@ -43,6 +46,8 @@ def plan_run(
     retry_failed: bool = False,
     shard: tuple[int, int] | None = None,
     align: str = "auto",
+    cluster: bool = False,
+    save_steps: bool = False,
     looking: Callable[[int, int], None] | None = None,
 ) -> Plan:
     """Finds the inputs, loads the prior and decides what to do with each input; writes nothing.
@@ -62,7 +67,7 @@ def plan_run(
     source = str(prior) if isinstance(prior, str | Path) else None
     if prior is None or source is not None:
         prior = _load_prior(source, config.device)
-    _check_operator(config, prior)
+    _check_operator(config, prior, align)
     out = Path(out)
     ordered = sorted(paths, key=lambda path: str(path.resolve())) if shard else paths
     entries = [(path, file_sha256(path)) for path in ordered]
@@ -75,21 +80,24 @@ def plan_run(
             if looking is not None:
                 looking(i, len(entries))
             targets = intake.targets(path, sha256, stem)
-            tasks += [_task(each, path, sha256, out, config, known, overwrite) for each in targets]
-    return Plan(tuple(tasks), out, config, prior, source, overwrite, align)
+            for each in targets:
+                done: tuple[int, ...] = ()
+                if not overwrite:
+                    folder = out / each.stem
+                    done = store.done_indices(folder, each.mark, with_steps=save_steps)
+                tasks.append(_task(each, path, sha256, config, known, done))
+    return Plan(tuple(tasks), out, config, prior, source, overwrite, align, cluster, save_steps)
 
 
 def _task(
     target: Target,
     path: Path,
     sha256: str,
-    out: Path,
     config: SearchConfig,
     known: Mapping[tuple[str, str], dict[str, Any]],
-    overwrite: bool,
+    done: tuple[int, ...],
 ) -> Task:
     stem, mark = target.stem, target.mark
-    done = () if overwrite else store.done_indices(out / stem, mark)
     indices = tuple(k for k in range(config.samples) if k not in done)
     earlier = known.get((stem, mark))
     return Task(
@@ -131,15 +139,28 @@ def _check_shard(shard: tuple[int, int] | None) -> None:
         )
 
 
-def _check_operator(config: SearchConfig, prior: Any) -> None:
+def _check_operator(config: SearchConfig, prior: Any, align: str) -> None:
     """Refuses an operator or scale that no input could work with, before anything starts."""
-    scale = config.scale or 2
+    if config.operator.strip() == AUTO:
+        _check_scale(config.scale or 2, prior)
+        return
+    spec = parse_operator(config.operator)
+    if align == "always" and not spec.of_a_face:
+        raise UsageError(
+            f"--align always cuts faces from photos, --operator {spec.text!r} takes whole pictures",
+            "--align never",
+        )
+    scale = (config.scale or 2) if spec.resizes else 1
+    _check_scale(scale, prior)
+    check_operator(spec, prior.resolution, scale)
+
+
+def _check_scale(scale: int, prior: Any) -> None:
     if prior.resolution % scale or prior.resolution // scale < 4:
         raise UsageError(
             f"--scale {scale} does not suit prior {prior.name} of {prior.resolution} px",
             "--scale expects a divisor of the resolution that leaves 4 px or more",
         )
-    make_operator(config.operator, prior.resolution // scale, prior.resolution)
 
 
 def _load_prior(source: str | None, device: str) -> Any:

@@ -9,39 +9,39 @@ Shape legend: S samples, R high-res side, h w low-res.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
-from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 
 from pulse_sr import __version__
 from pulse_sr.atomic import write_atomic
 from pulse_sr.errors import SetupError
 from pulse_sr.images import LowResImage, write_png
+from pulse_sr.jobs.drawing import (
+    PICTURES,
+    Document,
+    Pixels,
+    cluster_entry,
+    read_pixels,
+    write_grid,
+    write_pictures,
+)
 from pulse_sr.jobs.manifest import PAGE, assign_stems, json_bytes, put_row, read_json, read_rows
 from pulse_sr.jobs.marks import XMP, settings_of, text_chunks
 from pulse_sr.jobs.placement import Placement, pasted_name
+from pulse_sr.jobs.record import SCHEMA, input_entry, make_document, timing_entry
+from pulse_sr.jobs.steps import clear_steps, finish_steps, has_steps
 from pulse_sr.jobs.task import fingerprint
 from pulse_sr.operators import Operator, make_operator
+from pulse_sr.report.animation import StepFrames
 from pulse_sr.report.page import render_page
-from pulse_sr.report.pictures import SampleLabel, grid, mean_image, std_image
 from pulse_sr.result import Result, Sample, sample_status
 
-SCHEMA = 1
 RECORD = "result.json"
-PICTURES = ("input.png", "mean.png", "std.png", "grid.png")
 
 #: Stands for "identical" (an infinite PSNR), which JSON has no number for.
 HIGHEST_DB = 200.0
-
-Document = dict[str, Any]
-Pixels = NDArray[np.uint8]
 
 
 def sample_name(index: int) -> str:
@@ -49,9 +49,16 @@ def sample_name(index: int) -> str:
     return f"sample_{index:02d}.png"
 
 
-def done_indices(folder: Path, wanted: str) -> tuple[int, ...]:
-    """Returns the samples that `folder` holds for this fingerprint; none if it is incomplete."""
-    return tuple(_sample_entries(folder, wanted))
+def done_indices(folder: Path, wanted: str, *, with_steps: bool = False) -> tuple[int, ...]:
+    """Returns the samples that `folder` holds for this fingerprint; none if it is incomplete.
+
+    Args:
+        folder: of the input.
+        wanted: the fingerprint.
+        with_steps: only samples whose search was saved too.
+    """
+    entries = _sample_entries(folder, wanted)
+    return tuple(k for k in entries if not with_steps or has_steps(folder, entries[k]))
 
 
 def read_record(folder: Path) -> Document | None:
@@ -69,6 +76,8 @@ def write_result(
     load_s: float = 0.0,
     align: str = "never",
     placement: Placement | None = None,
+    cluster: bool = False,
+    frames: StepFrames | None = None,
 ) -> Document:
     """Writes the samples of `result`, then pictures and numbers over all samples of the folder.
 
@@ -83,6 +92,8 @@ def write_result(
         load_s: seconds that reading the input took, for the record.
         align: how the run treats photos, for the record.
         placement: for a face of a photo: where its samples are pasted (`pasted_00.png`, ...).
+        cluster: show the samples in covering order (`metrics.covering`), not by index.
+        frames: the steps of the search (`steps.begin_steps`), for their animation.
 
     Returns:
         the document written to `result.json`.
@@ -95,7 +106,7 @@ def write_result(
     make_folder(folder)
     entries = {} if fresh else _sample_entries(folder, mark)
     if not entries:
-        clear(folder)
+        clear(folder, steps=frames is None)
     operator = _observed_operator(result)
     write_png(folder / "input.png", result.low_res)
     settings = settings_of(result)
@@ -105,15 +116,41 @@ def write_result(
     samples = _measure(folder, entries, result, operator)
     files = [each["file"] for each in samples]
     pixels = np.stack([read_pixels(folder / name) for name in files])
-    _write_pictures(folder, pixels, samples, result, settings)
-    document = _document(result, samples, pixels, mark, prior_source)
+    if frames is not None:
+        target_db = min(result.config.target_db, operator.noise_floor_db)
+        finish_steps(folder, frames, samples, target_db)
+    document = make_document(result, samples, pixels, mark, prior_source)
     document["align"] = align
     if placement is not None:
-        document["input"] = _input_entry(placement.photo, result.notes)
+        document["input"] = input_entry(placement.photo, result.notes)
         document["face"] = placement.describe()
-    document["timing"] = _timing(result, load_s, time.perf_counter() - started)
+    indices = [each["index"] for each in samples]
+    if cluster:
+        document["cluster"] = cluster_entry(pixels, indices)
+    write_pictures(folder, pixels, document, text_chunks({**settings, "samples": indices}))
+    document["timing"] = timing_entry(result, load_s, time.perf_counter() - started)
     write_atomic(folder / RECORD, json_bytes(document))
     return document
+
+
+def set_order(folder: Path, *, cluster: bool) -> None:
+    """Shows the samples of a complete folder in covering order or by index, see `write_result`.
+
+    Nothing is written where they are shown so already.
+
+    Raises:
+        SetupError: the disk is full, or the place can not be written.
+    """
+    document = read_record(folder)
+    if document is None or not document.get("samples") or cluster == ("cluster" in document):
+        return
+    samples = document["samples"]
+    pixels = np.stack([read_pixels(folder / each["file"]) for each in samples])
+    document.pop("cluster", None)
+    if cluster:
+        document["cluster"] = cluster_entry(pixels, [each["index"] for each in samples])
+    write_grid(folder, pixels, document)
+    write_atomic(folder / RECORD, json_bytes(document))
 
 
 def write_failure(
@@ -135,7 +172,7 @@ def write_failure(
         "status": "failed",
         "error": error,
         "hint": hint,
-        "input": _input_entry(image if placement is None else placement.photo),
+        "input": input_entry(image if placement is None else placement.photo),
         "samples": [],
         "fingerprint": mark,
     }
@@ -144,15 +181,20 @@ def write_failure(
     write_atomic(folder / RECORD, json_bytes(document))
 
 
-def save_result(out: Path, result: Result) -> Path:
+def save_result(out: Path, result: Result, *, cluster: bool = False) -> Path:
     """Writes one result into a run folder: its own folder, its manifest row and the page.
+
+    Args:
+        out: the run folder.
+        result: the samples.
+        cluster: see `write_result`.
 
     Returns:
         the folder of this input.
     """
     make_folder(out)
     [stem] = assign_stems(out, [(Path(result.image.path), result.image.sha256)])
-    document = write_result(out / stem, result)
+    document = write_result(out / stem, result, cluster=cluster)
     seconds = round(sum(document["timing"].values()), 3)
     put_row(out, row_of(stem, str(result.image.path), document, seconds))
     write_page(out)
@@ -194,19 +236,20 @@ def make_folder(folder: Path) -> None:
         ) from error
 
 
-def clear(folder: Path) -> None:
-    """Removes our own files from a folder, the record first; other files stay."""
+def clear(folder: Path, *, steps: bool = True) -> None:
+    """Removes our own files from a folder, the record first; other files stay.
+
+    Args:
+        folder: of the input.
+        steps: also the frames of the search.
+    """
     made = sorted([*folder.glob("sample_*.png"), *folder.glob("pasted_*.png")])
     for path in (folder / RECORD, *made):
         path.unlink(missing_ok=True)
     for name in PICTURES:
         (folder / name).unlink(missing_ok=True)
-
-
-def read_pixels(path: Path) -> Pixels:  # [3, R, R]
-    """Reads a PNG that we wrote, as uint8 [3, R, R]."""
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB")).transpose(2, 0, 1).copy()
+    if steps:
+        clear_steps(folder)
 
 
 def _sample_entries(folder: Path, wanted: str) -> dict[int, Document]:
@@ -226,8 +269,9 @@ def _has_files(folder: Path, entry: Document) -> bool:
 
 
 def _observed_operator(result: Result) -> Operator:
-    operator = make_operator(result.operator_spec, result.side, result.resolution)
-    return operator.observed(result.rows, result.columns)
+    return make_operator(
+        result.operator_spec, result.side, result.resolution, result.rows, result.columns
+    )
 
 
 def _lr_psnr(operator: Operator, pixels: Pixels, low_res: Pixels) -> float:
@@ -273,84 +317,6 @@ def _measure(
     for index in sorted(entries):
         entry = dict(entries[index])
         entry["lr_psnr"] = _lr_psnr(operator, read_pixels(folder / entry["file"]), low_res)
-        entry["status"] = sample_status(entry["lr_psnr"])
+        entry["status"] = sample_status(entry["lr_psnr"], result.ok_db)
         measured.append(entry)
     return measured
-
-
-def _write_pictures(
-    folder: Path, pixels: Pixels, samples: Sequence[Document], result: Result, settings: Document
-) -> None:
-    chunks = text_chunks({**settings, "samples": [each["index"] for each in samples]})
-    names = ("index", "seed", "lr_psnr_search", "lr_psnr", "status")
-    labels = [SampleLabel(*(sample[name] for name in names)) for sample in samples]
-    about = (
-        f"{result.operator_spec}, {result.side} to {result.resolution} px, {result.prior_name}; "
-        "dB: match as searched > as written"
-    )
-    write_png(folder / "mean.png", mean_image(pixels), chunks, XMP)
-    write_png(folder / "std.png", std_image(pixels), chunks, XMP)
-    picture = grid(result.low_res, pixels, labels, about)
-    write_png(folder / "grid.png", picture, chunks, XMP)
-
-
-def _document(
-    result: Result,
-    samples: list[Document],
-    pixels: Pixels,
-    mark: str,
-    prior_source: str | None,
-) -> Document:
-    fine = all(each["status"] == "ok" for each in samples)
-    options = result.config.pixel_options()
-    options["project"] = result.config.projection(is_jpeg=result.image.is_jpeg)
-    return {
-        "schema": SCHEMA,
-        "version": __version__,
-        "status": "ok" if fine else "below_target",
-        "input": _input_entry(result.image, result.notes),
-        "operator": {"spec": result.operator_spec, "scale": result.scale},
-        "prior": {
-            "name": result.prior_name,
-            "sha256": result.prior_sha256,
-            "resolution": result.resolution,
-            "source": prior_source,
-        },
-        "method": result.config.method,
-        "seed": result.config.seed,
-        "options": options,
-        "samples": samples,
-        "diversity": _diversity(pixels),
-        "device": result.device,
-        "torch": result.torch_version,
-        "ops": result.ops,
-        "grid": {"side": result.side, "rows": list(result.rows), "columns": list(result.columns)},
-        "fingerprint": mark,
-        "config": asdict(result.config),
-    }
-
-
-def _input_entry(image: LowResImage, notes: Sequence[str] = ()) -> Document:
-    return {
-        "path": str(image.path),
-        "sha256": image.sha256,
-        "width": image.width,
-        "height": image.height,
-        "mode": image.mode,
-        "notes": list(notes or image.notes),
-    }
-
-
-def _diversity(pixels: Pixels) -> Document:
-    """Spread of the samples [S, 3, R, R], in [0, 1]: mean pixel std, and the nearest pair's RMS."""
-    x = pixels.astype(np.float64) / 255.0
-    pairs = [float(np.sqrt(np.mean((a - b) ** 2))) for a, b in combinations(x, 2)]
-    return {
-        "pixel_std": round(float(x.std(axis=0).mean()), 6),
-        "min_pair_rms": round(min(pairs), 6) if pairs else None,
-    }
-
-
-def _timing(result: Result, load_s: float, write_s: float) -> dict[str, float]:
-    timing = {"load_s": load_s, "search_s": 0.0, **result.timing, "write_s": write_s}
-    return {name: round(seconds, 3) for name, seconds in timing.items()}

@@ -13,7 +13,7 @@ from pulse_sr.config import SearchConfig
 from pulse_sr.errors import PulseError
 
 #: Part of every fingerprint: raise it when equal settings start to give other pixels.
-REVISION = 1
+REVISION = 2
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,11 @@ class Task:
 def fingerprint(input_sha256: str, prior_sha256: str, config: SearchConfig) -> str:
     """Returns a sha256 over the input, the prior and every option that decides the pixels.
 
-    The number of samples, the device and all paths are left out (`SearchConfig.pixel_options`).
+    The number of samples, the device and all paths are left out (`SearchConfig.pixel_options`); a
+    mask is there by its content. With `--operator auto` the choice follows from what is there.
+
+    Raises:
+        UsageError: a mask file can not be read.
     """
     identity = {
         "revision": REVISION,

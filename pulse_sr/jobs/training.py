@@ -6,6 +6,7 @@ RUN/neighbours.png       samples beside their nearest training images
 RUN/curves.png           the log and the scores
 RUN/scores.jsonl         the scores; RUN/best.safetensors the prior of the best one
 RUN/README.md            the model card
+RUN/latents.safetensors  the seed bank of the prior, at the end
 RUN/tb                   TensorBoard events, if they were asked for
 
 The trainer writes the state, the prior and the log; this module only looks at them.
@@ -24,11 +25,13 @@ import torch
 from pulse_sr.atomic import write_atomic, write_text_atomic
 from pulse_sr.images import to_uint8, write_png
 from pulse_sr.jobs.score_book import ScoreBook
-from pulse_sr.jobs.scoring import FIRST_SEED, Scorer, Scores, read_folder
+from pulse_sr.jobs.scoring import FIRST_SEED, Scorer, Scores, read_images
 from pulse_sr.jobs.training_card import card_facts
 from pulse_sr.metrics.image_set import FRECHET, KERNEL, SPREAD
 from pulse_sr.metrics.neighbours import TrainingImages
+from pulse_sr.priors.bank import write_bank
 from pulse_sr.priors.base import Prior
+from pulse_sr.priors.files import FILE_NAME, read_prior
 from pulse_sr.report.training_card import render_card
 from pulse_sr.report.training_curves import draw_curves
 from pulse_sr.report.training_history import read_history
@@ -51,7 +54,7 @@ class Observation:
 
     Attributes:
         samples: scored at each snapshot; 0: no scores.
-        held_back: folder of images that are not trained on.
+        held_back: folder or tars of images that are not trained on.
         inception: TorchScript file for FID and KID.
         tensorboard: write TensorBoard events.
         command: the command line, for the card.
@@ -74,7 +77,8 @@ def run_training(
     """Train to the end of the schedule, looking at every snapshot and writing what was seen.
 
     A checkpoint whose scores a kill prevented is scored first. Of several processes only the first
-    one looks; the others wait for it in their next step.
+    one looks; the others wait for it in their next step. At the end, the seed bank of the prior is
+    written: while the prior changes, one would be stale at the next checkpoint.
 
     Args:
         trainer: of this process.
@@ -97,6 +101,9 @@ def run_training(
         observer.follow(progress)
         report(progress)
     observer.close()
+    file = trainer.run_dir / FILE_NAME
+    if file.is_file():
+        write_bank(read_prior(file, trainer.device), file)
 
 
 class Observer:
@@ -123,7 +130,7 @@ class Observer:
         held_back = None
         if observation.held_back is not None:
             side = trainer.images.shape[-1]
-            held_back = read_folder(observation.held_back, _MOST_HELD_BACK, side)
+            held_back = read_images(observation.held_back, side, _MOST_HELD_BACK)
         return Scorer(
             trainer.images,
             observation.samples,

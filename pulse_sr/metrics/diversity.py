@@ -1,12 +1,17 @@
-"""How different the images of a set are from each other, in pixels.
+"""How different the images of a set are: in pixels, and by the NTIRE diversity score.
 
-Shapes: N images, P values of an image.
+Shapes: N images, S samples of one input, H W size, h w feature map.
 """
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from pulse_sr.metrics.squeezenet import squeezenet_features
+
+_EPS = 1e-10
 
 
 class PairwiseDistance:
@@ -42,3 +47,62 @@ class PairwiseDistance:
         scatter = self._squares - self._sum.square() / self.count
         variance = scatter.clamp_min(0).mean() / (self.count - 1)
         return float((2 * variance).sqrt())
+
+
+def distance_maps(samples: Tensor, truth: Tensor) -> Tensor:
+    """SqueezeNet feature distance to the truth at every pixel.
+
+    At every position of the feature maps the channels are scaled to unit length and the squared
+    differences summed, as in `squeezenet.feature_distance`; each map is enlarged bilinearly to the
+    size of the image, and the four are averaged.
+
+    Args:
+        samples: RGB `[S, 3, H, W]` in [0, 1]; one is put through the network at a time.
+        truth: RGB `[3, H, W]` in [0, 1].
+
+    Returns:
+        float32 `[S, H, W]`, from 0 (equal) to 2.
+
+    Raises:
+        ValueError: when the sizes differ, or see `squeezenet_features`.
+    """
+    if samples.shape[1:] != truth.shape:
+        raise ValueError(f"samples {tuple(samples.shape)} and truth {tuple(truth.shape)} differ")
+    with torch.no_grad():
+        wanted = [F.normalize(x, eps=_EPS) for x in squeezenet_features(truth[None])]
+        return torch.cat([_distance_map(sample[None], wanted) for sample in samples])
+
+
+def _distance_map(image: Tensor, wanted: list[Tensor]) -> Tensor:  # [1, 3, H, W] -> [1, H, W]
+    size = (int(image.shape[-2]), int(image.shape[-1]))
+    total = torch.zeros(1, *size, device=image.device)
+    for found, truth in zip(squeezenet_features(image), wanted, strict=True):
+        difference = (F.normalize(found, eps=_EPS) - truth).square().sum(dim=1, keepdim=True)
+        total += F.interpolate(difference, size=size, mode="bilinear", align_corners=False)[:, 0]
+    return total / len(wanted)
+
+
+def diversity_score(maps: Tensor) -> float:
+    """Diversity score of the samples of one input, in percent: 0 for equal samples.
+
+    `100 (global best - local best) / global best`: global best is the distance of the best sample
+    to the truth, local best the mean over pixels of the least distance that any sample has there.
+    Lugmayr et al., "NTIRE 2021 Learning the Super-Resolution Space Challenge", section 3; its score
+    of a set is the mean over the inputs. The challenge takes LPIPS for the distance: numbers taken
+    with another one, such as `distance_maps`, do not compare with it.
+
+    Args:
+        maps: distance of each sample to the truth at every pixel, `[S, H, W]`, 0 or more.
+
+    Returns:
+        From 0 to 100; 0 also where one sample is the truth itself, and nothing is left to gain.
+
+    Raises:
+        ValueError: no samples.
+    """
+    if maps.dim() != 3 or not len(maps):
+        raise ValueError(f"expected distances [S, H, W] with S >= 1, got {tuple(maps.shape)}")
+    maps = maps.double()
+    global_best = float(maps.mean(dim=(1, 2)).min())
+    local_best = float(maps.min(dim=0).values.mean())
+    return 100.0 * (global_best - local_best) / global_best if global_best > 0 else 0.0

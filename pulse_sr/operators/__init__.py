@@ -5,7 +5,7 @@
     masked.py     some pixels are known (conjugate_gradients.py where there is no closed form)
     filed.py      JPEG files on the way, forward exact (jpeg.py), backward straight through
     building.py   from a spec (`pulse_sr.operator_spec`, docs/operators.md) to one of these
-    projection.py the exact projection of 8-bit images
+    projection.py exact projection of 8-bit images, soft projection to the noise
     degrading.py  low-res pictures, with noise and files
     ranking.py    which operator turned one picture into the other
 
@@ -27,7 +27,7 @@ from pulse_sr.operators.building import build_operator, check_operator
 from pulse_sr.operators.degrading import Degraded, degrade, degrade_picture
 from pulse_sr.operators.filed import FiledOperator
 from pulse_sr.operators.masked import MaskedOperator
-from pulse_sr.operators.projection import project_to_floor
+from pulse_sr.operators.projection import project_to_floor, project_to_noise
 from pulse_sr.operators.ranking import CANDIDATE_SPECS, rank_operators
 from pulse_sr.operators.separable import SeparableOperator
 
@@ -43,6 +43,7 @@ __all__ = [
     "degrade_picture",
     "make_operator",
     "project_to_floor",
+    "project_to_noise",
     "rank_operators",
     "rectangular_operator",
 ]

@@ -82,6 +82,16 @@ class Operator(ABC):
         return self(x)
 
     @property
+    @abstractmethod
+    def gain(self) -> float:
+        """The mean of the diagonal of A A': what white noise of variance 1 in x gives in A x."""
+
+    @property
+    def known_pixels(self) -> Tensor | None:
+        """Which low-res pixels are known, bool [h, w]; None: all of them."""
+        return None
+
+    @property
     def noise_floor_db(self) -> float:
         """The LR-PSNR in dB beyond which a search fits noise; infinite without `noise:STD`."""
         return -10.0 * math.log10(self.random_variance) if self.random_variance > 0 else math.inf

@@ -47,6 +47,14 @@ class FiledOperator(Operator):
     def random_variance(self) -> float:  # type: ignore[override]
         return self.linear_part.random_variance
 
+    @property
+    def gain(self) -> float:
+        return self.linear_part.gain
+
+    @property
+    def known_pixels(self) -> Tensor | None:
+        return self.linear_part.known_pixels
+
     def __call__(self, x: Tensor) -> Tensor:
         for stage in self.stages:
             x = stage(x)

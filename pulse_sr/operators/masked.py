@@ -52,6 +52,14 @@ class MaskedOperator(Operator):
     def random_variance(self) -> float:  # type: ignore[override]
         return self.full.random_variance
 
+    @property
+    def gain(self) -> float:
+        return float(self.full.gains[self.known].mean())
+
+    @property
+    def known_pixels(self) -> Tensor:
+        return self.known
+
     def __call__(self, x: Tensor) -> Tensor:
         return self.select(self.full(x))
 

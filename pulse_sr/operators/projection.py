@@ -1,4 +1,5 @@
-"""The exact projection of what is written: 8-bit images that downscale to the input.
+"""The projections of what is written: 8-bit images that downscale to the input, or images that
+match a noisy input as closely as its noise allows.
 
 Shape legend: S samples, C channels, H W high-res, h w low-res. Images are in [0, 1].
 """
@@ -57,6 +58,30 @@ def project_to_floor(
             for start, target in zip(x.double(), targets, strict=True)
         ]
     )
+
+
+def project_to_noise(operator: Operator, x: Tensor, y: Tensor, noise_variance: float) -> Tensor:
+    """Moves one image softly towards a noisy input: as far as its residual exceeds the noise.
+
+    If the high-res image is off by white noise of variance s^2, the residual y - A x has the
+    variance s^2 gain + noise. That gives s^2, and with it lambda = noise variance / s^2
+    (`Operator.project_soft`). An image that matches to the noise or better stays as it is: what
+    is left of the residual then is the noise.
+
+    Args:
+        operator: A; of a JPEG file its linear part.
+        x: [3, H, W] in [0, 1].
+        y: a picture or an observation.
+        noise_variance: of y, in units of [0, 1], positive.
+
+    Returns:
+        [3, H, W] in the dtype of x, not clamped.
+    """
+    residual = operator.observe(y) - operator.linear(x)
+    excess = float(residual.square().mean()) - noise_variance
+    if excess <= 0:
+        return x
+    return operator.project_soft(x, y, noise_variance * operator.gain / excess)
 
 
 def _project_one(

@@ -116,6 +116,16 @@ class SeparableOperator(Operator):
         if not self.keeps_size:
             _ = self._inverses
 
+    @property
+    def gain(self) -> float:
+        return float(self.gains.mean())
+
+    @property
+    def gains(self) -> Tensor:
+        """The diagonal of A A', float64 [h, w]."""
+        rows, columns = (m.square().sum(dim=1) for m in (self.vertical, self.horizontal))
+        return rows[:, None] * columns * (LUMA_ENERGY if self.gray else 1.0)
+
     @cached_property
     def keeps_size(self) -> bool:
         """Whether the pixels stay where they are (`gray` alone): no product is needed."""

@@ -135,7 +135,11 @@ def bank_path(prior_file: Path) -> Path:
 
 
 def write_bank(prior: Prior, prior_file: Path) -> Path:
-    """Draw the bank of a prior and write it beside the prior's file.
+    """Draw the bank of a prior and write it beside the prior's file, if it is not there yet.
+
+    Args:
+        prior: the generator.
+        prior_file: the file that holds it.
 
     Returns:
         the file of the bank.
@@ -144,8 +148,17 @@ def write_bank(prior: Prior, prior_file: Path) -> Path:
         SetupError: the file can not be written.
     """
     path = bank_path(prior_file)
-    save_bank(path, draw_bank(prior), hashlib.sha256(prior_file.read_bytes()).hexdigest())
+    sha256 = hashlib.sha256(prior_file.read_bytes()).hexdigest()
+    if read_bank(path, sha256) is None:
+        save_bank(path, draw_bank(prior), sha256)
     return path
+
+
+def bank_of(prior: Prior) -> SeedBank:
+    """The bank of a prior, looked for once (`find_bank`) and then kept with the prior."""
+    if prior.bank is None:
+        prior.bank = find_bank(prior, prior.file)
+    return prior.bank
 
 
 def find_bank(prior: Prior, prior_file: Path | None = None) -> SeedBank:

@@ -8,9 +8,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+if TYPE_CHECKING:
+    from pulse_sr.priors.bank import SeedBank
 
 #: Slope of the leaky ReLU that a StyleGAN2 mapping ends in.
 STYLEGAN2_SLOPE = 0.2
@@ -52,6 +56,8 @@ class Prior(ABC):
         card: architecture, licence, data, training log: what `prior info` prints.
         sha256: of the file that the prior was read from; empty for one that lives in memory.
         bf16: synthesize in bfloat16 autocast; the image is float32 all the same.
+        file: that the prior was read from; None for one that lives in memory.
+        bank: its seed bank once it was asked for (`pulse_sr.priors.bank.bank_of`).
     """
 
     name: str
@@ -63,6 +69,8 @@ class Prior(ABC):
     card: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
     bf16: bool = False
+    file: Path | None = None
+    bank: SeedBank | None = field(default=None, repr=False, compare=False)
 
     @property
     @abstractmethod

@@ -128,10 +128,12 @@ def read_prior(path: Path, device: torch.device | str = "cpu") -> Prior:
             f"{file} does not hold the tensors that its header names ({reason})",
             "the file is damaged: restore or retrain it",
         ) from error
-    return architecture.prior(
+    prior = architecture.prior(
         name,
         generator.to(device),
         statistics,
         card={"architecture": header["architecture"]} | card,
         sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
     )
+    prior.file = file
+    return prior

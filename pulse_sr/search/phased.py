@@ -7,7 +7,7 @@ of an early feature map can (Daras et al., "Intermediate Layer Optimization", IC
 when the rows have done most of their work and is kept inside a ball around zero, so that the sample
 stays close to what the prior can draw.
 
-Shapes: S samples, K candidates, L style rows, D latent width, C r r feature map.
+Shapes: S slots, K candidates, L style rows, D latent width, C r r feature map.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 
 from pulse_sr.operators import Operator
 from pulse_sr.priors.base import Prior
+from pulse_sr.search.engine import Start
 from pulse_sr.search.latents import LatentMap, draw_noise, radius, to_sphere_
 from pulse_sr.search.losses import cosine_1cycle, geocross, mean_square
 
@@ -61,39 +62,37 @@ class Phased:
         self,
         prior: Prior,
         to_style: LatentMap,
-        row: torch.Tensor,
-        noise: Sequence[torch.Tensor],
+        operator: Operator,
         low_side: int,
+        slots: int,
         steps: int = 100,
         settings: PhasedSettings | None = None,
     ) -> None:
-        """Start from given variables.
+        """Make room; `start` or `place` puts samples in.
 
         Args:
             prior: the generator.
             to_style: from the latent to the style space.
-            row: `[S, D]`, the start of all rows of a sample, put on the sphere of radius sqrt(D).
-            noise: one map `[S, 1, r, r]` per noise layer of the prior.
+            operator: from high-res to low-res.
             low_side: n, the side of the low-res input.
-            steps: how many.
+            slots: S, how many samples there is room for.
+            steps: how many each sample takes.
             settings: constants; None: the defaults.
         """
-        self.prior, self.to_style, self.steps = prior, to_style, steps
+        self.prior, self.to_style, self.operator, self.steps = prior, to_style, operator, steps
         self.settings = settings or PhasedSettings()
         device = prior.device
         self.row_radius = torch.full((1, 1, 1), prior.latent_dim**0.5, device=device)
-        # One row for all layers: the start is an ordinary sample of the prior.
-        rows = row[:, None].expand(-1, prior.num_rows, -1).clone()
-        to_sphere_(rows, self.row_radius)
+        rows = torch.ones(slots, prior.num_rows, prior.latent_dim, device=device)
         self.latent = rows.requires_grad_()
-        self.noise = [n.detach().clone() for n in noise]
+        self.noise = [torch.zeros(slots, 1, *s, device=device) for s in prior.noise_shapes]
         largest = self.settings.noise_reach * low_side
         self.trained = [n.requires_grad_() for n in self.noise if n.shape[-1] <= largest]
         self.noise_radii = [radius(n.detach(), 2) for n in self.trained]
         # The smallest feature map that is not coarser than the input.
         self.side = max(1 << (low_side - 1).bit_length(), self.settings.least_side)
         shape = prior.feature_shape(self.side)
-        offset = torch.zeros(len(row), *shape, device=device)
+        offset = torch.zeros(slots, *shape, device=device)
         self.offset = offset.contiguous(memory_format=torch.channels_last).requires_grad_()
         self.w = self.latent
 
@@ -110,23 +109,87 @@ class Phased:
         settings: PhasedSettings | None = None,
         candidates: torch.Tensor | None = None,
     ) -> Phased:
-        """Start each sample at the best of K points of the prior.
+        """Fill every slot, each with a sample of the same input.
 
         Args:
-            prior, to_style, low_side, steps, settings: as above.
+            prior, to_style, operator, low_side, steps, settings: as above.
             generators: one CPU generator per sample.
-            operator: from high-res to low-res.
-            target: low-res input `[S or 1, 3, h, w]`.
-            candidates: latents of the points, `[S, K, D]`; None: drawn by the generators.
+            target: low-res input `[1, C, h, w]`.
+            candidates: latents of the points to start from, `[S, K, D]`; None: drawn.
         """
-        settings = settings or PhasedSettings()
-        rows = candidates
-        if rows is None:
-            shape = (settings.starts, prior.latent_dim)
-            rows = torch.stack([torch.randn(*shape, generator=g) for g in generators])
-        noise = [n.to(prior.device) for n in draw_noise(prior.noise_shapes, generators)]
-        row = _best_start(prior, to_style, rows.to(prior.device), noise, operator, target)
-        return cls(prior, to_style, row, noise, low_side, steps, settings)
+        count = len(generators)
+        method = cls(prior, to_style, operator, low_side, count, steps, settings)
+        points = candidates if candidates is not None else [None] * count
+        pairs = zip(generators, points, strict=True)
+        method.start(range(count), [Start(rng, target, each) for rng, each in pairs])
+        return method
+
+    def start(self, slots: Sequence[int], starts: Sequence[Start]) -> None:
+        """Start each sample at the best of its candidates, or of points that it draws itself."""
+        shape = (self.settings.starts, self.prior.latent_dim)
+        points = [
+            torch.randn(*shape, generator=each.generator)
+            if each.candidates is None
+            else each.candidates
+            for each in starts
+        ]
+        maps = draw_noise(self.prior.noise_shapes, [each.generator for each in starts])
+        noise = [n.to(self.prior.device) for n in maps]
+        rows = self._nearest([p.to(self.prior.device) for p in points], noise, starts)
+        self.place(slots, rows, noise)
+
+    @torch.no_grad()
+    def place(
+        self, slots: Sequence[int], rows: torch.Tensor, noise: Sequence[torch.Tensor]
+    ) -> None:
+        """Put samples into slots.
+
+        Args:
+            slots: n of them.
+            rows: `[n, D]`, the start of all rows of a sample, put on the sphere of radius sqrt(D).
+            noise: one map `[n, 1, r, r]` per noise layer of the prior.
+        """
+        places = list(slots)
+        # One row for all layers: the start is an ordinary sample of the prior.
+        tied = rows[:, None].expand(-1, self.prior.num_rows, -1).clone()
+        to_sphere_(tied, self.row_radius)
+        self.latent[places] = tied
+        self.offset[places] = 0
+        for own, given in zip(self.noise, noise, strict=True):
+            own[places] = given
+        for own, radii in zip(self.trained, self.noise_radii, strict=True):
+            radii[places] = radius(own[places], 2)
+
+    @torch.no_grad()
+    def _nearest(
+        self,
+        points: Sequence[torch.Tensor],
+        noise: Sequence[torch.Tensor],
+        starts: Sequence[Start],
+    ) -> torch.Tensor:
+        """Of the points `[K, D]` of each sample, the one nearest to its input, `[n, D]`.
+
+        They are judged in batches of S, as everything is: an error must not depend on how many
+        samples start together.
+        """
+        rows = torch.cat([self._on_sphere(each) for each in points])
+        counts = [len(each) for each in points]
+        owner = torch.repeat_interleave(torch.arange(len(starts)), torch.tensor(counts))
+        targets = torch.cat([each.target for each in starts])
+        batch, errors = len(self.latent), []
+        for part in torch.arange(len(rows)).split(batch):
+            padded = torch.cat([part, part.new_zeros(batch - len(part))]).to(rows.device)
+            who = owner.to(rows.device)[padded]
+            tied = rows[padded][:, None].expand(-1, self.prior.num_rows, -1).contiguous()
+            images = self.prior.synthesize(self.to_style(tied), [n[who] for n in noise])
+            errors.append(mean_square(self.operator(images.clamp(0, 1)), targets[who])[: len(part)])
+        groups = zip(rows.split(counts), torch.cat(errors).split(counts), strict=True)
+        return torch.stack([own[error.argmin()] for own, error in groups])
+
+    def _on_sphere(self, points: torch.Tensor) -> torch.Tensor:
+        rows = points[None].clone()
+        to_sphere_(rows, self.row_radius)
+        return rows[0]
 
     def variables(self) -> list[torch.Tensor]:
         return [self.latent, self.offset, *self.trained]
@@ -134,44 +197,22 @@ class Phased:
     def rates(self, step: int) -> list[float]:
         settings = self.settings
         cycle = cosine_1cycle(step, self.steps)
-        offset = settings.offset_rate if self._offset_moves(step) else 0.0
+        offset = settings.offset_rate if step >= settings.offset_start * self.steps else 0.0
         noise = settings.noise_rate * cycle
         return [settings.row_rate * cycle, offset, *[noise] * len(self.trained)]
 
-    def _offset_moves(self, step: int) -> bool:
-        return step >= self.settings.offset_start * self.steps
-
-    def image(self, step: int) -> torch.Tensor:
+    def image(self, steps_taken: Sequence[int]) -> torch.Tensor:
         self.w = self.to_style(self.latent)
-        offsets = {self.side: self.offset} if self._offset_moves(step) else None
-        return self.prior.synthesize(self.w, self.noise, offsets)
+        # Also where the offset is still zero: with it or without, other kernels would run.
+        return self.prior.synthesize(self.w, self.noise, {self.side: self.offset})
 
     def loss(self, mse: torch.Tensor) -> torch.Tensor:
         return 100 * mse + self.settings.tie * geocross(self.w)
 
-    def constrain(self, step: int) -> None:
+    def constrain(self, steps_taken: Sequence[int]) -> None:
         to_sphere_(self.latent, self.row_radius)
         for noise, radii in zip(self.trained, self.noise_radii, strict=True):
             to_sphere_(noise, radii)
         size = self.offset[0].numel() ** 0.5
         norm = radius(self.offset, 1)
         self.offset.mul_((self.settings.offset_radius * size / norm).clamp_max(1))
-
-
-@torch.no_grad()
-def _best_start(
-    prior: Prior,
-    to_style: LatentMap,
-    rows: torch.Tensor,
-    noise: Sequence[torch.Tensor],
-    operator: Operator,
-    target: torch.Tensor,
-) -> torch.Tensor:
-    """Of candidates `[S, K, D]`, each sample's nearest to the input, `[S, D]`."""
-    to_sphere_(rows, rows.new_tensor(rows.shape[2] ** 0.5))
-    errors = []
-    for candidate in rows.unbind(dim=1):
-        w = to_style(candidate[:, None].expand(-1, prior.num_rows, -1).contiguous())
-        errors.append(mean_square(operator(prior.synthesize(w, noise).clamp(0, 1)), target))
-    best = torch.stack(errors, dim=1).argmin(dim=1)
-    return rows[torch.arange(len(rows), device=rows.device), best]

@@ -5,7 +5,7 @@ Every sample is judged on its own here: the original keeps the last iterate of a
 the summed error of the batch came down to eps. What is kept, and from which random stream a sample
 starts, is the caller's (`pulse_sr.search.sampling`).
 
-Shapes: S samples, L style rows, D latent width, r noise map side.
+Shapes: S slots, L style rows, D latent width, r noise map side.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import torch
 
 from pulse_sr.priors.base import Prior
+from pulse_sr.search.engine import Start
 from pulse_sr.search.latents import LatentMap, draw_noise, radius, to_sphere_
 from pulse_sr.search.losses import geocross, linear_1cycle_drop
 
@@ -72,6 +73,28 @@ class Pulse:
         device = prior.device
         return cls(prior, to_style, latent.to(device), [n.to(device) for n in noise], steps)
 
+    @classmethod
+    def with_slots(cls, prior: Prior, to_style: LatentMap, slots: int, steps: int = 100) -> Pulse:
+        """Room for so many samples; `start` puts them in."""
+        device = prior.device
+        latent = torch.ones(slots, prior.num_rows, prior.latent_dim, device=device)
+        noise = [torch.zeros(slots, 1, *shape, device=device) for shape in prior.noise_shapes]
+        return cls(prior, to_style, latent, noise, steps)
+
+    @torch.no_grad()
+    def start(self, slots: Sequence[int], starts: Sequence[Start]) -> None:
+        """Standard normal start, each sample by its own generator."""
+        places, generators = list(slots), [each.generator for each in starts]
+        shape = self.latent.shape[1:]
+        latent = torch.stack([torch.randn(*shape, generator=g) for g in generators])
+        self.latent[places] = latent.to(self.latent.device)
+        maps = draw_noise(self.prior.noise_shapes, generators)
+        # The last map stays zero: the original's "bad" layer.
+        for own, drawn in zip(self.noise[:-1], maps[:-1], strict=True):
+            own[places] = drawn.to(own.device)
+        for variable, radii in zip(self.variables(), self.radii, strict=True):
+            radii[places] = radius(variable[places], 2)
+
     def variables(self) -> list[torch.Tensor]:
         return [self.latent, *self.trained]
 
@@ -79,13 +102,13 @@ class Pulse:
         rate = LEARNING_RATE * linear_1cycle_drop(step, self.steps)
         return [rate] * len(self.variables())
 
-    def image(self, step: int) -> torch.Tensor:
+    def image(self, steps_taken: Sequence[int]) -> torch.Tensor:
         self.w = self.to_style(self.latent)
         return self.prior.synthesize(self.w, self.noise)
 
     def loss(self, mse: torch.Tensor) -> torch.Tensor:
         return 100 * mse.clamp_min(self.eps) + 0.05 * geocross(self.w)
 
-    def constrain(self, step: int) -> None:
+    def constrain(self, steps_taken: Sequence[int]) -> None:
         for variable, radii in zip(self.variables(), self.radii, strict=True):
             to_sphere_(variable, radii)

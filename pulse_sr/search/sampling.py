@@ -1,18 +1,12 @@
-"""From a low-res target to candidate faces: seeds, slots, methods.
+"""The samples of a search: found ones, and how far the others are.
 
-Samples are searched in chunks of a fixed number of slots; sample k always sits in slot
-`k mod slots` of a full chunk, whichever samples are asked for. A convolution therefore sees the
-same shapes, and a sample the same neighbours in memory, whether it is computed with others, alone,
-first or after a restart: on a CPU its bits are the same.
-
-Shapes: S slots, H W high-res, h w low-res.
+Shapes: H W high-res, h w low-res.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -20,43 +14,27 @@ from pulse_sr.errors import InputError
 from pulse_sr.operators import Operator
 from pulse_sr.priors.bank import SeedBank
 from pulse_sr.priors.base import Prior
-from pulse_sr.search.engine import Best, Last, Method, search
-from pulse_sr.search.latents import diagonal_map, full_map
-from pulse_sr.search.losses import mse_of
-from pulse_sr.search.phased import Phased, PhasedSettings
-from pulse_sr.search.pulse import Pulse
-from pulse_sr.search.seedbank import Deck, bank_errors
+from pulse_sr.search.goals import Goal, sample_seed, search_goals
+from pulse_sr.search.methods import Settings, uses_bank
+from pulse_sr.search.stream import Found, Running
 
-#: In the place of a sample's index: the seed that the seed bank is shuffled by.
-_SHUFFLE = -1
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the search needs to know.
-
-    Attributes:
-        method: "phased" or "pulse".
-        strict: with "pulse": one random stream for the whole batch, and the last iterate is kept.
-        steps: optimiser steps.
-        target_db: a sample that comes this close freezes.
-        slots: samples searched at once.
-        seed: the user's seed.
-        phased: constants of the method "phased".
-    """
-
-    method: str
-    strict: bool
-    steps: int
-    target_db: float
-    slots: int
-    seed: int
-    phased: PhasedSettings = field(default_factory=PhasedSettings)
+__all__ = [
+    "Candidate",
+    "OnStep",
+    "SearchProgress",
+    "Settings",
+    "check_found",
+    "find_candidates",
+    "progress_of",
+    "sample_seed",
+    "tell_steps",
+    "uses_bank",
+]
 
 
 @dataclass(frozen=True)
 class SearchProgress:
-    """One step of the search: `done` of `samples` have their result."""
+    """One step of the search of an input: `done` of `samples` have their result."""
 
     step: int
     steps: int
@@ -65,20 +43,27 @@ class SearchProgress:
     samples: int
 
 
-@dataclass(frozen=True)
+#: Called with the index of a sample, its step from 0, its image `[3, H, W]` in [0, 1] and LR-PSNR.
+OnStep = Callable[[int, int, torch.Tensor, float], None]
+
+
+@dataclass(frozen=True, eq=False)
 class Candidate:
-    """A sample before the projection: image `[3, H, W]` float32 in [0, 1] on the CPU."""
+    """A sample before the projection.
+
+    Attributes:
+        index: its place among the samples of the input.
+        seed: of its generator.
+        steps: after how many steps it was found.
+        image: `[3, H, W]` float32 in [0, 1] on the CPU.
+        restarts: how often it was started again, since a loss was not finite.
+    """
 
     index: int
     seed: int
     steps: int
     image: torch.Tensor
-
-
-def sample_seed(seed: int, sha256: str, index: int) -> int:
-    """The seed of one sample of one input, 48 bits: exact in every JSON reader."""
-    digest = hashlib.sha256(f"{seed}:{sha256}:{index}".encode()).digest()
-    return int.from_bytes(digest[:6], "big")
+    restarts: int = 0
 
 
 def find_candidates(
@@ -91,58 +76,52 @@ def find_candidates(
     settings: Settings,
     progress: Callable[[SearchProgress], None] | None = None,
     bank: SeedBank | None = None,
+    on_step: OnStep | None = None,
 ) -> list[Candidate]:
     """Search the samples `indices` of one input.
 
     Args:
         prior: the generator.
-        operator: from its images to the low-res input.
-        target: the picture `[3, h, w]` in [0, 1], or what the operator observes of it.
-        low_side: side of the square low-res grid (h or w may be smaller where padded).
-        sha256: of the input, part of every seed.
-        indices: which samples, from 0.
+        operator, target, low_side, sha256, indices: see `pulse_sr.search.goals.Goal`.
         settings: method, steps, seed.
         progress: called after every step.
-        bank: where the method "phased" finds its starts; None: random points of the prior.
+        bank: where methods that use it find their starts; None: random points of the prior.
+        on_step: called with every step of every sample.
 
     Returns:
         The candidates in the order of `indices`.
 
     Raises:
         InputError: when no iterate of a sample was finite.
+        SetupError: when the memory does not suffice.
     """
-    target = operator.observe(target.to(prior.device, torch.float32)[None])
-    deck = None
-    if bank is not None and settings.method == "phased":
-        shuffle = sample_seed(settings.seed, sha256, _SHUFFLE)
-        errors = bank_errors(bank, operator, target, prior.resolution)
-        deck = Deck(prior, bank, errors, shuffle, settings.phased.hand)
-    found: dict[int, Candidate] = {}
-    chunks = sorted({index // settings.slots for index in indices})
-    for chunk in chunks:
-        members = range(chunk * settings.slots, (chunk + 1) * settings.slots)
-        seeds = [sample_seed(settings.seed, sha256, member) for member in members]
-        if settings.strict:
-            seeds = seeds[:1] * settings.slots
-        wanted = [member in indices for member in members]
-        starts = deck.candidates(members, settings.phased.candidates) if deck else None
-        method = _method(prior, operator, target, low_side, seeds, settings, starts)
-        best = Last() if settings.strict else Best(mse_of(settings.target_db))
-        for db, step in _steps(method, operator, target, best, wanted):
-            if progress is not None:
-                progress(SearchProgress(step, settings.steps, db, len(found), len(indices)))
-        _check_finite(best, members, wanted)
-        taken = (best.step + 1).tolist()
-        for slot, member in enumerate(members):
-            if wanted[slot]:
-                image = best.images[slot].float().cpu()
-                found[member] = Candidate(member, seeds[slot], taken[slot], image)
-    return [found[index] for index in indices]
+    goal = Goal(operator, target, low_side, sha256, indices)
+    found: dict[int, Found] = {}
+    for tick in search_goals(prior, [goal], settings, bank):
+        found |= {each.tag.index: each for each in tick.found}
+        if on_step is not None:
+            tell_steps(tick.running, on_step)
+        if progress is not None:
+            progress(progress_of(goal, tick.running, settings.steps, len(found)))
+    check_found(found.values())
+    return [candidate for index in indices if (candidate := candidate_of(found[index]))]
 
 
-def _check_finite(best: Best, members: Sequence[int], wanted: Sequence[bool]) -> None:
-    finite = best.mse.isfinite().tolist()
-    lost = [m for m, good, asked in zip(members, finite, wanted, strict=True) if asked and not good]
+def candidate_of(found: Found) -> Candidate | None:
+    """What left a slot as a sample of its goal; None where no iterate was finite."""
+    if found.image is None:
+        return None
+    tag = found.tag
+    return Candidate(tag.index, tag.seed, found.steps, found.image, found.restarts)
+
+
+def check_found(found: Iterable[Found]) -> None:
+    """Check that every sample has an image.
+
+    Raises:
+        InputError: when no iterate of one was finite.
+    """
+    lost = sorted(each.tag.index for each in found if each.image is None)
     if lost:
         raise InputError(
             f"the search found no finite image for the samples {lost}",
@@ -150,36 +129,15 @@ def _check_finite(best: Best, members: Sequence[int], wanted: Sequence[bool]) ->
         )
 
 
-def _steps(
-    method: Method,
-    operator: Operator,
-    target: torch.Tensor,
-    best: Best,
-    wanted: Sequence[bool],
-) -> Iterator[tuple[float, int]]:
-    """Run one chunk; yields the worst best dB of the wanted samples, and the step."""
-    mask = torch.tensor(wanted, device=target.device)
-    for record in search(method, operator, target, best, mask):
-        yield record.best_db[mask].min().item(), record.step + 1
+def tell_steps(running: Iterable[Running], on_step: OnStep) -> None:
+    """Pass on what a step found for the samples of one goal that were in it."""
+    for each in running:
+        on_step(each.tag.index, each.step, each.image, each.db)
 
 
-def _method(
-    prior: Prior,
-    operator: Operator,
-    target: torch.Tensor,
-    low_side: int,
-    seeds: Sequence[int],
-    settings: Settings,
-    starts: torch.Tensor | None,
-) -> Method:
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    if settings.strict:  # one stream, drawn from sample after sample
-        generators = generators[:1] * len(seeds)
-    if settings.method == "pulse":
-        to_style = diagonal_map(prior.statistics)
-        return Pulse.from_generators(prior, to_style, generators, settings.steps)
-    to_style = full_map(prior.statistics)
-    steps, constants = settings.steps, settings.phased
-    return Phased.from_generators(
-        prior, to_style, generators, operator, target, low_side, steps, constants, starts
-    )
+def progress_of(goal: Goal, running: Sequence[Running], steps: int, done: int) -> SearchProgress:
+    """How far a goal is: its most advanced sample in a slot, and the worst match of them."""
+    own = [each for each in running if each.tag.goal is goal]
+    step = max((each.step + 1 for each in own), default=steps)
+    db = min((each.best_db for each in own), default=0.0)
+    return SearchProgress(step, steps, db, done, len(goal.indices))

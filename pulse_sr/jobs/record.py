@@ -1,0 +1,90 @@
+"""What `result.json` holds.
+
+Shape legend: S samples, R high-res side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from pulse_sr import __version__
+from pulse_sr.images import LowResImage
+from pulse_sr.jobs.drawing import Document, Pixels, diversity_entry
+from pulse_sr.result import Result
+
+SCHEMA = 1
+
+
+def make_document(
+    result: Result,
+    samples: list[Document],
+    pixels: Pixels,
+    mark: str,
+    prior_source: str | None,
+) -> Document:
+    """Returns what `result.json` holds, but for what only a run knows (face, order, seconds).
+
+    Args:
+        result: the samples that were searched now, and everything they share with earlier ones.
+        samples: entries of all samples of the folder, measured.
+        pixels: of all samples as written, uint8 [S, 3, R, R].
+        mark: the fingerprint.
+        prior_source: the prior as the caller named it; None: the default one.
+    """
+    fine = all(each["status"] == "ok" for each in samples)
+    options = result.config.pixel_options()
+    options["project"] = result.projection
+    return {
+        "schema": SCHEMA,
+        "version": __version__,
+        "status": "ok" if fine else "below_target",
+        "ok_db": round(result.ok_db, 2),
+        "input": input_entry(result.image, result.notes),
+        "operator": {
+            "spec": result.operator_spec,
+            "scale": result.scale,
+            **result.operator_facts,
+        },
+        "prior": {
+            "name": result.prior_name,
+            "sha256": result.prior_sha256,
+            "resolution": result.resolution,
+            "source": prior_source,
+        },
+        "method": result.config.method,
+        "seed": result.config.seed,
+        "options": options,
+        "samples": samples,
+        "diversity": diversity_entry(pixels),
+        "device": result.device,
+        "torch": result.torch_version,
+        "ops": result.ops,
+        "slots": result.slots,
+        "grid": {"side": result.side, "rows": list(result.rows), "columns": list(result.columns)},
+        "fingerprint": mark,
+        "config": asdict(result.config),
+    }
+
+
+def input_entry(image: LowResImage, notes: Sequence[str] = ()) -> Document:
+    """Returns the input as `result.json` names it.
+
+    Args:
+        image: as read from its file.
+        notes: what was changed on reading and fitting it; none: what was changed on reading.
+    """
+    return {
+        "path": str(image.path),
+        "sha256": image.sha256,
+        "width": image.width,
+        "height": image.height,
+        "mode": image.mode,
+        "notes": list(notes or image.notes),
+    }
+
+
+def timing_entry(result: Result, load_s: float, write_s: float) -> dict[str, float]:
+    """Returns the seconds of reading, of all parts of the search, and of writing."""
+    timing = {"load_s": load_s, "search_s": 0.0, **result.timing, "write_s": write_s}
+    return {name: round(seconds, 3) for name, seconds in timing.items()}

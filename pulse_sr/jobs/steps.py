@@ -1,0 +1,91 @@
+"""`--save-steps`: frames of the search and their animation, in the folder of an input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pulse_sr import __version__
+from pulse_sr.atomic import write_atomic
+from pulse_sr.config import SearchConfig
+from pulse_sr.jobs.drawing import read_pixels
+from pulse_sr.jobs.marks import COMMENT, XMP
+from pulse_sr.report.animation import (
+    MATCHES,
+    StepFrames,
+    Written,
+    frames_of,
+    remove_frames,
+    render_animation,
+)
+
+FOLDER, ANIMATION = "steps", "search.gif"
+
+Document = dict[str, Any]
+
+
+def begin_steps(folder: Path, config: SearchConfig, *, keep: bool) -> StepFrames:
+    """Returns what the search tells its steps to.
+
+    Args:
+        folder: of the input.
+        config: the settings.
+        keep: keep the frames of samples that are there already, since more are added to them.
+
+    Raises:
+        SetupError: an old file can not be removed.
+    """
+    if not keep:
+        clear_steps(folder)
+    chunks = {"Software": f"pulse-sr {__version__}", "Comment": COMMENT}
+    return StepFrames(folder / FOLDER, config.total_steps, chunks, XMP)
+
+
+def finish_steps(
+    folder: Path, frames: StepFrames, samples: Sequence[Document], target_db: float
+) -> None:
+    """Writes the matches and the animation of the samples as written.
+
+    Adds to the entry of each sample how many `frames` it has.
+
+    Args:
+        folder: of the input; the samples are there already.
+        frames: what the search was told to.
+        samples: entries of all samples of the folder.
+        target_db: LR-PSNR at which the search ends a sample.
+
+    Raises:
+        SetupError: the disk is full, or the place can not be written.
+    """
+    frames.close()
+    for each in samples:
+        found = frames_of(folder / FOLDER, each["index"])
+        if found:
+            each["frames"] = len(found)
+    written = [
+        Written(each["index"], read_pixels(folder / each["file"]), each["lr_psnr"])
+        for each in samples
+        if each.get("frames")
+    ]
+    if written:
+        low_res = read_pixels(folder / "input.png")
+        data = render_animation(folder / FOLDER, low_res, written, target_db, COMMENT)
+        write_atomic(folder / ANIMATION, data)
+
+
+def has_steps(folder: Path, entry: Document) -> bool:
+    """Whether the frames of a sample and the animation are there."""
+    number = entry.get("frames", 0)
+    there = number and len(frames_of(folder / FOLDER, entry["index"])) == number
+    files = (folder / ANIMATION, folder / FOLDER / MATCHES)
+    return bool(there) and all(path.is_file() for path in files)
+
+
+def clear_steps(folder: Path) -> None:
+    """Removes the frames, their folder where nothing else is in it, and the animation."""
+    (folder / ANIMATION).unlink(missing_ok=True)
+    frames = folder / FOLDER
+    remove_frames(frames)
+    if frames.is_dir() and not any(frames.iterdir()):
+        frames.rmdir()

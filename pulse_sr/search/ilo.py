@@ -1,0 +1,182 @@
+"""Intermediate layer optimisation (Daras, Dean, Jalal and Dimakis, "Intermediate Layer Optimization
+for Inverse Problems using Deep Generative Models", ICML 2021).
+
+First the style rows move, then the feature map of one layer after the other, from early to late,
+each inside an l1 ball around where the stage before left it. A feature map is moved by an offset
+that is added to it, so the ball lies around zero. While one moves, all that it is computed from
+rests: rows, noise maps of its own side and below, and the offsets of earlier stages.
+
+What is the paper's: stages of 50, 50, 25 and 25 steps, Adam with rate 0.1, a ramp of the rate
+within each stage, geocross with weight 0.01 beside the squared error on the scale [-1, 1], the
+first 5 + 2 i noise maps in stage i, spheres for rows and noise maps, the radius of the ball. What
+differs: the perceptual term (LPIPS) is left out, since it wants inputs of 256 px and weights of its
+own; the radius counts per value of the feature map, so that it fits maps of any size; rows rest
+after the first stage, where the original lets the rows of later layers move on.
+
+Shapes: S slots, L style rows, D latent width, C r r feature map.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from pulse_sr.priors.base import Prior
+from pulse_sr.search.engine import Start
+from pulse_sr.search.l1_ball import project_l1
+from pulse_sr.search.latents import LatentMap, draw_noise, radius, to_sphere_
+from pulse_sr.search.losses import geocross
+
+#: Steps of the rows' stage and of three feature stages.
+STAGE_STEPS = (50, 50, 25, 25)
+DEFAULT_STEPS = sum(STAGE_STEPS)
+
+
+@dataclass(frozen=True)
+class IloSettings:
+    """Constants of the method.
+
+    Attributes:
+        rate: learning rate of Adam.
+        tie: weight of geocross, beside the squared error on the scale [-1, 1].
+        ball: l1 radius of an offset divided by its number of values; published are 1000 for a map
+            of 512 channels and 8 px.
+        noise_maps: trained noise maps in the first stage; two more in each that follows.
+    """
+
+    rate: float = 0.1
+    tie: float = 0.01
+    ball: float = 1000 / (512 * 8 * 8)
+    noise_maps: int = 5
+
+
+class Ilo:
+    """Rows, then offsets of successively later feature maps, each inside an l1 ball."""
+
+    def __init__(
+        self,
+        prior: Prior,
+        to_style: LatentMap,
+        slots: int,
+        steps: int = DEFAULT_STEPS,
+        settings: IloSettings | None = None,
+    ) -> None:
+        """Make room; `start` puts samples in.
+
+        Args:
+            prior: the generator.
+            to_style: from the latent to the style space.
+            slots: S, how many samples there is room for.
+            steps: of each sample, shared out to the stages as 50, 50, 25 and 25 of 150 are.
+            settings: constants; None: the published ones.
+        """
+        self.prior, self.to_style, self.steps = prior, to_style, steps
+        self.settings = settings or IloSettings()
+        self.sides = feature_sides(prior)[: len(STAGE_STEPS) - 1]
+        self.ends = stage_ends(steps, len(self.sides) + 1)
+        device = prior.device
+        latent = torch.ones(slots, prior.num_rows, prior.latent_dim, device=device)
+        self.latent = latent.requires_grad_()
+        self.noise = [torch.zeros(slots, 1, *s, device=device) for s in prior.noise_shapes]
+        most = self.settings.noise_maps + 2 * len(self.sides)
+        self.trained = [n.requires_grad_() for n in self.noise[:most]]
+        self.offsets = [
+            torch.zeros(slots, *prior.feature_shape(side), device=device)
+            .contiguous(memory_format=torch.channels_last)
+            .requires_grad_()
+            for side in self.sides
+        ]
+        self.radii = [radius(v.detach(), 2) for v in [self.latent, *self.trained]]
+        self.w = self.latent
+
+    @classmethod
+    def with_slots(
+        cls, prior: Prior, to_style: LatentMap, slots: int, steps: int = DEFAULT_STEPS
+    ) -> Ilo:
+        """Room for so many samples, with the published constants."""
+        return cls(prior, to_style, slots, steps)
+
+    @torch.no_grad()
+    def start(self, slots: Sequence[int], starts: Sequence[Start]) -> None:
+        """Standard normal rows and noise maps, no offsets; each sample by its own generator."""
+        places, generators = list(slots), [each.generator for each in starts]
+        shape = self.latent.shape[1:]
+        rows = torch.stack([torch.randn(*shape, generator=g) for g in generators])
+        self.latent[places] = rows.to(self.latent.device)
+        drawn = draw_noise(self.prior.noise_shapes, generators)
+        for own, maps in zip(self.noise, drawn, strict=True):
+            own[places] = maps.to(own.device)
+        for offset in self.offsets:
+            offset[places] = 0
+        for variable, radii in zip([self.latent, *self.trained], self.radii, strict=True):
+            radii[places] = radius(variable[places], 2)
+
+    def stage(self, step: int) -> int:
+        """0 while the rows move, then i while the i-th feature map does."""
+        return sum(step >= end for end in self.ends[:-1])
+
+    def variables(self) -> list[torch.Tensor]:
+        return [self.latent, *self.offsets, *self.trained]
+
+    def rates(self, step: int) -> list[float]:
+        stage = self.stage(step)
+        start = self.ends[stage - 1] if stage else 0
+        rate = self.settings.rate * ramp((step - start + 1) / (self.ends[stage] - start + 1))
+        moving = [i == stage for i in range(len(self.offsets) + 1)]
+        # A noise map below the feature map that moves would move that as well.
+        finest = self.sides[stage - 1] if stage else 0
+        count = self.settings.noise_maps + 2 * stage
+        for i, noise in enumerate(self.trained):
+            moving.append(i < count and noise.shape[-1] > finest)
+        return [rate if each else 0.0 for each in moving]
+
+    def image(self, steps_taken: Sequence[int]) -> torch.Tensor:
+        self.w = self.to_style(self.latent)
+        # Offsets of stages to come are zero.
+        offsets = dict(zip(self.sides, self.offsets, strict=True))
+        return self.prior.synthesize(self.w, self.noise, offsets or None)
+
+    def loss(self, mse: torch.Tensor) -> torch.Tensor:
+        return 4 * mse + self.settings.tie * geocross(self.w)
+
+    def constrain(self, steps_taken: Sequence[int]) -> None:
+        for variable, radii in zip([self.latent, *self.trained], self.radii, strict=True):
+            to_sphere_(variable, radii)
+        stages = [self.stage(step) for step in steps_taken]
+        for stage in sorted(set(stages) - {0}):
+            # Only where it moves: meeting its ball anew, one that rests would change in its last
+            # bits, and so feel who else is in the batch.
+            moving = [slot for slot, own in enumerate(stages) if own == stage]
+            offset = self.offsets[stage - 1]
+            size = self.settings.ball * offset[0].numel()
+            offset[moving] = project_l1(offset[moving], size)
+
+
+def feature_sides(prior: Prior) -> list[int]:
+    """Sides of the feature maps that take an offset, from the coarsest on."""
+    sides = []
+    for k in range(prior.resolution.bit_length()):
+        try:
+            sides.append(prior.feature_shape(1 << k)[1])
+        except ValueError:  # no map of this side
+            continue
+    return sides
+
+
+def stage_ends(steps: int, stages: int) -> list[int]:
+    """The step after the last of each stage; the last one is `steps`."""
+    shares = STAGE_STEPS[:stages]
+    return [round(steps * sum(shares[: i + 1]) / sum(shares)) for i in range(stages)]
+
+
+def ramp(t: float) -> float:
+    """Share of the rate at the part t of a stage: linear up over 5 %, a cosine down over 75 %.
+
+    It is the ramp of StyleGAN2's projector (Karras et al., CVPR 2020, appendix D), with the down
+    part longer, as the authors of ILO use it.
+    """
+    down = 0.5 - 0.5 * math.cos(math.pi * min(1.0, (1 - t) / 0.75))
+    return down * min(1.0, t / 0.05)

@@ -1,0 +1,83 @@
+"""The search methods by name, and the settings that they are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from pulse_sr.operators import Operator
+from pulse_sr.priors.base import Prior
+from pulse_sr.search.engine import Method
+from pulse_sr.search.ilo import Ilo
+from pulse_sr.search.langevin import Langevin
+from pulse_sr.search.latents import diagonal_map, full_map
+from pulse_sr.search.phased import Phased, PhasedSettings
+from pulse_sr.search.pulse import Pulse
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the search needs to know.
+
+    Attributes:
+        method: one of `METHODS`.
+        strict: with "pulse": one random stream for the whole batch, and the last iterate is kept.
+        steps: optimiser steps.
+        target_db: a sample that comes this close leaves.
+        slots: samples searched at once.
+        seed: the user's seed.
+        phased: constants of the method "phased".
+    """
+
+    method: str
+    strict: bool
+    steps: int
+    target_db: float
+    slots: int
+    seed: int
+    phased: PhasedSettings = field(default_factory=PhasedSettings)
+
+
+@dataclass(frozen=True)
+class MethodEntry:
+    """A method as the search makes it.
+
+    Attributes:
+        make: from the prior, the operator, the side of the low-res grid and the settings; with
+            room for `settings.slots` samples.
+        uses_bank: whether it starts from the seed bank of its prior.
+    """
+
+    make: Callable[[Prior, Operator, int, Settings], Method]
+    uses_bank: bool
+
+
+def _phased(prior: Prior, operator: Operator, low_side: int, settings: Settings) -> Method:
+    to_style, slots = full_map(prior.statistics), settings.slots
+    return Phased(prior, to_style, operator, low_side, slots, settings.steps, settings.phased)
+
+
+def _pulse(prior: Prior, operator: Operator, low_side: int, settings: Settings) -> Method:
+    return Pulse.with_slots(prior, diagonal_map(prior.statistics), settings.slots, settings.steps)
+
+
+def _ilo(prior: Prior, operator: Operator, low_side: int, settings: Settings) -> Method:
+    return Ilo.with_slots(prior, full_map(prior.statistics), settings.slots, settings.steps)
+
+
+def _langevin(prior: Prior, operator: Operator, low_side: int, settings: Settings) -> Method:
+    to_style, slots = full_map(prior.statistics), settings.slots
+    return Langevin.with_slots(prior, to_style, operator, low_side, slots, settings.steps)
+
+
+METHODS = {
+    "phased": MethodEntry(_phased, uses_bank=True),
+    "pulse": MethodEntry(_pulse, uses_bank=False),
+    "ilo": MethodEntry(_ilo, uses_bank=False),
+    "langevin": MethodEntry(_langevin, uses_bank=False),
+}
+
+
+def uses_bank(method: str) -> bool:
+    """Whether a method starts from the seed bank of its prior."""
+    return METHODS[method].uses_bank

@@ -1,0 +1,184 @@
+"""A stream of samples through a fixed number of slots.
+
+A sample that has reached its target, or its last step, leaves, and the next one takes its slot at
+once. The number of slots stays as it is to the end, so that every kernel always sees the same
+shapes: what becomes of a sample then depends neither on its slot nor on who sits in the others.
+
+Shapes: S slots, H W high-res, h w low-res, C channels of the observation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pulse_sr.operators import Operator
+from pulse_sr.search.adam import SlotAdam
+from pulse_sr.search.engine import Best, Last, Method, Sampler, Start, look, move
+from pulse_sr.search.losses import psnr
+
+#: How often a sample is started again after a loss that was not finite.
+RESTARTS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One sample to search.
+
+    Attributes:
+        tag: whatever the caller knows it by.
+        target: what is known of the low-res input, `[1, C, h, w]`.
+        target_mse: low-res error at which it is done.
+        start: what the n-th attempt begins with, from 0.
+    """
+
+    tag: Any
+    target: torch.Tensor
+    target_mse: float
+    start: Callable[[int], Start]
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A sample that has left its slot.
+
+    Attributes:
+        tag: of its job.
+        image: `[3, H, W]` float32 in [0, 1] on the CPU; None where no iterate was finite.
+        steps: after how many steps it was found, in the attempt that it comes from.
+        restarts: how often it was started again.
+    """
+
+    tag: Any
+    image: torch.Tensor | None
+    steps: int
+    restarts: int
+
+
+@dataclass(frozen=True, eq=False)
+class Running:
+    """A sample in its slot.
+
+    Attributes:
+        tag: of its job.
+        step: which step this is, from 0.
+        best_db: its best match so far, in dB.
+        image: of this step, `[3, H, W]` in [0, 1].
+        db: how well that matches.
+    """
+
+    tag: Any
+    step: int
+    best_db: float
+    image: torch.Tensor
+    db: float
+
+
+@dataclass(frozen=True, eq=False)
+class Tick:
+    """One step of all slots: who left, who was there, and how many slots there are."""
+
+    found: list[Found]
+    running: list[Running]
+    slots: int
+
+
+class _Slots:
+    """Who sits in which slot, at which step."""
+
+    def __init__(self, method: Method, operator: Operator) -> None:
+        self.method, self.operator = method, operator
+        self.adam = SlotAdam(method.variables())
+        count = len(self.adam.variables[0])
+        self.jobs: list[Job | None] = [None] * count
+        self.steps, self.restarts = [0] * count, [0] * count
+        self.unstarted: list[int] = []
+        self.target = torch.empty(0)
+        self.target_mse = torch.zeros(count, device=self.adam.variables[0].device)
+        self.best = Last() if isinstance(method, Sampler) else Best(self.target_mse)
+
+    def fill(self, jobs: Iterator[Job]) -> bool:
+        """Give free slots to the next jobs, start what is to be started; False: all are idle."""
+        fresh = []
+        for slot, sitting in enumerate(self.jobs):
+            if sitting is None and (job := next(jobs, None)) is not None:
+                self._seat(slot, job)
+                fresh.append(slot)
+        self.best.start(fresh)
+        self._start(sorted({*fresh, *self.unstarted}))
+        self.unstarted = []
+        return any(job is not None for job in self.jobs)
+
+    def _seat(self, slot: int, job: Job) -> None:
+        if not self.target.numel():
+            self.target = job.target.new_zeros(len(self.jobs), *job.target.shape[1:])
+        self.jobs[slot], self.restarts[slot] = job, 0
+        self.target[slot] = job.target[0]
+        self.target_mse[slot] = job.target_mse
+
+    def _start(self, slots: list[int]) -> None:
+        if not slots:
+            return
+        starts = []
+        for slot in slots:
+            job = self.jobs[slot]
+            assert job is not None  # only occupied slots are started
+            starts.append(job.start(self.restarts[slot]))
+            self.steps[slot] = 0
+        self.method.start(slots, starts)
+        self.adam.reset(slots)
+
+    def look(self) -> tuple[Tick, torch.Tensor]:
+        """Judge all samples; those that are done leave. Also returns the losses."""
+        best = self.best
+        seen = look(self.method, self.operator, self.target, best, self.steps)
+        finite = seen.loss.detach().isfinite()
+        facts = torch.stack([finite, best.frozen, psnr(best.mse), psnr(seen.error)])
+        found, running = [], []
+        for slot, (good, frozen, best_db, db) in enumerate(facts.t().tolist()):
+            job, step = self.jobs[slot], self.steps[slot]
+            if job is None:
+                continue
+            running.append(Running(job.tag, step, best_db, seen.images[slot], db))
+            if not good and not frozen and self.restarts[slot] < RESTARTS:
+                self.restarts[slot] += 1
+                self.unstarted.append(slot)
+            elif frozen or not good or step + 1 >= self.method.steps:
+                found.append(self._leave(slot, job))
+        return Tick(found, running, len(self.jobs)), seen.loss
+
+    def _leave(self, slot: int, job: Job) -> Found:
+        self.jobs[slot] = None
+        image = None
+        if bool(self.best.mse[slot].isfinite()):
+            # A copy: the slot's own memory goes to the next sample.
+            image = self.best.images[slot].to("cpu", torch.float32, copy=True)
+        return Found(job.tag, image, int(self.best.step[slot]) + 1, self.restarts[slot])
+
+    def move(self, loss: torch.Tensor) -> None:
+        """One update of everyone who stays."""
+        moving = [
+            job is not None and slot not in self.unstarted for slot, job in enumerate(self.jobs)
+        ]
+        if any(moving):
+            move(self.method, self.adam, loss, self.steps, moving)
+            self.steps = [step + moves for step, moves in zip(self.steps, moving, strict=True)]
+
+
+def stream(method: Method, operator: Operator, jobs: Iterator[Job]) -> Iterator[Tick]:
+    """Search all jobs, yielding a record of every step.
+
+    Args:
+        method: the variables of S slots; what is in them is overwritten.
+        operator: from high-res to low-res, the same for all jobs.
+        jobs: asked for the next one when a slot is free, and never before.
+    """
+    slots = _Slots(method, operator)
+    while slots.fill(jobs):
+        tick, loss = slots.look()
+        yield tick
+        slots.move(loss)
+        del tick, loss  # or what the last images were computed from would outlive the step

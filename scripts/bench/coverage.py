@@ -1,0 +1,218 @@
+"""How often the interval of a few samples holds the true pixel, for faces that the prior drew.
+
+    python scripts/bench/coverage.py -o coverage.json --first 2 --count 3 --samples 8 --side 16
+    python scripts/bench/coverage.py -o rows.json --method langevin --set row_correlation=0.8
+
+Truth, prior and operator are known: y = uint8(A G(z)). Two intervals are measured over all pixel
+values of the written samples (8 bits, after the projection) and of the searched ones:
+
+* *90 %*: mean +- t s sqrt(1 + 1 / S), t the 95 % point of Student's t with S - 1 degrees of
+  freedom: the prediction interval of one more draw of a normal distribution, for any S >= 2.
+* *range*: from the least to the greatest sample. One more draw of whatever distribution lies in it
+  in (S - 1) / (S + 1) of all cases; from 19 samples on that is 90 %.
+
+A pixel of the truth stands for its rounding cell of half a grey level to either side. Faces 0 and 1
+chose the constants of `langevin` (docs/langevin.md); `--first 2` leaves them out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from search_inputs import Face, drawn_faces, sha256_of, to_tensor
+
+from pulse_sr.api import load_prior
+from pulse_sr.atomic import write_text_atomic
+from pulse_sr.config import DEFAULT_STEPS
+from pulse_sr.devices import keep_freed_memory
+from pulse_sr.metrics.psnr import psnr
+from pulse_sr.operators import Operator, degrade, make_operator, project_to_floor
+from pulse_sr.priors.bank import SeedBank, draw_bank
+from pulse_sr.priors.base import Prior
+from pulse_sr.search.diagnostics import describe_chains
+from pulse_sr.search.engine import Last, Start, search
+from pulse_sr.search.goals import sample_seed
+from pulse_sr.search.langevin import (
+    Langevin,
+    LangevinSettings,
+)
+from pulse_sr.search.latents import full_map
+from pulse_sr.search.methods import METHODS, Settings
+from pulse_sr.search.sampling import find_candidates
+
+HALF_LEVEL = 0.5 / 255
+TARGET_DB = 38.0
+
+
+def student_quantile(probability: float, degrees: int) -> float:
+    """Quantile above the median of Student's t, by bisection of its density's integral."""
+    scale = math.exp(math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2))
+    scale /= math.sqrt(degrees * math.pi)
+
+    def below(t: float) -> float:  # Simpson's rule
+        pieces = 2000
+        x = torch.linspace(0, t, pieces + 1, dtype=torch.float64)
+        density = scale * (1 + x.square() / degrees) ** (-(degrees + 1) / 2)
+        weights = torch.full_like(x, 2.0)
+        weights[1::2] = 4.0
+        weights[0] = weights[-1] = 1.0
+        return 0.5 + float((density * weights).sum()) * t / pieces / 3
+
+    low, high = 0.0, 1000.0 if degrees == 1 else 100.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if below(middle) < probability else (low, middle)
+    return (low + high) / 2
+
+
+def coverage(samples: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
+    """Shares of the pixel values of the truth `[3, R, R]` that two intervals hold.
+
+    Args:
+        samples: `[S, 3, R, R]`, S at least 2, in [0, 1].
+        truth: in [0, 1].
+    """
+    count = len(samples)
+    mean, deviation = samples.mean(dim=0), samples.std(dim=0)
+    factor = student_quantile(0.95, count - 1) * math.sqrt(1 + 1 / count)
+    low, high = samples.amin(dim=0) - HALF_LEVEL, samples.amax(dim=0) + HALF_LEVEL
+    inside = (truth - mean).abs() <= factor * deviation + HALF_LEVEL
+    return {
+        "interval_90": inside.double().mean().item(),
+        "range": ((truth >= low) & (truth <= high)).double().mean().item(),
+        "range_promised": (count - 1) / (count + 1),
+        "psnr": psnr(samples, truth[None]).mean().item(),
+        "psnr_mean": psnr(mean[None], truth[None]).item(),
+        "pixel_std": deviation.mean().item(),
+    }
+
+
+def sample_langevin(
+    prior: Prior, operator: Operator, low: Any, method: Langevin, options: argparse.Namespace
+) -> tuple[torch.Tensor, dict[str, Any]]:
+    """The last iterates of S chains, and what their diagnostics say."""
+    target, best = operator.observe(to_tensor(low)), Last()
+    seeds = [sample_seed(options.seed, sha256_of(low), k) for k in range(options.samples)]
+    rngs = [torch.Generator().manual_seed(seed) for seed in seeds]
+    method.start(range(options.samples), [Start(rng, target) for rng in rngs])
+    for _ in search(method, operator, target, best):
+        pass
+    traces = torch.stack([method.trace(slot) for slot in range(options.samples)])
+    return best.images, describe_chains(traces) | {"sigmas": method.sigmas.tolist()}
+
+
+def sample_search(
+    prior: Prior, operator: Operator, low: Any, bank: SeedBank, options: argparse.Namespace
+) -> tuple[torch.Tensor, dict[str, Any]]:
+    """What a method of the search finds, before the projection."""
+    settings = Settings(
+        method=options.method,
+        strict=False,
+        steps=options.steps or DEFAULT_STEPS[options.method],
+        target_db=TARGET_DB,
+        slots=options.samples,
+        seed=options.seed,
+    )
+    members, target = range(options.samples), to_tensor(low)[0]
+    side, sha256 = low.shape[-1], sha256_of(low)
+    found = find_candidates(prior, operator, target, side, sha256, members, settings, bank=bank)
+    return torch.stack([candidate.image for candidate in found]), {}
+
+
+def evaluate(
+    face: Face, prior: Prior, operator: Operator, shared: Any, options: argparse.Namespace
+) -> dict[str, Any]:
+    """One face: samples before and after the projection against the truth."""
+    low = degrade(face.truth, options.operator, prior.resolution // options.side)
+    sample = sample_langevin if options.method == "langevin" else sample_search
+    started = time.process_time()
+    images, facts = sample(prior, operator, low, shared, options)
+    seconds = time.process_time() - started
+    target, truth = to_tensor(low)[0].double(), to_tensor(face.truth)[0].double()
+    images = images.double()
+    written = project_to_floor(operator, images, target)
+    rounded = (images * 255).round() / 255
+    return {
+        "face": face.name,
+        "searched": coverage(rounded, truth),
+        "written": coverage(written, truth),
+        "lr_psnr_search": operator.lr_psnr(rounded, target).tolist(),
+        "cpu_seconds": seconds,
+    } | facts
+
+
+def summary(records: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Means over the faces; the deviation of the coverage over the faces."""
+    covered = [r["written"]["interval_90"] for r in records]
+    found = {f"{key}": statistics.fmean(r["written"][key] for r in records)
+             for key in records[0]["written"]}  # fmt: skip
+    found["interval_90_searched"] = statistics.fmean(r["searched"]["interval_90"] for r in records)
+    found["interval_90_deviation"] = statistics.stdev(covered) if len(covered) > 1 else math.nan
+    found["lr_psnr_search"] = statistics.median(db for r in records for db in r["lr_psnr_search"])
+    found["cpu_seconds"] = statistics.fmean(r["cpu_seconds"] for r in records)
+    return found
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("-o", "--out", type=Path, required=True)
+    parser.add_argument("--method", default="langevin", choices=tuple(METHODS))
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--count", type=int, default=4, help="how many faces")
+    parser.add_argument("--first", type=int, default=0, help="leave out so many faces")
+    parser.add_argument("--samples", type=int, default=8)
+    parser.add_argument("--side", type=int, default=16, help="of the low-res input")
+    parser.add_argument("--operator", default="bicubic")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--prior", help="name or path; default: the bundled one")
+    options = parser.parse_args(arguments)
+    try:
+        changes = {key: float(value) for key, value in (s.split("=") for s in options.set)}
+        if "probes" in changes:
+            changes["probes"] = int(changes["probes"])
+        options.langevin = LangevinSettings(**changes)
+    except (TypeError, ValueError) as error:
+        known = ", ".join(each.name for each in dataclasses.fields(LangevinSettings))
+        parser.error(f"--set KEY=VALUE: {error}; known: {known}")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, write, print."""
+    options = parse(arguments)
+    keep_freed_memory()
+    prior = load_prior(options.prior, "cpu")
+    operator = make_operator(options.operator, options.side, prior.resolution)
+    shared: Any
+    if options.method == "langevin":
+        to_style, steps = full_map(prior.statistics), options.steps or DEFAULT_STEPS["langevin"]
+        shared = Langevin.with_slots(
+            prior, to_style, operator, options.side, options.samples, steps, options.langevin
+        )
+    else:
+        shared = draw_bank(prior)
+    records = []
+    for face in islice(drawn_faces(prior, options.first + options.count), options.first, None):
+        records.append(evaluate(face, prior, operator, shared, options))
+        print(json.dumps(records[-1]), file=sys.stderr)
+    settings = {k: str(v) for k, v in vars(options).items()} | {"prior_sha256": prior.sha256}
+    document = {"settings": settings, "summary": summary(records), "faces": records}
+    write_text_atomic(options.out, json.dumps(document, indent=2) + "\n")
+    print(json.dumps(document["summary"], indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -19,6 +19,8 @@ from pulse_sr.errors import UsageError
 from pulse_sr.operator_spec import AUTO, OperatorSpec, parse_operator
 
 METHODS = ("phased", "pulse", "ilo", "langevin")
+#: Methods that draw samples: all take all their steps.
+SAMPLERS = ("langevin",)
 PROJECTIONS = ("exact", "soft", "off")
 FITS = ("pad", "crop")
 ALIGN_MODES = ("auto", "always", "never")
@@ -99,6 +101,11 @@ class SearchConfig:
         number = isinstance(self.target_db, int | float) and not isinstance(self.target_db, bool)
         if not number or not math.isfinite(self.target_db) or not 1 <= self.target_db <= 100:
             raise _wrong("target_db", "a number of dB between 1 and 100", self.target_db)
+        if self.method in SAMPLERS and self.target_db != type(self).target_db:
+            raise UsageError(
+                f"--target-db has no effect on --method {self.method}: no sample stops early",
+                "leave it out; --steps says how long the chains are",
+            )
         object.__setattr__(self, "target_db", float(self.target_db))
 
     def _check_operator(self, spec: OperatorSpec) -> None:

@@ -45,6 +45,8 @@ class Sample:
         lr_psnr: LR-PSNR in dB of `pixels`, after the projection and the rounding to 8 bits.
         hr_rms_change: RMS change of the high-res image by the projection, images in [0, 1].
         pixels: uint8 [3, R, R].
+        sigma: with "langevin": the noise, in units of [0, 1], that it is a posterior sample for; at
+            least that of the input, and more where the chain could not come closer.
     """
 
     index: int
@@ -55,6 +57,7 @@ class Sample:
     lr_psnr: float
     hr_rms_change: float
     pixels: NDArray[np.uint8]
+    sigma: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +82,8 @@ class Result:
         notes: what was changed on reading and fitting the input (`FittedInput.notes`), and which
             samples were started again.
         slots: how many samples were searched at once; another number may round differently.
+        diagnostics: with "langevin": whether the chains have mixed (`search.diagnostics`), and the
+            `samples` whose chains they are.
     """
 
     image: LowResImage
@@ -102,6 +107,7 @@ class Result:
     projection: str = "exact"
     ok_db: float = OK_DB
     slots: int = 0
+    diagnostics: dict[str, Any] | None = None
 
     @cached_property
     def samples(self) -> Tensor:

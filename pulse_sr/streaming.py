@@ -26,6 +26,7 @@ from pulse_sr.priors.base import Prior
 from pulse_sr.problem import Problem, pose_problem
 from pulse_sr.result import Result, Sample, sample_status
 from pulse_sr.search.capacity import automatic_slots
+from pulse_sr.search.diagnostics import describe_chains
 from pulse_sr.search.goals import Goal, search_goals
 from pulse_sr.search.methods import Settings, uses_bank
 from pulse_sr.search.sampling import (
@@ -127,6 +128,7 @@ class _Open:
     def __init__(self, request: Request, problem: Problem, prepare_s: float) -> None:
         self.request, self.problem = request, problem
         self.samples: dict[int, Sample] = {}
+        self.traces: dict[int, torch.Tensor] = {}
         self.lost: list[Found] = []
         self.notes: list[str] = []
         self.slots = 0
@@ -151,6 +153,8 @@ class _Open:
             self.lost.append(found)
         else:
             self.samples[candidate.index] = finish(candidate, self.problem)
+            if candidate.chain is not None:
+                self.traces[candidate.index] = candidate.chain.trace
         if found.restarts:
             times = "once" if found.restarts == 1 else f"{found.restarts} times"
             index = found.tag.index
@@ -194,7 +198,15 @@ class _Open:
             ops=library.used_by_generators(prior.device.type),
             notes=(*problem.notes, *self.notes),
             slots=self.slots,
+            diagnostics=self._diagnostics(),
         )
+
+    def _diagnostics(self) -> dict[str, Any] | None:
+        """Whether the chains of a sampler have mixed; None for the other methods."""
+        if not self.traces:
+            return None
+        traces = [self.traces[index] for index in sorted(self.traces)]
+        return {"samples": sorted(self.traces)} | describe_chains(torch.stack(traces))
 
 
 class _Inputs:
@@ -292,4 +304,5 @@ def finish(candidate: Candidate, problem: Problem) -> Sample:
         lr_psnr=lr_psnr,
         hr_rms_change=(written - before).square().mean().sqrt().item(),
         pixels=pixels,
+        sigma=None if candidate.chain is None else candidate.chain.sigma,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -366,3 +367,27 @@ def test_a_sample_that_was_started_again_is_named(face, prior, monkeypatch):
     monkeypatch.setattr(streaming, "search_goals", again)
     result = search(face, prior, [0, 1], steps=2)
     assert result.notes == ("sample 1 was started again 2 times: its loss was not finite",)
+
+
+def test_the_chains_of_a_sampler_are_described(face, prior, tmp_path):
+    """Noise and diagnostics from the sampler to the result, the record and the page."""
+    result = search(face, prior, [0, 2, 3], method="langevin", steps=30)
+    rounding = (1 / (12 * 255**2)) ** 0.5
+    assert all(sample.sigma >= rounding * 0.999 for sample in result.samples_list)
+    found = result.diagnostics
+    assert found["samples"] == [0, 2, 3]
+    assert found["draws"] == 6  # the last fifth of the steps
+    assert len(found["r_hat"]["coordinates"]) == len(found["ess"]["coordinates"]) == 8
+    folder = result.save(tmp_path / "out")
+    document = json.loads((folder / "result.json").read_text())
+    assert document["diagnostics"] == found
+    assert [s["sigma"] for s in document["samples"]] == [s.sigma for s in result.samples_list]
+    page = (folder.parent / "index.html").read_text()
+    assert "largest split R-hat" in page
+    assert "They have not mixed" in page
+    assert search(face, prior, [0]).diagnostics is None
+
+
+def test_no_target_for_a_method_that_takes_all_its_steps():
+    with pytest.raises(UsageError, match="--target-db has no effect on --method langevin"):
+        SearchConfig(method="langevin", target_db=40)

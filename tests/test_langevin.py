@@ -174,12 +174,12 @@ def test_traces_are_those_of_the_final_sigma():
     prior, operator, y = linear_problem()
     chains = make_chains(prior, operator, range(4), 50, anneal=0.6)
     _, mse = run_chains(chains, operator, y)
-    traces = torch.stack([chains.trace(slot) for slot in range(4)])
+    traces = torch.stack([chains.chain(slot).trace for slot in range(4)])
     assert traces.shape == (4, 20, 9)
     torch.testing.assert_close(traces[:, -1, 0], mse.sqrt() / SIGMA)
     chains.start([2], [Start(torch.Generator().manual_seed(9), y)])
-    assert chains.trace(2).shape == (0, 9)
-    assert chains.trace(1).shape == (20, 9)
+    assert chains.chain(2).trace.shape == (0, 9)
+    assert chains.chain(1).trace.shape == (20, 9)
 
 
 def test_principal_axes_are_eigenvectors_of_the_style_covariance():

@@ -57,6 +57,7 @@ def make_document(
         "options": options,
         "samples": samples,
         "diversity": diversity_entry(pixels),
+        **({} if result.diagnostics is None else {"diagnostics": result.diagnostics}),
         "device": result.device,
         "torch": result.torch_version,
         "ops": result.ops,

@@ -43,7 +43,7 @@ def begin_steps(folder: Path, config: SearchConfig, *, keep: bool) -> StepFrames
 
 
 def finish_steps(
-    folder: Path, frames: StepFrames, samples: Sequence[Document], target_db: float
+    folder: Path, frames: StepFrames, samples: Sequence[Document], target_db: float | None
 ) -> None:
     """Writes the matches and the animation of the samples as written.
 
@@ -53,7 +53,7 @@ def finish_steps(
         folder: of the input; the samples are there already.
         frames: what the search was told to.
         samples: entries of all samples of the folder.
-        target_db: LR-PSNR at which the search ends a sample.
+        target_db: LR-PSNR at which the search ends a sample; None: it ends none early.
 
     Raises:
         SetupError: the disk is full, or the place can not be written.

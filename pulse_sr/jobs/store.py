@@ -16,6 +16,7 @@ import torch
 
 from pulse_sr import __version__
 from pulse_sr.atomic import write_atomic
+from pulse_sr.config import SAMPLERS
 from pulse_sr.errors import SetupError
 from pulse_sr.images import LowResImage, write_png
 from pulse_sr.jobs.drawing import (
@@ -117,8 +118,7 @@ def write_result(
     files = [each["file"] for each in samples]
     pixels = np.stack([read_pixels(folder / name) for name in files])
     if frames is not None:
-        target_db = min(result.config.target_db, operator.noise_floor_db)
-        finish_steps(folder, frames, samples, target_db)
+        finish_steps(folder, frames, samples, _line_db(result, operator))
     document = make_document(result, samples, pixels, mark, prior_source)
     document["align"] = align
     if placement is not None:
@@ -131,6 +131,13 @@ def write_result(
     document["timing"] = timing_entry(result, load_s, time.perf_counter() - started)
     write_atomic(folder / RECORD, json_bytes(document))
     return document
+
+
+def _line_db(result: Result, operator: Operator) -> float | None:
+    """The match at which a sample left the search; None where none leaves early."""
+    if result.config.method in SAMPLERS:
+        return None
+    return min(result.config.target_db, operator.noise_floor_db)
 
 
 def set_order(folder: Path, *, cluster: bool) -> None:
@@ -303,6 +310,7 @@ def _write_sample(
         "index": sample.index,
         "seed": sample.seed,
         "steps": sample.steps,
+        **({} if sample.sigma is None else {"sigma": sample.sigma}),
         "lr_psnr_search": round(min(sample.lr_psnr_search, HIGHEST_DB), 4),
         "hr_rms_change": round(sample.hr_rms_change, 6),
     }

@@ -136,7 +136,11 @@ def read_matches(folder: Path) -> Matches:
 
 
 def render_animation(
-    folder: Path, low_res: Pixels, written: Sequence[Written], target_db: float, comment: str
+    folder: Path,
+    low_res: Pixels,
+    written: Sequence[Written],
+    target_db: float | None,
+    comment: str,
 ) -> bytes:
     """Draws the GIF of the samples that have frames, the first 16 of them.
 
@@ -147,7 +151,7 @@ def render_animation(
         folder: of the frames.
         low_res: uint8 [3, h, w], the input.
         written: the samples.
-        target_db: LR-PSNR at which the search ends a sample, drawn as a line.
+        target_db: LR-PSNR at which the search ends a sample, drawn as a line; None: no line.
         comment: kept in the file.
 
     Returns:

@@ -47,7 +47,12 @@ class FrameLayout:
     """Where everything stands, equal for all frames of an animation."""
 
     def __init__(
-        self, low_res: Pixels, side: int, count: int, target_db: float, curves: Sequence[Curve]
+        self,
+        low_res: Pixels,
+        side: int,
+        count: int,
+        target_db: float | None,
+        curves: Sequence[Curve],
     ) -> None:
         """Lay out.
 
@@ -55,7 +60,7 @@ class FrameLayout:
             low_res: uint8 [3, h, w], shown enlarged.
             side: R.
             count: how many faces.
-            target_db: drawn as a dashed line.
+            target_db: drawn as a dashed line; None: there is none.
             curves: (step, LR-PSNR in dB) of every face.
         """
         self.cell = side * max(1, _CELL // side) if side <= _CELL else _CELL
@@ -107,7 +112,8 @@ class FrameLayout:
             y = place(0, db)[1]
             draw.line([(left, y), (right, y)], fill=_GRID)
             draw.text((left - 22, y - 7), str(db), fill=FAINT, font=font(11))
-        _dashed(draw, place(0, self._target), place(last, self._target), FAINT)
+        if self._target is not None:
+            _dashed(draw, place(0, self._target), place(last, self._target), FAINT)
         for curve in self._curves:
             reached = [pair for pair in curve if step is None or pair[0] <= step]
             points = [place(*pair) for pair in reached if math.isfinite(pair[1])]
@@ -116,13 +122,16 @@ class FrameLayout:
             if points:
                 x, y = points[-1]
                 draw.ellipse([x - 2.5, y - 2.5, x + 2.5, y + 2.5], fill=_LINE)
-        words = f"step 1 to {last + 1}; dashed: the target, {self._target:g} dB"
+        words = f"step 1 to {last + 1}"
+        if self._target is not None:
+            words += f"; dashed: the target, {self._target:g} dB"
         write(draw, (left, self._below + self.cell + 4), words, right - left, 12, FAINT)
 
 
-def _axes(curves: Sequence[Curve], target: float) -> tuple[int, int, int]:
+def _axes(curves: Sequence[Curve], target: float | None) -> tuple[int, int, int]:
     """Last step, and the lowest and highest dB in whole tens."""
-    decibels = [db for curve in curves for _, db in curve if math.isfinite(db)] + [target]
+    decibels = [db for curve in curves for _, db in curve if math.isfinite(db)]
+    decibels += [0.0] if target is None else [target]
     last = max((step for curve in curves for step, _ in curve), default=0)
     low = 10 * math.floor(max(min(decibels), -20.0) / 10)
     return last, low, max(low + 10, 10 * math.ceil(min(max(decibels), 100.0) / 10))

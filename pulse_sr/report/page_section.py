@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import math
 import os
 import shlex
 from collections.abc import Mapping
@@ -21,6 +22,8 @@ Record = Mapping[str, Any]
 
 #: Mean width of the interval below which a person sees no difference (five of 255).
 _ALIKE = 0.02
+#: Split R-hat up to which chains count as mixed (Vehtari et al., Bayesian Analysis 16, 2021).
+MIXED = 1.01
 
 
 class Pictures:
@@ -205,7 +208,32 @@ def _numbers(record: Record) -> str:
         f"<th class=n>RMS change by it</th></tr>{''.join(lines)}</table>"
         f'<p class="faint">Mean pixel standard deviation {diversity["pixel_std"]:.3f}{nearest} '
         "(pixels in [0, 1]). dB: how well the sample, downscaled, matches the input.</p>"
+        f"{_mixing(record)}"
     )
+
+
+def _mixing(record: Record) -> str:
+    """What a sampler's chains say of themselves."""
+    found = record.get("diagnostics")
+    if found is None:
+        return ""
+    sigmas = [each["sigma"] * 255 for each in record["samples"]]
+    words = f"The chains ended at a noise of {min(sigmas):.2f} to {max(sigmas):.2f} grey levels"
+    if found["r_hat"] is None:
+        return f'<p class="faint">{words}; too few steps to tell whether they have mixed.</p>'
+    r_hat = max((each for each in _all(found["r_hat"]) if each is not None), default=math.inf)
+    ess = min((each for each in _all(found["ess"]) if each is not None), default=0.0)
+    words += f"; largest split R-hat {r_hat:.2f}, least effective sample size {ess:.0f}."
+    if r_hat > MIXED:
+        words += (
+            " They have not mixed: read the intervals with the coverage that was measured "
+            "(docs/langevin.md)."
+        )
+    return f'<p class="faint">{words}</p>'
+
+
+def _all(quantities: dict[str, Any]) -> list[float | None]:
+    return [quantities["residual"], *quantities["coordinates"]]
 
 
 def _settings(record: Record) -> str:

@@ -10,6 +10,7 @@ All in float64. Shapes: C chains, T draws of each, K quantities.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -92,22 +93,26 @@ def describe_chains(traces: Tensor) -> dict[str, Any]:
 
     Args:
         traces: `[C, T, K]`: the low-res error, then principal coordinates
-            (`pulse_sr.search.langevin.Langevin.traces`).
+            (`pulse_sr.search.engine.Chain`).
 
     Returns:
         `draws` (T), `r_hat` and `ess`, each with `residual` (a number) and `coordinates` (K - 1
-        numbers), or None where there are too few draws.
+        numbers), or None where there are too few draws; None for what is not finite.
     """
     if traces.shape[1] < LEAST_DRAWS:
         return {"draws": traces.shape[1], "r_hat": None, "ess": None}
     quantities = traces.double().unbind(dim=2)
-    r_hat = [split_r_hat(each) for each in quantities]
-    ess = [effective_sample_size(each) for each in quantities]
+    r_hat = [_finite(split_r_hat(each)) for each in quantities]
+    ess = [_finite(effective_sample_size(each)) for each in quantities]
     return {
         "draws": traces.shape[1],
         "r_hat": {"residual": r_hat[0], "coordinates": r_hat[1:]},
         "ess": {"residual": ess[0], "coordinates": ess[1:]},
     }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _split(draws: Tensor) -> Tensor:

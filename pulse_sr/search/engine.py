@@ -36,6 +36,20 @@ class Start:
     candidates: torch.Tensor | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """What a sampler says of a chain at its end.
+
+    Attributes:
+        trace: `[T, K]` on the CPU, of each of its last steps what diagnostics look at: the low-res
+            error in units of the input's noise, then K - 1 coordinates of the latent.
+        sigma: the noise, in units of [0, 1], that its last image is a sample for.
+    """
+
+    trace: torch.Tensor
+    sigma: float
+
+
 class Method(Protocol):
     """What a search method is to the loop.
 
@@ -75,6 +89,9 @@ class Sampler(Method, Protocol):
 
     def update(self, gradients: Sequence[torch.Tensor], steps_taken: Sequence[int]) -> None:
         """Move the variables in place, given the gradients of the loss."""
+
+    def chain(self, slot: int) -> Chain:
+        """The chain in a slot, as it is after `loss`."""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ import torch
 from pulse_sr.operators import Operator
 from pulse_sr.priors.base import LatentStatistics, Prior
 from pulse_sr.search.curvature import Curvature, mean_curvature, row_root
-from pulse_sr.search.engine import Start
+from pulse_sr.search.engine import Chain, Start
 from pulse_sr.search.latents import LatentMap
 
 DEFAULT_STEPS = 600
@@ -173,14 +173,15 @@ class Langevin:
             x.add_(self._scaled(i, velocity), alpha=h / 2)
             self.velocities[i] = velocity
 
-    def trace(self, slot: int) -> torch.Tensor:
-        """What diagnostics look at, of every step of a chain at its final sigma: `[T, 9]`.
+    def chain(self, slot: int) -> Chain:
+        """The trace of a chain after the annealing, `[T, 9]`, and its sigma.
 
-        The low-res error in units of sigma, then 8 principal coordinates of the mean row; float32
-        on the CPU. It is that of the chain in the slot until another one starts there.
+        The coordinates are 8 principal ones of the mean row. It is the chain in the slot until
+        another one starts there.
         """
         kept = self._kept[slot]
-        return torch.stack(kept) if kept else torch.empty(0, 1 + self.axes.shape[1])
+        trace = torch.stack(kept) if kept else torch.empty(0, 1 + self.axes.shape[1])
+        return Chain(trace, float(self.sigmas[slot]))
 
     @property
     def _annealed(self) -> int:

@@ -14,6 +14,7 @@ from pulse_sr.errors import InputError
 from pulse_sr.operators import Operator
 from pulse_sr.priors.bank import SeedBank
 from pulse_sr.priors.base import Prior
+from pulse_sr.search.engine import Chain
 from pulse_sr.search.goals import Goal, sample_seed, search_goals
 from pulse_sr.search.methods import Settings, uses_bank
 from pulse_sr.search.stream import Found, Running
@@ -57,6 +58,7 @@ class Candidate:
         steps: after how many steps it was found.
         image: `[3, H, W]` float32 in [0, 1] on the CPU.
         restarts: how often it was started again, since a loss was not finite.
+        chain: of a sampler: how its chain ended.
     """
 
     index: int
@@ -64,6 +66,7 @@ class Candidate:
     steps: int
     image: torch.Tensor
     restarts: int = 0
+    chain: Chain | None = None
 
 
 def find_candidates(
@@ -112,7 +115,7 @@ def candidate_of(found: Found) -> Candidate | None:
     if found.image is None:
         return None
     tag = found.tag
-    return Candidate(tag.index, tag.seed, found.steps, found.image, found.restarts)
+    return Candidate(tag.index, tag.seed, found.steps, found.image, found.restarts, found.chain)
 
 
 def check_found(found: Iterable[Found]) -> None:

@@ -17,7 +17,7 @@ import torch
 
 from pulse_sr.operators import Operator
 from pulse_sr.search.adam import SlotAdam
-from pulse_sr.search.engine import Best, Last, Method, Sampler, Start, look, move
+from pulse_sr.search.engine import Best, Chain, Last, Method, Sampler, Start, look, move
 from pulse_sr.search.losses import psnr
 
 #: How often a sample is started again after a loss that was not finite.
@@ -50,12 +50,14 @@ class Found:
         image: `[3, H, W]` float32 in [0, 1] on the CPU; None where no iterate was finite.
         steps: after how many steps it was found, in the attempt that it comes from.
         restarts: how often it was started again.
+        chain: of a sampler: how its chain ended.
     """
 
     tag: Any
     image: torch.Tensor | None
     steps: int
     restarts: int
+    chain: Chain | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +158,9 @@ class _Slots:
         if bool(self.best.mse[slot].isfinite()):
             # A copy: the slot's own memory goes to the next sample.
             image = self.best.images[slot].to("cpu", torch.float32, copy=True)
-        return Found(job.tag, image, int(self.best.step[slot]) + 1, self.restarts[slot])
+        method = self.method
+        chain = method.chain(slot) if isinstance(method, Sampler) else None
+        return Found(job.tag, image, int(self.best.step[slot]) + 1, self.restarts[slot], chain)
 
     def move(self, loss: torch.Tensor) -> None:
         """One update of everyone who stays."""

@@ -108,7 +108,7 @@ def sample_langevin(
     method.start(range(options.samples), [Start(rng, target) for rng in rngs])
     for _ in search(method, operator, target, best):
         pass
-    traces = torch.stack([method.trace(slot) for slot in range(options.samples)])
+    traces = torch.stack([method.chain(slot).trace for slot in range(options.samples)])
     return best.images, describe_chains(traces) | {"sigmas": method.sigmas.tolist()}
 
 

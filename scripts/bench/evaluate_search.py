@@ -33,10 +33,11 @@ from search_inputs import (
     to_tensor,
 )
 from search_table import NOTE, Record, aggregate, features_to_text, markdown
-from search_variants import METHODS, TRIED, Variant, named
+from search_variants import TRIED, Variant, named
 
 from pulse_sr.api import load_prior
 from pulse_sr.atomic import write_text_atomic
+from pulse_sr.config import DEFAULT_STEPS
 from pulse_sr.devices import keep_freed_memory
 from pulse_sr.errors import PulseError
 from pulse_sr.metrics.psnr import psnr
@@ -89,7 +90,7 @@ def evaluate_search(
     settings = Settings(
         method=variant.method,
         strict=variant.strict,
-        steps=options.steps,
+        steps=DEFAULT_STEPS[variant.method] if options.steps is None else options.steps,
         target_db=TARGET_DB,
         slots=options.samples,
         seed=options.seed,
@@ -192,7 +193,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--tried", action="store_true", help="all variants of phased")
     parser.add_argument("--prior", help="name or path; default: the bundled one")
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--steps", type=int, help="default: those of each method")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     options = parser.parse_args(arguments)
@@ -200,7 +201,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("give a folder of faces or --in-range")
     names = (options.method or []) + (list(TRIED) if options.tried else [])
     try:
-        options.variants = [named(name) for name in names or METHODS]
+        options.variants = [named(name) for name in names or ["phased", "pulse", "strict-pulse"]]
     except ValueError as error:
         parser.error(str(error))
     return options

@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from pulse_sr import config
 from pulse_sr.priors.bank import COUNT
 from pulse_sr.search.phased import PhasedSettings
 
-METHODS = ("phased", "pulse", "strict-pulse")
+METHODS = (*config.METHODS, "strict-pulse")
 
 #: What docs/search.md shows; the first is the default, under the name that the table gives it.
 TRIED: dict[str, dict[str, Any]] = {
@@ -49,7 +50,7 @@ class Variant:
 
     Attributes:
         name: what the table calls it.
-        method: "phased" or "pulse".
+        method: one of `pulse_sr.config.METHODS`.
         strict: PULSE's original behaviour, without projection.
         bank: size of the seed bank, 0 for none.
         phased: constants of the method.

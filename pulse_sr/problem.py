@@ -20,12 +20,9 @@ from pulse_sr.errors import UsageError
 from pulse_sr.fitting import FittedInput, fit_to_prior
 from pulse_sr.images import LowResImage, to_uint8
 from pulse_sr.operator_spec import AUTO, OperatorSpec, parse_operator
-from pulse_sr.operators import Operator, make_operator
+from pulse_sr.operators import ROUNDING_VARIANCE, Operator, make_operator
 from pulse_sr.priors.base import Prior
 from pulse_sr.result import OK_DB
-
-#: Variance of the rounding of the input to 8 bits.
-ROUNDING_VARIANCE = 1 / (12 * 255**2)
 
 # Unknown pixels are shown as image editors show them: squares of two greys.
 _SQUARES, _LIGHT, _DARK = 16, 204, 153

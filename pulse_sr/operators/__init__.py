@@ -22,7 +22,7 @@ Example:
 from __future__ import annotations
 
 from pulse_sr.operator_spec import parse_operator
-from pulse_sr.operators.base import Operator
+from pulse_sr.operators.base import ROUNDING_VARIANCE, Operator
 from pulse_sr.operators.building import build_operator, check_operator
 from pulse_sr.operators.degrading import Degraded, degrade, degrade_picture
 from pulse_sr.operators.filed import FiledOperator
@@ -33,6 +33,7 @@ from pulse_sr.operators.separable import SeparableOperator
 
 __all__ = [
     "CANDIDATE_SPECS",
+    "ROUNDING_VARIANCE",
     "Degraded",
     "FiledOperator",
     "MaskedOperator",

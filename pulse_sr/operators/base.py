@@ -16,6 +16,9 @@ from torch import Tensor
 
 from pulse_sr.errors import UsageError
 
+#: Variance of the rounding of an input to 8 bits, for pixels in [0, 1].
+ROUNDING_VARIANCE = 1 / (12 * 255**2)
+
 Range = tuple[int, int]  # half-open
 Size = tuple[int, int]  # height, width
 

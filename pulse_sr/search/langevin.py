@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pulse_sr.operators import Operator
+from pulse_sr.operators import ROUNDING_VARIANCE, Operator
 from pulse_sr.priors.base import LatentStatistics, Prior
 from pulse_sr.search.curvature import Curvature, mean_curvature, row_root
 from pulse_sr.search.engine import Chain, Start
@@ -35,8 +35,6 @@ from pulse_sr.search.latents import LatentMap
 DEFAULT_STEPS = 600
 #: Principal coordinates of the styles that diagnostics look at.
 COORDINATES = 8
-#: Variance of the rounding of the input to 8 bits.
-ROUNDING_VARIANCE = 1 / (12 * 255**2)
 
 
 @dataclass(frozen=True)

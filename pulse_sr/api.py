@@ -56,6 +56,7 @@ def super_resolve(
     Raises:
         InputError: the input can not be used.
         UsageError: an option is wrong.
+        TypeError: there is no such option.
         SetupError: no such device, or the prior is damaged.
     """
     config = SearchConfig(**options)
@@ -105,10 +106,11 @@ def _as_image(source: str | Path | LowResImage | np.ndarray) -> LowResImage:
             f"pixels are {source.dtype} {list(source.shape)}, expected uint8 [3, h, w]",
             "give RGB pixels, channels first",
         )
+    sha256 = hashlib.sha256(source.tobytes()).hexdigest()
     return LowResImage(
         pixels=np.ascontiguousarray(source),
-        path="array",
-        sha256=hashlib.sha256(source.tobytes()).hexdigest(),
+        path=f"array-{sha256[:8]}",  # another array that is saved beside it needs another folder
+        sha256=sha256,
         width=source.shape[2],
         height=source.shape[1],
         mode="RGB",

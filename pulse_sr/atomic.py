@@ -5,12 +5,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
+import time
 from pathlib import Path
 
 from pulse_sr.errors import SetupError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+
+#: The names of temporary files: the process, and 48 random bits.
+_TEMPORARY = re.compile(r"\.(\d{1,9})-[0-9a-f]{12}\.tmp")
 
 
 def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
@@ -45,6 +50,35 @@ def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
 def write_text_atomic(path: str | os.PathLike[str], text: str) -> None:
     """Writes `text` as UTF-8 with `write_atomic`; newlines are kept as they are."""
     write_atomic(path, text.encode("utf-8"))
+
+
+def remove_leftovers(folder: str | os.PathLike[str], older_than_s: float = 0.0) -> None:
+    """Removes temporary files of processes that were killed while they wrote.
+
+    Args:
+        folder: where to look, without its folders; it need not exist.
+        older_than_s: younger files stay. Zero only where no other machine writes to the folder:
+            whether its processes are running can not be told from here.
+    """
+    if os.name != "posix":  # elsewhere no signal just asks whether a process is there
+        return
+    for path in Path(folder).glob(".*.tmp"):
+        found = _TEMPORARY.fullmatch(path.name)
+        if found is None or _is_running(int(found[1])):
+            continue
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime >= older_than_s:
+                path.unlink()
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it belongs to somebody else
+        return True
+    return True
 
 
 def _explain(error: OSError, target: Path, size: int) -> SetupError:

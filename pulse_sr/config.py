@@ -174,7 +174,9 @@ class SearchConfig:
                 continue
             words.append(option_name(field.name))
             if not isinstance(value, bool):
-                words.append(f"{value:g}" if isinstance(value, float) else str(value))
+                words.append(
+                    str(value).removesuffix(".0") if isinstance(value, float) else str(value)
+                )
         return words
 
 

@@ -241,6 +241,16 @@ def test_super_resolve_takes_files_and_arrays(face, prior):
         pulse_sr.super_resolve(np.zeros((3, 9, 9), np.uint8), prior=prior, **options)
 
 
+def test_arrays_are_saved_side_by_side(prior, tmp_path):
+    options = {"prior": prior, "samples": 1, "batch": 1, "steps": 1}
+    arrays = [np.full((3, 16, 16), level, np.uint8) for level in (90, 180)]
+    folders = [pulse_sr.super_resolve(each, **options).save(tmp_path) for each in arrays]
+    assert folders[0] != folders[1]
+    for folder, level in zip(folders, (90, 180), strict=True):
+        assert (np.asarray(Image.open(folder / "input.png")) == level).all()
+    assert pulse_sr.super_resolve(arrays[0], **options).save(tmp_path) == folders[0]
+
+
 def test_devices():
     assert choose_device("cpu").type == "cpu"
     with pytest.raises(SetupError, match="cuda:99"):
@@ -385,6 +395,9 @@ def test_the_chains_of_a_sampler_are_described(face, prior, tmp_path):
     page = (folder.parent / "index.html").read_text()
     assert "largest split R-hat" in page
     assert "They have not mixed" in page
+    assert "alone" not in page
+    search(face, prior, [1], method="langevin", steps=30).save(tmp_path / "out")
+    assert "(of #1 alone, searched last)" in (folder.parent / "index.html").read_text()
     assert search(face, prior, [0]).diagnostics is None
 
 

@@ -332,11 +332,13 @@ SLOW = """
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_an_interruption_keeps_what_is_done(call, face, tmp_path, number, code):
     face("a.png", 1), face("b.png", 2)
-    process = python(SLOW, "run", "a.png", "b.png", "--samples", "2", cwd=tmp_path)
+    process = python(SLOW, "run", "a.png", "b.png", "--samples", "2", "--json", cwd=tmp_path)
     assert process.stdout.readline() == "searching\n"
     process.send_signal(number)
-    _, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=30)
     assert process.returncode == code
+    document = json.loads(out)
+    assert (document["status"], document["exit_code"]) == ("interrupted", code)
     assert "Traceback" not in err
     assert "1 done, 0 skipped, 0 failed, 1 not started or unfinished" in err
     assert "the same command resumes" in err

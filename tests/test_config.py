@@ -61,6 +61,8 @@ def test_arguments_give_the_same_configuration_again():
     names = config.__dataclass_fields__
     assert SearchConfig(**{name: context.params[name] for name in names}) == config
     assert SearchConfig().arguments() == []
+    assert SearchConfig(target_db=38.1234567).arguments() == ["--target-db", "38.1234567"]
+    assert SearchConfig(target_db=40).arguments() == ["--target-db", "40"]
 
 
 def test_samples_and_device_do_not_decide_the_pixels():

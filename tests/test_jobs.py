@@ -6,6 +6,8 @@ import errno
 import itertools
 import json
 import os
+import subprocess
+import sys
 
 import fake_search
 import pytest
@@ -175,6 +177,25 @@ def test_a_crash_in_the_middle_resumes(face, tmp_path):
     list(run(inputs, tmp_path / "straight"))
     assert contents(out) == contents(tmp_path / "straight")
     assert [row["stem"] for row in read_rows(out)] == ["a", "b", "c"]
+
+
+def test_what_a_killed_run_left_half_written_goes_away(face, tmp_path):
+    """Names as `write_atomic` makes them: process and 12 hex digits."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        gone = child.pid  # waited for: no such process any more
+    folder, steps = tmp_path / "out" / "x", tmp_path / "out" / "x" / "steps"
+    steps.mkdir(parents=True)
+    stale = [folder / f".{gone}-0123456789ab.tmp", steps / f".{gone}-ab0123456789.tmp"]
+    alive, other = folder / f".{os.getppid()}-0123456789ab.tmp", folder / ".notes.tmp"
+    young, old = (tmp_path / "out" / f".{gone}-{digit * 12}.tmp" for digit in "12")
+    for path in (*stale, alive, other, young, old):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    list(run([face("x.png")], tmp_path / "out"))
+    assert not any(path.exists() for path in (*stale, old))
+    assert alive.exists()
+    assert other.exists()
+    assert young.exists()  # a shard on another machine may be writing it
 
 
 def test_equal_stems_get_their_own_folders_and_keep_them(face, tmp_path):

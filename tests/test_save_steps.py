@@ -195,3 +195,12 @@ def test_the_command_line_has_both(face, fake_api, tmp_path, monkeypatch):
     planned = CliRunner().invoke(main, [*words, "--dry-run", "--json"])
     settings = json.loads(planned.stdout)["settings"]
     assert (settings["cluster"], settings["save_steps"]) == (True, True)
+
+
+def test_a_sample_with_a_damaged_frame_is_searched_again(small, prior, tmp_path):
+    out = tmp_path / "out"
+    run(small, out, prior, save_steps=True)
+    whole = {path.name: path.read_bytes() for path in (out / "small" / FOLDER).iterdir()}
+    (out / "small" / FOLDER / "sample_01_step_0002.png").write_bytes(b"")
+    assert run(small, out, prior, save_steps=True).searched == 1
+    assert {p.name: p.read_bytes() for p in (out / "small" / FOLDER).iterdir()} == whole

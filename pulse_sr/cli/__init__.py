@@ -18,7 +18,15 @@ from typing import Any
 
 import click
 
-from pulse_sr.cli.console import JSON_KEY, VERBOSE_KEY, Terminated, emit_json, print_error
+from pulse_sr.cli.console import (
+    INTERRUPTED,
+    JSON_KEY,
+    TERMINATED,
+    VERBOSE_KEY,
+    Terminated,
+    emit_json,
+    print_error,
+)
 from pulse_sr.cli.options import CONTEXT, version_option
 from pulse_sr.config import suggest
 from pulse_sr.errors import PulseError
@@ -35,7 +43,7 @@ COMMANDS = {
     "doctor": ("pulse_sr.cli.doctor:command", "Show what is installed, what works, what repairs."),
 }
 
-_INTERRUPTED = "what is finished is kept; the same command resumes"
+_RESUMES = "what is finished is kept; the same command resumes"
 
 
 class LazyGroup(click.Group):
@@ -98,11 +106,11 @@ class LazyGroup(click.Group):
             print_error(error.format_message(), _usage_hint(error))
             sys.exit(error.exit_code)
         except (click.Abort, KeyboardInterrupt):
-            print_error("interrupted", _INTERRUPTED)
-            sys.exit(130)
+            print_error("interrupted", _RESUMES)
+            sys.exit(INTERRUPTED)
         except Terminated:
-            print_error("terminated", _INTERRUPTED)
-            sys.exit(143)
+            print_error("terminated", _RESUMES)
+            sys.exit(TERMINATED)
         finally:
             if before is not None:
                 signal.signal(signal.SIGTERM, before)

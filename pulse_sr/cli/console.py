@@ -14,6 +14,9 @@ import click
 VERBOSE_KEY = "pulse_sr.verbose"
 JSON_KEY = "pulse_sr.json"
 
+#: Exit codes after SIGINT and SIGTERM.
+INTERRUPTED, TERMINATED = 130, 143
+
 
 class Terminated(BaseException):
     """SIGTERM arrived. Not an `Exception`: nothing but the command line should catch it."""

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pulse_sr.cli.console import Console, Terminated, emit_json, table
+from pulse_sr.cli.console import (
+    INTERRUPTED,
+    TERMINATED,
+    Console,
+    Terminated,
+    emit_json,
+    table,
+)
 from pulse_sr.cli.options import (
     CONTEXT,
     IntegerOrAuto,
@@ -202,16 +209,18 @@ def _carry_out(plan: Plan, console: Console, retry: str, as_json: bool) -> int:
             for record in running:
                 records.append(record)
                 _show_record(record, f"[{len(records)}/{len(plan.tasks)}]", console)
-    except (KeyboardInterrupt, Terminated):
+    except (KeyboardInterrupt, Terminated) as stop:
         console.clear()
         _summarise(plan, records, console, retry)
         if as_json:
-            emit_json(_summary(plan, records, retry, "interrupted"))
+            code = TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
+            emit_json(_summary(plan, records, retry, "interrupted", code))
         raise
     _summarise(plan, records, console, retry)
+    code = _exit_code(records)
     if as_json:
-        emit_json(_summary(plan, records, retry, "finished"))
-    return _exit_code(records)
+        emit_json(_summary(plan, records, retry, "finished", code))
+    return code
 
 
 def _show_record(record: Record, place: str, console: Console) -> None:
@@ -267,14 +276,16 @@ def _exit_code(records: Sequence[Record]) -> int:
     return 1 if any(codes) else 0
 
 
-def _summary(plan: Plan, records: Sequence[Record], retry: str, status: str) -> dict[str, Any]:
+def _summary(
+    plan: Plan, records: Sequence[Record], retry: str, status: str, exit_code: int
+) -> dict[str, Any]:
     counts = _counts(records)
     return {
         "status": status,
         "out": str(plan.out),
         "page": str(plan.out / "index.html"),
         **counts,
-        "exit_code": _exit_code(records),
+        "exit_code": exit_code,
         "retry": retry if counts["failed"] else None,
         "images": [asdict(record) for record in records],
     }

@@ -7,6 +7,7 @@ others. What is finished is on disk, so the same command resumes after an interr
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pulse_sr.alignment.intake import low_res_face
+from pulse_sr.atomic import remove_leftovers
 from pulse_sr.blind_ranking import recorded_ranking
 from pulse_sr.config import SearchConfig
 from pulse_sr.errors import InputError, PulseError, SetupError
@@ -24,7 +26,7 @@ from pulse_sr.jobs import store
 from pulse_sr.jobs.manifest import base_of, drop_rows, put_row, read_rows
 from pulse_sr.jobs.placement import Placement
 from pulse_sr.jobs.plan import DEFAULT_OUT, Plan, plan_run
-from pulse_sr.jobs.steps import begin_steps
+from pulse_sr.jobs.steps import FOLDER, begin_steps
 from pulse_sr.jobs.task import Task
 from pulse_sr.report.animation import StepFrames
 from pulse_sr.streaming import Outcome, Request
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
     from pulse_sr.result import Result
 
 log = logging.getLogger(__name__)
+
+#: Other shards write to the run folder too; none of them takes so long for one file, in seconds.
+_LEFT_BEHIND_S = 60.0
 
 #: Called with the task and the search's own progress record (step, steps, best_db, done, samples).
 OnProgress = Callable[[Task, Any], None]
@@ -147,6 +152,7 @@ def run_plan(
     """Carries out a plan: see `run`. The page is written at the end, also after an interruption."""
     search = search or _real_search()
     store.make_folder(plan.out)
+    remove_leftovers(plan.out, _LEFT_BEHIND_S)
     _forget_other_names(plan)
     work = _Run(plan)
     report = None if progress is None else lambda request, step: progress(request.tag.task, step)
@@ -157,8 +163,11 @@ def run_plan(
             work.finish(request, outcome)
             yield from work.ready()
         yield from work.ready()
-    finally:
-        store.write_page(plan.out)
+    except BaseException:
+        with contextlib.suppress(SetupError):  # what ended the run is the thing to say
+            store.write_page(plan.out)
+        raise
+    store.write_page(plan.out)
 
 
 def _forget_other_names(plan: Plan) -> None:
@@ -243,6 +252,9 @@ def _read(plan: Plan, place: int, task: Task) -> Request:
     image = read_image(task.path)
     if image.sha256 != task.sha256:
         raise InputError(f"{task.path} changed while the run was going", "run the command again")
+    folder = plan.out / task.stem
+    for each in (folder, folder / FOLDER):  # an earlier run may have been killed here
+        remove_leftovers(each)
     placement = None
     if task.face is not None:
         placement = Placement(image, task.face, task.base)
@@ -250,7 +262,7 @@ def _read(plan: Plan, place: int, task: Task) -> Request:
     frames = None
     if plan.save_steps:
         keep = task.action == "extend"
-        frames = begin_steps(plan.out / task.stem, plan.config, keep=keep)
+        frames = begin_steps(folder, plan.config, keep=keep)
     taken = _Taken(place, task, placement, time.perf_counter() - started, frames)
     return Request(image, task.indices, taken, None if frames is None else frames.on_step)
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from pulse_sr import __version__
 from pulse_sr.atomic import write_atomic
 from pulse_sr.config import SearchConfig
@@ -75,11 +77,24 @@ def finish_steps(
 
 
 def has_steps(folder: Path, entry: Document) -> bool:
-    """Whether the frames of a sample and the animation are there."""
-    number = entry.get("frames", 0)
-    there = number and len(frames_of(folder / FOLDER, entry["index"])) == number
+    """Whether the frames of a sample and the animation are there and whole."""
+    frames = frames_of(folder / FOLDER, entry["index"])
     files = (folder / ANIMATION, folder / FOLDER / MATCHES)
-    return bool(there) and all(path.is_file() for path in files)
+    there = bool(frames) and len(frames) == entry.get("frames", 0)
+    return (
+        there
+        and all(path.is_file() for path in files)
+        and all(_whole(path) for path in frames.values())
+    )
+
+
+def _whole(path: Path) -> bool:
+    try:
+        with Image.open(path) as image:
+            image.verify()
+    except (OSError, SyntaxError):  # Pillow's words for a damaged PNG
+        return False
+    return True
 
 
 def clear_steps(folder: Path) -> None:

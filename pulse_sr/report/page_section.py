@@ -219,11 +219,16 @@ def _mixing(record: Record) -> str:
         return ""
     sigmas = [each["sigma"] * 255 for each in record["samples"]]
     words = f"The chains ended at a noise of {min(sigmas):.2f} to {max(sigmas):.2f} grey levels"
+    whose = ""
+    if len(found["samples"]) < len(record["samples"]):  # the steps of earlier runs are not kept
+        whose = f" (of {', '.join(f'#{each}' for each in found['samples'])} alone, searched last)"
     if found["r_hat"] is None:
-        return f'<p class="faint">{words}; too few steps to tell whether they have mixed.</p>'
+        return (
+            f'<p class="faint">{words}; too few steps to tell whether they have mixed{whose}.</p>'
+        )
     r_hat = max((each for each in _all(found["r_hat"]) if each is not None), default=math.inf)
     ess = min((each for each in _all(found["ess"]) if each is not None), default=0.0)
-    words += f"; largest split R-hat {r_hat:.2f}, least effective sample size {ess:.0f}."
+    words += f"; largest split R-hat {r_hat:.2f}, least effective sample size {ess:.0f}{whose}."
     if r_hat > MIXED:
         words += (
             " They have not mixed: read the intervals with the coverage that was measured "

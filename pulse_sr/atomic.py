@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 import secrets
 import time
 from pathlib import Path
 
-from pulse_sr.errors import SetupError
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+from pulse_sr.errors import SetupError, is_disk_full
 
 #: The names of temporary files: the process, and 48 random bits.
 _TEMPORARY = re.compile(r"\.(\d{1,9})-[0-9a-f]{12}\.tmp")
@@ -82,7 +79,7 @@ def _is_running(process: int) -> bool:
 
 
 def _explain(error: OSError, target: Path, size: int) -> SetupError:
-    if error.errno in _FULL:
+    if is_disk_full(error):
         return SetupError(
             f"the disk is full: could not write {size} bytes to {target}",
             "free some space or choose another folder with -o DIR; the same command resumes",

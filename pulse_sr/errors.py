@@ -6,6 +6,8 @@ option, and the exit code that the command line returns for it.
 
 from __future__ import annotations
 
+import errno
+
 
 class PulseError(Exception):
     """Base of all errors that users see as `error: ...` and `hint: ...`.
@@ -40,3 +42,8 @@ class SetupError(PulseError):
     """The environment is wrong: no such device, a damaged prior file, a full disk (exit code 3)."""
 
     exit_code = 3
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error of the system says that no room is left, on the disk or for the user."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from random_priors import random_stylegan2
 
 import pulse_sr
 from pulse_sr import streaming
@@ -22,8 +23,7 @@ from pulse_sr.jobs import local
 from pulse_sr.operators import degrade, make_operator
 from pulse_sr.priors import registry
 from pulse_sr.priors.bank import find_bank
-from pulse_sr.priors.statistics import fit_statistics
-from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config, StyleGAN2Prior
+from pulse_sr.priors.stylegan2 import StyleGAN2Prior
 from pulse_sr.search.sampling import Settings, find_candidates, sample_seed
 
 STEPS = 12
@@ -32,12 +32,7 @@ STEPS = 12
 @pytest.fixture(scope="module")
 def prior() -> StyleGAN2Prior:
     """A StyleGAN2 of 32 px with random weights."""
-    torch.manual_seed(5)
-    generator = Generator(StyleGAN2Config(32, 16, 16, 2, (8, 8, 8, 8)))
-    with torch.no_grad():  # mild colours: random weights would saturate most pixels
-        for block in generator.synthesis.blocks:
-            block.torgb.weight.mul_(0.25)
-    return StyleGAN2Prior("tiny", generator, fit_statistics(generator, 2000), sha256="5" * 64)
+    return random_stylegan2(5, name="tiny", sha256="5" * 64)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from random_priors import random_stylegan2
 
 from pulse_sr.api import search_image
 from pulse_sr.cli import main
@@ -19,8 +20,6 @@ from pulse_sr.images import read_image
 from pulse_sr.jobs import local, store
 from pulse_sr.jobs.steps import ANIMATION, FOLDER
 from pulse_sr.operators import degrade, make_operator
-from pulse_sr.priors.statistics import fit_statistics
-from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config, StyleGAN2Prior
 from pulse_sr.report.animation import frames_of, read_matches
 
 STEPS = 6
@@ -29,12 +28,7 @@ STEPS = 6
 @pytest.fixture(scope="module")
 def prior():
     """A StyleGAN2 of 32 px with random weights."""
-    torch.manual_seed(5)
-    generator = Generator(StyleGAN2Config(32, 16, 16, 2, (8, 8, 8, 8)))
-    with torch.no_grad():  # mild colours: random weights would saturate most pixels
-        for block in generator.synthesis.blocks:
-            block.torgb.weight.mul_(0.25)
-    return StyleGAN2Prior("tiny", generator, fit_statistics(generator, 2000), sha256="5" * 64)
+    return random_stylegan2(5, name="tiny", sha256="5" * 64)
 
 
 @pytest.fixture

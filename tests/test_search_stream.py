@@ -8,12 +8,11 @@ import weakref
 
 import pytest
 import torch
+from random_priors import random_stylegan2
 
 from pulse_sr.errors import InputError, SetupError
 from pulse_sr.operators import make_operator
 from pulse_sr.priors.bank import draw_bank
-from pulse_sr.priors.statistics import fit_statistics
-from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config, StyleGAN2Prior
 from pulse_sr.search import goals as goals_module
 from pulse_sr.search.capacity import automatic_slots, slots_within
 from pulse_sr.search.engine import Start
@@ -29,15 +28,7 @@ STEPS = 10
 @pytest.fixture(scope="module")
 def network():
     """A random StyleGAN2 of 32 px with mild colours."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        generator = Generator(StyleGAN2Config(32, 16, 16, 2, (8, 8, 8, 8)))
-    with torch.no_grad():
-        for block in generator.synthesis.blocks:
-            block.torgb.weight.mul_(0.25)
-            for layer in block.layers:
-                layer.noise_strength.fill_(0.1)
-    return StyleGAN2Prior("random", generator, fit_statistics(generator, 2000))
+    return random_stylegan2(0, noise_strength=0.1)
 
 
 @pytest.fixture(scope="module")

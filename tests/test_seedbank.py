@@ -8,13 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from random_priors import random_stylegan2
 from toy_priors import LinearPrior
 
 from pulse_sr.operators import make_operator
 from pulse_sr.priors.bank import SeedBank, draw_bank
 from pulse_sr.priors.base import LatentStatistics, standard_normal
-from pulse_sr.priors.statistics import fit_statistics
-from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config, StyleGAN2Prior
 from pulse_sr.search.latents import full_map
 from pulse_sr.search.losses import mean_square
 from pulse_sr.search.phased import Phased, PhasedSettings
@@ -60,16 +59,7 @@ def test_errors_count_only_what_the_operator_observes():
 @pytest.fixture(scope="module")
 def network():
     """A random StyleGAN2 of 32 px with mild colours."""
-    state = torch.get_rng_state()
-    torch.manual_seed(0)
-    generator = Generator(StyleGAN2Config(32, 16, 16, 2, (8, 8, 8, 8)))
-    torch.set_rng_state(state)
-    with torch.no_grad():
-        for block in generator.synthesis.blocks:
-            block.torgb.weight.mul_(0.25)
-            for layer in block.layers:
-                layer.noise_strength.fill_(0.1)
-    return StyleGAN2Prior("random", generator, fit_statistics(generator, 2000))
+    return random_stylegan2(0, noise_strength=0.1)
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ from pulse_sr.cli.console import (
 )
 from pulse_sr.cli.options import CONTEXT, version_option
 from pulse_sr.config import suggest
-from pulse_sr.errors import PulseError
+from pulse_sr.errors import PulseError, is_disk_full
 
 #: name -> (module:attribute, short help). The help stands here so that listing imports nothing.
 COMMANDS = {
@@ -122,7 +122,7 @@ def _report(ctx: click.Context, error: Exception) -> int:
         traceback.print_exception(error)
     if isinstance(error, PulseError):
         message, hint, code = error.message, error.hint, error.exit_code
-    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    elif is_disk_full(error):
         message, hint, code = f"the disk is full: {error}", "free some space and run it again", 3
     else:
         line = (str(error).strip().splitlines() or ["no message"])[0]

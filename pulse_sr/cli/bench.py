@@ -58,7 +58,7 @@ def _repeats_option(default: int, text: str) -> Any:
 @click.group("bench", context_settings=CONTEXT)
 @version_option
 def command() -> None:
-    """Measure pulse-sr against plain implementations, interleaved in one process."""
+    """Measure pulse-sr against plain implementations, interleaved."""
 
 
 @command.command("search", context_settings=CONTEXT)

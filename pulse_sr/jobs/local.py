@@ -8,7 +8,6 @@ others. What is finished is on disk, so the same command resumes after an interr
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -20,7 +19,7 @@ from pulse_sr.alignment.intake import low_res_face
 from pulse_sr.atomic import remove_leftovers
 from pulse_sr.blind_ranking import recorded_ranking
 from pulse_sr.config import SearchConfig
-from pulse_sr.errors import InputError, PulseError, SetupError
+from pulse_sr.errors import InputError, PulseError, SetupError, is_disk_full
 from pulse_sr.images import read_image
 from pulse_sr.jobs import store
 from pulse_sr.jobs.manifest import base_of, drop_rows, put_row, read_rows
@@ -231,7 +230,7 @@ class _Run:
         except SetupError:
             raise
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if is_disk_full(error):
                 raise SetupError(
                     f"the disk is full: could not write {plan.out / task.stem}",
                     "free some space; the same command resumes",

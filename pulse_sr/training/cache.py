@@ -14,7 +14,6 @@ Shapes: N images, R resolution.
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import logging
 import os
@@ -28,7 +27,7 @@ from typing import IO
 import numpy as np
 
 from pulse_sr.atomic import write_text_atomic
-from pulse_sr.errors import InputError, SetupError
+from pulse_sr.errors import InputError, SetupError, is_disk_full
 from pulse_sr.training.cache_index import CacheIndex, Row, cache_key
 from pulse_sr.training.decoding import DecodedFile, decode_files, hash_files
 from pulse_sr.training.images import MIN_IMAGES
@@ -45,7 +44,6 @@ log = logging.getLogger(__name__)
 Progress = Callable[[int, int, int], None]
 
 _UNFINISHED = ".decoding-"
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _HINT = "free some space or choose another folder with -o DIR; the same command resumes"
 
 
@@ -323,7 +321,7 @@ def _folder_lock(folder: Path) -> Iterator[bool]:
 
 def _write_error(error: OSError, cache_dir: Path) -> SetupError:
     place = error.filename or cache_dir
-    if error.errno in _FULL:
+    if is_disk_full(error):
         return SetupError(f"the disk is full: could not write the images to {place}", _HINT)
     reason = error.strerror or type(error).__name__
     return SetupError(f"could not write the images to {place}: {reason}", _HINT)

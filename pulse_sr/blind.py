@@ -12,7 +12,6 @@ Shape legend: N faces, R the prior's resolution, h w low-res, F numbers of a fac
 
 from __future__ import annotations
 
-import contextlib
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +29,7 @@ from pulse_sr.operator_spec import parse_operator
 from pulse_sr.operators.base import Range, Size
 from pulse_sr.operators.building import build_steps
 from pulse_sr.operators.degrading import simulate
-from pulse_sr.priors.base import Prior
+from pulse_sr.priors.base import Prior, in_float32
 from pulse_sr.search.sampling import sample_seed
 
 #: How many faces of the prior are looked at.
@@ -223,23 +222,13 @@ def _faces(prior: Prior, seed: int) -> Iterator[Tensor]:
     chunk = max(1, min(_CHUNK, _CHUNK_PIXELS // prior.resolution**2))
     seeds = [sample_seed(seed, "blind", index) for index in range(FACES)]
     for start in range(0, FACES, chunk):
-        with _in_float32(prior):
+        with in_float32(prior):
             faces = prior.sample(seeds[start : start + chunk])
         drawn.append((faces * 255).round().to(torch.uint8).cpu())
         yield drawn[-1] if fits else drawn.pop()
     if fits:
         kept.clear()
         kept[seed] = drawn
-
-
-@contextlib.contextmanager
-def _in_float32(prior: Prior) -> Iterator[None]:
-    """Whatever a search uses: the choice must not depend on it."""
-    before, prior.bf16 = prior.bf16, False
-    try:
-        yield
-    finally:
-        prior.bf16 = before
 
 
 def _fitted_values(spec: str) -> int:

@@ -17,7 +17,6 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +27,7 @@ import torch.nn.functional as F
 
 from pulse_sr.atomic import write_atomic
 from pulse_sr.errors import PulseError
-from pulse_sr.priors.base import Prior, standard_normal
+from pulse_sr.priors.base import Prior, in_float32, standard_normal
 from pulse_sr.priors.files import FILE_NAME
 from stylegan_ops import library
 
@@ -76,21 +75,12 @@ def draw_bank(prior: Prior, count: int = COUNT, first_seed: int = FIRST_SEED) ->
     side = min(SIDE, prior.resolution)
     chunk = max(1, min(_CHUNK, _CHUNK_PIXELS // prior.resolution**2))
     parts = []
-    with _float32(prior):
+    with in_float32(prior):
         for start in range(first_seed, first_seed + count, chunk):
             # The last chunk is drawn whole as well: rounding may depend on the size of a batch.
             images = prior.sample(range(start, start + chunk))
             parts.append((F.adaptive_avg_pool2d(images, side) * 255).round().byte().cpu())
     return SeedBank(first_seed, torch.cat(parts)[:count])
-
-
-@contextlib.contextmanager
-def _float32(prior: Prior) -> Iterator[None]:
-    bf16, prior.bf16 = prior.bf16, False
-    try:
-        yield
-    finally:
-        prior.bf16 = bf16
 
 
 def save_bank(path: Path, bank: SeedBank, prior_sha256: str) -> None:

@@ -5,8 +5,9 @@ Shapes: S samples, L style rows, D latent width, R resolution, r feature resolut
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,3 +125,13 @@ class Prior(ABC):
 def standard_normal(seed: int, shape: Sequence[int]) -> torch.Tensor:
     """Standard normal float32 of `shape`, drawn on the CPU by a generator of its own."""
     return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed))
+
+
+@contextlib.contextmanager
+def in_float32(prior: Prior) -> Iterator[None]:
+    """No bfloat16 inside, whatever a search uses: what is drawn here must not depend on it."""
+    before, prior.bf16 = prior.bf16, False
+    try:
+        yield
+    finally:
+        prior.bf16 = before

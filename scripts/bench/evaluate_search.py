@@ -7,7 +7,9 @@
 Every face is reduced to the prior's resolution (Lanczos), degraded to an 8-bit LR image, and
 searched with each method; `--in-range` takes faces that the prior itself drew. One JSON line per
 (face, method) goes to out.jsonl as soon as it is done; the same command goes on where it was
-stopped. Faces are named by file name only; no picture is ever written.
+stopped. Several processes may search with different methods at once, each with an -o of its own;
+their .jsonl files joined into one (cat) are those of a command that names all methods. Faces are
+named by file name only; no picture is ever written.
 """
 
 from __future__ import annotations
@@ -26,13 +28,13 @@ from search_inputs import (
     Face,
     Pixels,
     drawn_faces,
-    enlarge,
     real_faces,
     reference_features,
     sha256_of,
     to_tensor,
 )
-from search_table import NOTE, Record, aggregate, features_to_text, markdown
+from search_measures import UNSEARCHED, evaluate_unsearched, measure
+from search_table import NOTE, Record, aggregate, markdown
 from search_variants import TRIED, Variant, named
 
 from pulse_sr.api import load_prior
@@ -40,40 +42,10 @@ from pulse_sr.atomic import write_text_atomic
 from pulse_sr.config import DEFAULT_STEPS
 from pulse_sr.devices import keep_freed_memory
 from pulse_sr.errors import PulseError
-from pulse_sr.metrics.psnr import psnr
-from pulse_sr.metrics.squeezenet import feature_distance, pooled_features
 from pulse_sr.operators import degrade, make_operator, project_to_floor
 from pulse_sr.priors.bank import SeedBank, draw_bank
 from pulse_sr.priors.base import Prior
 from pulse_sr.search.sampling import Settings, find_candidates
-
-TARGET_DB = 38.0
-
-
-def measure(samples: torch.Tensor, truth: torch.Tensor) -> Record:
-    """Compare samples [S, 3, R, R] with the truth [1, 3, R, R], and with each other."""
-    low, high = samples.amin(dim=0), samples.amax(dim=0)
-    with torch.no_grad():
-        distances = feature_distance(samples, truth)
-    return {
-        "psnr": psnr(samples, truth).tolist(),
-        "psnr_mean": psnr(samples.mean(dim=0, keepdim=True), truth).item(),
-        "feature_distance": distances.tolist(),
-        "diversity": samples.std(dim=0, correction=0).mean().item(),
-        "coverage": ((truth[0] >= low) & (truth[0] <= high)).float().mean().item(),
-        "features": features_to_text(pooled_features(samples)),
-    }
-
-
-def evaluate_bicubic(low: Pixels, truth: Pixels, spec: str) -> Record:
-    """Bicubic upscaling as one more method, with one sample."""
-    started = time.perf_counter()
-    image = to_tensor(enlarge(low, truth.shape[-1]))
-    seconds = time.perf_counter() - started
-    operator = make_operator(spec, low.shape[-1], truth.shape[-1])
-    db = operator.lr_psnr(image.double(), to_tensor(low).double()).tolist()
-    own = {"lr_psnr_search": db, "lr_psnr": db, "hr_rms_change": [0.0], "seconds": seconds}
-    return own | measure(image, to_tensor(truth))
 
 
 def evaluate_search(
@@ -91,7 +63,7 @@ def evaluate_search(
         method=variant.method,
         strict=variant.strict,
         steps=DEFAULT_STEPS[variant.method] if options.steps is None else options.steps,
-        target_db=TARGET_DB,
+        target_db=variant.target_db,
         slots=options.samples,
         seed=options.seed,
         phased=variant.phased,
@@ -128,18 +100,26 @@ def variant_key(variant: Variant) -> str:
 
 
 def read_records(path: Path, key: str) -> list[Record]:
-    """The finished records of this run; a line that a crash cut short is left out."""
+    """The finished records of this run, the first of each face and method.
+
+    A line that a crash cut short is left out.
+    """
     if not path.exists():
         return []
-    records = []
+    records: dict[tuple[str, str], Record] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             record = json.loads(line)
         except ValueError:
             continue
         if record["key"] == key:
-            records.append(record)
-    return records
+            records.setdefault(place(record), record)
+    return list(records.values())
+
+
+def place(record: Record) -> tuple[str, str]:
+    """What a record is of: the face, and the variant or the method that is none."""
+    return record["face"], record["variant"] or record["method"]
 
 
 def missing(
@@ -154,9 +134,10 @@ def missing(
     whole = draw_bank(prior, largest) if largest else None
     for face in faces:
         low = degrade(face.truth, options.operator, options.scale)
-        if (face.name, "bicubic") not in done:
-            found = evaluate_bicubic(low, face.truth, options.operator)
-            yield {"face": face.name, "method": "bicubic", "variant": ""} | found
+        for method in UNSEARCHED:
+            if (face.name, method) not in done:
+                found = evaluate_unsearched(method, low, face.truth, options.operator)
+                yield {"face": face.name, "method": method, "variant": ""} | found
         for variant in variants:
             key = variant_key(variant)
             if (face.name, key) in done:
@@ -218,22 +199,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
         faces = real_faces(options.folder, options.count, prior.resolution)
     records = read_records(lines, key)
-    done = {(r["face"], r["variant"] or r["method"]) for r in records}
+    done = {place(record) for record in records}
     with lines.open("a", encoding="utf-8") as file:
         file.write("\n")  # ends a line that a crash cut short
         for record in missing(faces, prior, options.variants, options, done):
             records.append(record | {"key": key})
             file.write(json.dumps(records[-1]) + "\n")
             file.flush()
-            print(f"{record['face']} {record['method']}", file=sys.stderr)
+            spent = f"{len(records)} records, {time.process_time():.0f} CPU s so far"
+            print(f"{record['face']} {record['method']}: {spent}", file=sys.stderr)
     write_table(records, prior, options)
 
 
 def write_table(records: Sequence[Record], prior: Prior, options: argparse.Namespace) -> None:
     """Aggregate the records of the methods that were asked for; write JSON, print Markdown."""
     names = {variant_key(variant): variant.name for variant in options.variants}
-    asked = [r | {"method": names.get(r["variant"], "bicubic")} for r in records
-             if r["variant"] in names or r["method"] == "bicubic"]  # fmt: skip
+    asked = [r | {"method": names.get(r["variant"], r["method"])} for r in records
+             if r["variant"] in names or r["method"] in UNSEARCHED]  # fmt: skip
     reference = reference_features(prior, options.folder, options.count)
     rows = aggregate(asked, reference)
     settings = {"prior": prior.name, "prior_sha256": prior.sha256, "resolution": prior.resolution}

@@ -1,7 +1,7 @@
 """The searches that `evaluate_search.py` knows by name: the methods, and variants of `phased`.
 
 A variant changes constants of `PhasedSettings`; `bank` says how many samples the seed bank has
-(0: none, random starts).
+(0: none, random starts), `target_db` at which LR-PSNR a sample stops.
 """
 
 from __future__ import annotations
@@ -43,6 +43,9 @@ TRIED: dict[str, dict[str, Any]] = {
     "noise maps fixed": {"noise_reach": 0.0},
 }
 
+#: What a variant changes beside the constants of the method.
+OWN_KEYS: dict[str, type] = {"bank": int, "target_db": float}
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -53,6 +56,7 @@ class Variant:
         method: one of `pulse_sr.config.METHODS`.
         strict: PULSE's original behaviour, without projection.
         bank: size of the seed bank, 0 for none.
+        target_db: LR-PSNR at which a sample stops searching.
         phased: constants of the method.
     """
 
@@ -60,6 +64,7 @@ class Variant:
     method: str = "phased"
     strict: bool = False
     bank: int = COUNT
+    target_db: float = config.SearchConfig.target_db
     phased: PhasedSettings = field(default_factory=PhasedSettings)
 
 
@@ -73,12 +78,12 @@ def named(name: str) -> Variant:
         strict = name == "strict-pulse"
         return Variant(name, name.removeprefix("strict-"), strict)
     changes = dict(TRIED[name]) if name in TRIED else _parsed(name)
-    bank = changes.pop("bank", COUNT)
-    return Variant(name, bank=bank, phased=PhasedSettings(**changes))
+    own = {key: changes.pop(key) for key in OWN_KEYS if key in changes}
+    return Variant(name, phased=PhasedSettings(**changes), **own)
 
 
 def _parsed(text: str) -> dict[str, Any]:
-    kinds = {each.name: type(each.default) for each in fields(PhasedSettings)} | {"bank": int}
+    kinds = {each.name: type(each.default) for each in fields(PhasedSettings)} | OWN_KEYS
     changes = {}
     for part in text.split(","):
         key, equals, value = part.partition("=")

@@ -22,6 +22,12 @@ def gradients(dtype):
     return torch.randn(STEPS, 3, 4, 5, generator=rng, dtype=torch.float64).to(dtype)
 
 
+def move(adam, gradients, rates):
+    """One step: the host's part, then the device's."""
+    adam.prepare(rates)
+    adam.apply(gradients)
+
+
 def alone(slot, dtype):
     """A slot by itself: no step before it begins, no gradient where its rate is 0."""
     variable = torch.full((4, 5), 0.5, dtype=dtype, requires_grad=True)
@@ -44,7 +50,7 @@ def test_every_slot_moves_as_if_it_were_alone(dtype, tolerance):
         with torch.no_grad():
             variable[fresh] = 0.5
         adam.reset(fresh)
-        adam.step([gradients(dtype)[step]], [[rate(slot, step) for slot in range(3)]])
+        move(adam, [gradients(dtype)[step]], [[rate(slot, step) for slot in range(3)]])
     for slot in range(3):
         assert (variable[slot] - alone(slot, dtype)).abs().max() < tolerance
 
@@ -53,7 +59,7 @@ def test_a_slot_with_rate_zero_stays_where_it_is():
     variable = torch.ones(2, 3, requires_grad=True)
     adam = SlotAdam([variable])
     for _ in range(3):
-        adam.step([torch.ones(2, 3)], [[0.0, 0.1]])
+        move(adam, [torch.ones(2, 3)], [[0.0, 0.1]])
     assert torch.equal(variable[0], torch.ones(3))
     assert (variable[1] < 1).all()
 
@@ -63,7 +69,7 @@ def test_the_variables_of_a_slot_have_counts_of_their_own():
     pair = [torch.zeros(1, 2, requires_grad=True) for _ in range(2)]
     adam = SlotAdam(pair)
     for late in (0.0, 0.0, 0.1):
-        adam.step([torch.ones(1, 2)] * 2, [[0.1], [late]])
+        move(adam, [torch.ones(1, 2)] * 2, [[0.1], [late]])
     assert pair[1].tolist() == [pytest.approx([-0.1, -0.1], abs=1e-6)]
     assert pair[0].tolist() == [pytest.approx([-0.3, -0.3], abs=1e-6)]
 
@@ -72,9 +78,9 @@ def test_a_forgotten_failure_leaves_nothing():
     """After NaNs and a reset, a slot moves as a fresh one."""
     variable = torch.zeros(1, 2, requires_grad=True)
     adam = SlotAdam([variable])
-    adam.step([torch.full((1, 2), torch.nan)], [[0.1]])
+    move(adam, [torch.full((1, 2), torch.nan)], [[0.1]])
     with torch.no_grad():
         variable.zero_()
     adam.reset([0])
-    adam.step([torch.ones(1, 2)], [[0.1]])
+    move(adam, [torch.ones(1, 2)], [[0.1]])
     assert variable.tolist() == [pytest.approx([-0.1, -0.1], abs=1e-6)]

@@ -157,6 +157,8 @@ def test_another_group_begins_when_the_one_before_is_done(network):
 class Scripted:
     """A method on one number a slot: its image is that number everywhere, drawn by the start."""
 
+    static = False
+
     def __init__(self, slots, steps, fails):
         self.steps, self.fails = steps, fails
         self.value = torch.zeros(slots, 1, requires_grad=True)

@@ -3,7 +3,8 @@
 A method holds the variables of S slots, a sample in each, and says what image they stand for, what
 that costs, at which rate each variable moves and where it must stay. The rest is the same for all:
 gradients, Adam, the best iterate of each sample. `search` runs samples that start and end
-together; `pulse_sr.search.stream` hands the slots on.
+together; `pulse_sr.search.stream` hands the slots on. On a CUDA device a step of a method that does
+the same at every step is one CUDA graph (`pulse_sr.search.capture`).
 
 Shapes: S slots, H W high-res, h w low-res, C channels of the observation.
 """
@@ -18,6 +19,7 @@ import torch
 
 from pulse_sr.operators import Operator
 from pulse_sr.search.adam import SlotAdam
+from pulse_sr.search.capture import Captured, graph_on, write_numbers
 from pulse_sr.search.losses import mean_square, psnr
 
 
@@ -55,9 +57,16 @@ class Method(Protocol):
 
     A slot must not feel the others. `steps_taken` says how many updates the sample in each slot
     has had; of an idle slot it says nothing.
+
+    Attributes:
+        steps: how many each sample takes.
+        static: whether a step can be recorded and done again: whatever `steps_taken` says, `image`,
+            `loss` and the update do the same operations on the same tensors, in place where they
+            keep something, and look at no content of a tensor.
     """
 
     steps: int
+    static: bool
 
     def variables(self) -> Sequence[torch.Tensor]:
         """Leaf tensors `[S, ...]` that the search moves, always the same ones."""
@@ -113,6 +122,8 @@ class SearchStep:
 class Best:
     """The best iterate of each sample, judged as written: clamped to [0, 1].
 
+    Its tensors are made at the first update and changed in place from then on.
+
     Attributes:
         target_mse: at this low-res error a sample freezes; a number, or one for each slot `[S]`.
         images: `[S, 3, H, W]` float32 in [0, 1].
@@ -135,18 +146,27 @@ class Best:
             self.step[slots] = 0
             self.frozen[slots] = False
 
-    def update(self, images: torch.Tensor, mse: torch.Tensor, steps: Sequence[int]) -> None:
-        """Take over the samples that came closer to the input than ever before."""
+    def update(self, images: torch.Tensor, mse: torch.Tensor, steps: torch.Tensor) -> None:
+        """Take over the samples that came closer to the input than ever before.
+
+        Args:
+            images: `[S, 3, H, W]` in [0, 1].
+            mse: their low-res error, `[S]`.
+            steps: how many updates each has had, int64 `[S]`.
+        """
         if not self.mse.numel():
-            self.images = torch.zeros_like(images)
-            self.mse = torch.full_like(mse, torch.inf)
-            self.step = torch.zeros_like(mse, dtype=torch.long)
-            self.frozen = torch.zeros_like(mse, dtype=torch.bool)
+            self._make(images, mse)
         better = (mse < self.mse) & ~self.frozen
-        self.images[better] = images[better]
-        self.mse = torch.where(better, mse, self.mse)
-        self.step = torch.where(better, torch.tensor(steps, device=mse.device), self.step)
-        self.frozen = self.frozen | (self.mse <= self.target_mse)
+        torch.where(better[:, None, None, None], images, self.images, out=self.images)
+        torch.where(better, mse, self.mse, out=self.mse)
+        torch.where(better, steps, self.step, out=self.step)
+        self.frozen.logical_or_(self.mse <= self.target_mse)
+
+    def _make(self, images: torch.Tensor, mse: torch.Tensor) -> None:
+        self.images = torch.zeros_like(images)
+        self.mse = torch.full_like(mse, torch.inf)
+        self.step = torch.zeros_like(mse, dtype=torch.long)
+        self.frozen = torch.zeros_like(mse, dtype=torch.bool)
 
 
 class Last(Best):
@@ -155,72 +175,132 @@ class Last(Best):
     def __init__(self) -> None:
         super().__init__(target_mse=0.0)
 
-    def update(self, images: torch.Tensor, mse: torch.Tensor, steps: Sequence[int]) -> None:
+    def update(self, images: torch.Tensor, mse: torch.Tensor, steps: torch.Tensor) -> None:
         """Take over every sample."""
-        self.images, self.mse = images, mse
-        self.step = torch.tensor(steps, device=mse.device)
-        self.frozen = torch.zeros_like(mse, dtype=torch.bool)
+        if not self.mse.numel():
+            self._make(images, mse)
+        self.images.copy_(images)
+        self.mse.copy_(mse)
+        self.step.copy_(steps)
 
 
 @dataclass(frozen=True)
 class Look:
-    """What one look found: `loss` and `mse` `[S]` of the images as they are, differentiable.
+    """What one look found.
 
-    Also the images clamped to [0, 1], `[S, 3, H, W]`, and their low-res `error` `[S]`.
+    Attributes:
+        loss, mse: `[S]`, of the images as they are; differentiable where `Step.move` needs it.
+        images: clamped to [0, 1], `[S, 3, H, W]`.
+        facts: `[4, S]`, what the host asks for: whether the loss is finite, whether the sample is
+            frozen, the match of its best iterate and that of `images` in dB.
     """
 
     loss: torch.Tensor
     mse: torch.Tensor
     images: torch.Tensor
-    error: torch.Tensor
+    facts: torch.Tensor
 
 
-def look(
-    method: Method, operator: Operator, target: torch.Tensor, best: Best, steps: Sequence[int]
-) -> Look:
-    """Compute the images and what they cost, and keep those that are better than before.
+class Step:
+    """One step of all slots: look at the images, keep the best, move.
 
-    Args:
-        method: the variables.
-        operator: from high-res to low-res.
-        target: what is known of the inputs, `[S or 1, C, h, w]`.
-        best: updated here.
-        steps: how many updates the sample in each slot has had.
+    As a graph it is a whole: the update comes with `look`, before the host knows whose sample is
+    done or has to start again. For those it is of no consequence: the best iterate lies apart, and
+    the next start overwrites all that belongs to the slot, the moments and counts of Adam included.
+
+    Attributes:
+        target: what is known of the inputs, `[S or 1, C, h, w]`; once looked at, changed in place
+            only.
     """
-    image = method.image(steps)
-    mse = mean_square(operator(image), target)
-    loss = method.loss(mse)
-    with torch.no_grad():
-        clamped = image.clamp(0, 1)
-        error = mean_square(operator(clamped), target)
-        best.update(clamped, error, steps)
-    return Look(loss, mse, clamped, error)
 
+    def __init__(
+        self, method: Method, operator: Operator, best: Best, target: torch.Tensor | None = None
+    ) -> None:
+        """Make what the steps of a search share.
 
-def move(
-    method: Method, adam: SlotAdam, loss: torch.Tensor, steps: Sequence[int], moving: Sequence[bool]
-) -> None:
-    """Update the variables of the slots that are `moving`, by the losses of `look`.
+        Args:
+            method: the variables.
+            operator: from high-res to low-res.
+            best: updated by every look.
+            target: as above; None: it is set later.
+        """
+        self.method, self.operator, self.best = method, operator, best
+        self.target = torch.empty(0) if target is None else target
+        self.adam = SlotAdam(method.variables())
+        device = self.adam.factors.device
+        self._steps: Sequence[int] = [0] * self.slots
+        self._taken = torch.zeros(self.slots, dtype=torch.long, device=device)
+        graph = graph_on(device) if method.static else None
+        self._captured = None if graph is None else Captured(graph)
 
-    A sampler moves all its slots: what it does to one that is not moving is of no consequence.
-    """
-    gradients = torch.autograd.grad(
-        loss.sum(), adam.variables, allow_unused=True, materialize_grads=True
-    )
-    for variable, gradient in zip(adam.variables, gradients, strict=True):
-        variable.grad = gradient
-    if isinstance(method, Sampler):
+    @property
+    def slots(self) -> int:
+        """S."""
+        return len(self.adam.variables[0])
+
+    def look(self, steps: Sequence[int], moving: Sequence[bool]) -> Look:
+        """Compute the images and what they cost, and keep those that are better than before.
+
+        Args:
+            steps: how many updates the sample in each slot has had.
+            moving: which slots `move` is for.
+
+        Returns:
+            tensors that later steps do not write into.
+        """
+        self._tell(steps, moving)
+        return self._look() if self._captured is None else Look(*self._captured(self._whole))
+
+    def move(self, seen: Look) -> None:
+        """Update the variables by what `look` found; at most once after each."""
+        if self._captured is None:
+            self._move(seen.loss)
+
+    def _tell(self, steps: Sequence[int], moving: Sequence[bool]) -> None:
+        """What the host knows of this step, into fixed tensors."""
+        self._steps = list(steps)
+        write_numbers(self._taken, steps)
+        method = self.method
+        if isinstance(method, Sampler):
+            return
+        assert isinstance(method, Descent)
+        still = [0.0] * len(self.adam.variables)
+        pairs = zip(steps, moving, strict=True)
+        rates = [method.rates(step) if moves else still for step, moves in pairs]
+        self.adam.prepare(list(zip(*rates, strict=True)))
+
+    def _whole(self) -> tuple[torch.Tensor, ...]:
+        seen = self._look()
+        self._move(seen.loss)
+        return seen.loss.detach(), seen.mse.detach(), seen.images, seen.facts
+
+    def _look(self) -> Look:
+        image = self.method.image(self._steps)
+        mse = mean_square(self.operator(image), self.target)
+        loss = self.method.loss(mse)
         with torch.no_grad():
-            method.update(gradients, steps)
-        return
-    assert isinstance(method, Descent)
-    still = [0.0] * len(adam.variables)
-    rates = [
-        method.rates(step) if moves else still for step, moves in zip(steps, moving, strict=True)
-    ]
-    adam.step(gradients, list(zip(*rates, strict=True)))
-    with torch.no_grad():
-        method.constrain(steps)
+            best, clamped = self.best, image.clamp(0, 1)
+            error = mean_square(self.operator(clamped), self.target)
+            best.update(clamped, error, self._taken)
+            facts = torch.stack([loss.isfinite(), best.frozen, psnr(best.mse), psnr(error)])
+        return Look(loss, mse, clamped, facts)
+
+    def _move(self, loss: torch.Tensor) -> None:
+        """A sampler moves all its slots: what it does to one that is not moving has no effect."""
+        method, adam = self.method, self.adam
+        gradients = torch.autograd.grad(
+            loss.sum(), adam.variables, allow_unused=True, materialize_grads=True
+        )
+        for variable, gradient in zip(adam.variables, gradients, strict=True):
+            variable.grad = gradient
+        if isinstance(method, Sampler):
+            with torch.no_grad():
+                method.update(gradients, self._steps)
+            return
+        assert isinstance(method, Descent)
+        adam.apply(gradients)
+        with torch.no_grad():
+            method.constrain(self._steps)
 
 
 def search(
@@ -232,6 +312,9 @@ def search(
 ) -> Iterator[SearchStep]:
     """Run samples that start together, yielding one record per step, until all are done.
 
+    With a record the variables of the method are as they were for it; where steps are graphs they
+    have moved on.
+
     Args:
         method: the variables of S samples, started.
         operator: from high-res to low-res.
@@ -239,14 +322,13 @@ def search(
         best: filled here, the result at any time.
         wanted: which samples count for stopping early, bool `[S]`; None: all.
     """
-    adam = SlotAdam(method.variables())
-    slots = len(adam.variables[0])
-    for step in range(method.steps):
-        steps = [step] * slots
-        seen = look(method, operator, target, best, steps)
-        done = best.frozen if wanted is None else best.frozen | ~wanted
-        found = (psnr(best.mse), best.frozen, seen.images, psnr(seen.error))
-        yield SearchStep(step, seen.loss.detach(), seen.mse.detach(), *found)
+    step = Step(method, operator, best, target)
+    for number in range(method.steps):
+        seen = step.look([number] * step.slots, [True] * step.slots)
+        best_db, frozen, db = seen.facts[2], seen.facts[1].bool(), seen.facts[3]
+        found = (best_db, frozen, seen.images, db)
+        yield SearchStep(number, seen.loss.detach(), seen.mse.detach(), *found)
+        done = frozen if wanted is None else frozen | ~wanted
         if bool(done.all()):
             return
-        move(method, adam, seen.loss, steps, [True] * slots)
+        step.move(seen)

@@ -54,7 +54,12 @@ class IloSettings:
 
 
 class Ilo:
-    """Rows, then offsets of successively later feature maps, each inside an l1 ball."""
+    """Rows, then offsets of successively later feature maps, each inside an l1 ball.
+
+    Not static: which offsets are projected, and in which slots, follows from the steps.
+    """
+
+    static = False
 
     def __init__(
         self,

@@ -68,9 +68,13 @@ class LangevinSettings:
 class Langevin:
     """Chains of the posterior, one per slot; the last iterate is the sample.
 
+    Not static: sigma follows from the steps, noise is drawn on the CPU, traces are kept there.
+
     Attributes:
         sigmas: at which sigma each chain was when its energy was last asked for, `[S]`.
     """
+
+    static = False
 
     def __init__(
         self,

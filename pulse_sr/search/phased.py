@@ -58,6 +58,8 @@ class PhasedSettings:
 class Phased:
     """Tied start, free rows, small noise maps, then a feature offset inside a ball."""
 
+    static = True
+
     def __init__(
         self,
         prior: Prior,

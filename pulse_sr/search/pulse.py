@@ -30,6 +30,8 @@ class Pulse:
     The loss is `100 * max(mse, eps) + 0.05 * geocross(w)`.
     """
 
+    static = True
+
     def __init__(
         self,
         prior: Prior,

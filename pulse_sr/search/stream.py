@@ -16,9 +16,7 @@ from typing import Any
 import torch
 
 from pulse_sr.operators import Operator
-from pulse_sr.search.adam import SlotAdam
-from pulse_sr.search.engine import Best, Chain, Last, Method, Sampler, Start, look, move
-from pulse_sr.search.losses import psnr
+from pulse_sr.search.engine import Best, Chain, Last, Look, Method, Sampler, Start, Step
 
 #: How often a sample is started again after a loss that was not finite.
 RESTARTS = 3
@@ -92,15 +90,15 @@ class _Slots:
     """Who sits in which slot, at which step."""
 
     def __init__(self, method: Method, operator: Operator) -> None:
-        self.method, self.operator = method, operator
-        self.adam = SlotAdam(method.variables())
-        count = len(self.adam.variables[0])
+        first = method.variables()[0]
+        count = len(first)
         self.jobs: list[Job | None] = [None] * count
         self.steps, self.restarts = [0] * count, [0] * count
         self.unstarted: list[int] = []
-        self.target = torch.empty(0)
-        self.target_mse = torch.zeros(count, device=self.adam.variables[0].device)
+        self.target_mse = torch.zeros(count, device=first.device)
+        self.method = method
         self.best = Last() if isinstance(method, Sampler) else Best(self.target_mse)
+        self.step = Step(method, operator, self.best)
 
     def fill(self, jobs: Iterator[Job]) -> bool:
         """Give free slots to the next jobs, start what is to be started; False: all are idle."""
@@ -115,10 +113,10 @@ class _Slots:
         return any(job is not None for job in self.jobs)
 
     def _seat(self, slot: int, job: Job) -> None:
-        if not self.target.numel():
-            self.target = job.target.new_zeros(len(self.jobs), *job.target.shape[1:])
+        if not self.step.target.numel():
+            self.step.target = job.target.new_zeros(len(self.jobs), *job.target.shape[1:])
         self.jobs[slot], self.restarts[slot] = job, 0
-        self.target[slot] = job.target[0]
+        self.step.target[slot] = job.target[0]
         self.target_mse[slot] = job.target_mse
 
     def _start(self, slots: list[int]) -> None:
@@ -131,16 +129,14 @@ class _Slots:
             starts.append(job.start(self.restarts[slot]))
             self.steps[slot] = 0
         self.method.start(slots, starts)
-        self.adam.reset(slots)
+        self.step.adam.reset(slots)
 
-    def look(self) -> tuple[Tick, torch.Tensor]:
-        """Judge all samples; those that are done leave. Also returns the losses."""
-        best = self.best
-        seen = look(self.method, self.operator, self.target, best, self.steps)
-        finite = seen.loss.detach().isfinite()
-        facts = torch.stack([finite, best.frozen, psnr(best.mse), psnr(seen.error)])
+    def look(self) -> tuple[Tick, Look]:
+        """Judge all samples; those that are done leave. Also returns what `move` asks for."""
+        # Who leaves or starts again is not known yet: moving those has no effect (`Step`).
+        seen = self.step.look(self.steps, [job is not None for job in self.jobs])
         found, running = [], []
-        for slot, (good, frozen, best_db, db) in enumerate(facts.t().tolist()):
+        for slot, (good, frozen, best_db, db) in enumerate(seen.facts.t().tolist()):
             job, step = self.jobs[slot], self.steps[slot]
             if job is None:
                 continue
@@ -150,7 +146,7 @@ class _Slots:
                 self.unstarted.append(slot)
             elif frozen or not good or step + 1 >= self.method.steps:
                 found.append(self._leave(slot, job))
-        return Tick(found, running, len(self.jobs)), seen.loss
+        return Tick(found, running, len(self.jobs)), seen
 
     def _leave(self, slot: int, job: Job) -> Found:
         self.jobs[slot] = None
@@ -162,13 +158,13 @@ class _Slots:
         chain = method.chain(slot) if isinstance(method, Sampler) else None
         return Found(job.tag, image, int(self.best.step[slot]) + 1, self.restarts[slot], chain)
 
-    def move(self, loss: torch.Tensor) -> None:
+    def move(self, seen: Look) -> None:
         """One update of everyone who stays."""
         moving = [
             job is not None and slot not in self.unstarted for slot, job in enumerate(self.jobs)
         ]
         if any(moving):
-            move(self.method, self.adam, loss, self.steps, moving)
+            self.step.move(seen)
             self.steps = [step + moves for step, moves in zip(self.steps, moving, strict=True)]
 
 
@@ -182,7 +178,7 @@ def stream(method: Method, operator: Operator, jobs: Iterator[Job]) -> Iterator[
     """
     slots = _Slots(method, operator)
     while slots.fill(jobs):
-        tick, loss = slots.look()
+        tick, seen = slots.look()
         yield tick
-        slots.move(loss)
-        del tick, loss  # or what the last images were computed from would outlive the step
+        slots.move(seen)
+        del tick, seen  # or what the last images were computed from would outlive the step

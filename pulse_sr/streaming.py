@@ -1,7 +1,7 @@
 """Many inputs through one stream of searches: each one posed, searched, projected, measured.
 
-Inputs are taken when a slot is free, and given back as soon as their last sample is done: memory
-does not grow with their number.
+Inputs are taken when a slot is free, and given back soon after their last sample has left: memory
+does not grow with their number. Projecting and measuring go on beside the search.
 
 Shapes: H W high-res, h w low-res.
 """
@@ -10,27 +10,28 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from pulse_sr.background import Background
 from pulse_sr.config import SearchConfig
 from pulse_sr.devices import choose_bf16, give_back_freed_memory, keep_freed_memory
 from pulse_sr.errors import SetupError
-from pulse_sr.images import LowResImage, to_uint8
-from pulse_sr.operators import project_to_floor, project_to_noise
-from pulse_sr.priors.bank import bank_of
+from pulse_sr.finishing import finish
+from pulse_sr.images import LowResImage
+from pulse_sr.priors.bank import SeedBank, bank_of
 from pulse_sr.priors.base import Prior
 from pulse_sr.problem import Problem, pose_problem
-from pulse_sr.result import Result, Sample, sample_status
+from pulse_sr.result import Result, Sample
 from pulse_sr.search.capacity import automatic_slots
 from pulse_sr.search.diagnostics import describe_chains
 from pulse_sr.search.goals import Goal, search_goals
 from pulse_sr.search.methods import Settings, uses_bank
 from pulse_sr.search.sampling import (
-    Candidate,
     OnStep,
     SearchProgress,
     candidate_of,
@@ -72,7 +73,7 @@ def search_images(
     config: SearchConfig,
     progress: Callable[[Request, SearchProgress], None] | None = None,
     samples: int | None = None,
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Search inputs, project and measure their samples.
 
     A sample is the same, to the bit on a CPU, whatever else is searched with it.
@@ -85,8 +86,8 @@ def search_images(
         samples: how many are asked for in all, for the choice of slots; None: many.
 
     Yields:
-        each input when its last sample is done, with its result or with the error that stopped it:
-        one bad input does not stop the others.
+        each input when its last sample is done and measured, with its result or with the error that
+        stopped it: one bad input does not stop the others.
 
     Raises:
         SetupError: the device can not be used, or its memory does not suffice.
@@ -102,24 +103,35 @@ def search_images(
         seed=config.seed,
     )
     bank = bank_of(prior) if uses_bank(settings.method) else None
-    inputs = _Inputs(requests, prior, config)
+    # As many wait to be projected as are searched: all slots may be left at the same step.
+    projecting = Background("project", most=settings.slots)
+    try:
+        yield from _search(_Inputs(requests, prior, config, projecting), settings, bank, progress)
+    finally:
+        projecting.close(complete=False)
+
+
+def _search(
+    inputs: _Inputs,
+    settings: Settings,
+    bank: SeedBank | None,
+    progress: Callable[[Request, SearchProgress], None] | None,
+) -> Iterator[Outcome]:
     goals = inputs.goals()
     while not inputs.exhausted:
         try:
             clock = time.perf_counter()
-            for tick in search_goals(prior, goals, settings, bank):
+            for tick in search_goals(inputs.prior, goals, settings, bank):
                 inputs.take(tick, time.perf_counter() - clock)
                 if progress is not None:
                     inputs.show(tick, progress)
                 yield from inputs.finished()
                 clock = time.perf_counter()
-        except SetupError:
-            raise
         except Exception as error:
-            if not inputs.open:
+            if isinstance(error, SetupError) or not inputs.give_up(error):
+                yield from inputs.finished(wait=True)
                 raise
-            inputs.give_up(error)
-        yield from inputs.finished()
+        yield from inputs.finished(wait=True)
 
 
 class _Open:
@@ -127,7 +139,7 @@ class _Open:
 
     def __init__(self, request: Request, problem: Problem, prepare_s: float) -> None:
         self.request, self.problem = request, problem
-        self.samples: dict[int, Sample] = {}
+        self.samples: dict[int, Future[tuple[Sample, float]]] = {}
         self.traces: dict[int, torch.Tensor] = {}
         self.lost: list[Found] = []
         self.notes: list[str] = []
@@ -145,29 +157,38 @@ class _Open:
             tag=self,
         )
 
-    def take(self, found: Found) -> None:
-        """Keep a sample that is done, projected and measured."""
-        clock = time.perf_counter()
+    def take(self, found: Found, projecting: Background) -> None:
+        """Keep a sample that has left its slot, to be projected and measured."""
         candidate = candidate_of(found)
         if candidate is None:
             self.lost.append(found)
         else:
-            self.samples[candidate.index] = finish(candidate, self.problem)
+            future = projecting.submit(finish, candidate, self.problem)
+            self.samples[candidate.index] = future
             if candidate.chain is not None:
                 self.traces[candidate.index] = candidate.chain.trace
         if found.restarts:
             times = "once" if found.restarts == 1 else f"{found.restarts} times"
             index = found.tag.index
             self.notes.append(f"sample {index} was started again {times}: its loss was not finite")
-        self.timing["project_s"] += time.perf_counter() - clock
 
     @property
     def done(self) -> int:
         """How many samples have left their slots."""
         return len(self.samples) + len(self.lost)
 
+    @property
+    def searched(self) -> bool:
+        """Whether all samples have left their slots."""
+        return self.done == len(self.request.indices)
+
+    @property
+    def measured(self) -> bool:
+        """Whether all samples that have left are projected and measured."""
+        return all(sample.done() for sample in self.samples.values())
+
     def outcome(self, prior: Prior, config: SearchConfig) -> Result | Exception:
-        """The result, or what is wrong with it."""
+        """The result, or what is wrong with it; waits until all samples are measured."""
         try:
             check_found(self.lost)
             return self._result(prior, config)
@@ -176,6 +197,8 @@ class _Open:
 
     def _result(self, prior: Prior, config: SearchConfig) -> Result:
         problem, fitted = self.problem, self.problem.fitted
+        finished = [self.samples[index].result() for index in self.request.indices]
+        self.timing["project_s"] = sum(seconds for _, seconds in finished)
         return Result(
             image=self.request.image,
             low_res=problem.pixels,
@@ -191,7 +214,7 @@ class _Open:
             prior_sha256=prior.sha256,
             resolution=prior.resolution,
             config=config,
-            samples_list=tuple(self.samples[index] for index in self.request.indices),
+            samples_list=tuple(sample for sample, _ in finished),
             timing=self.timing,
             device=str(prior.device),
             torch_version=torch.__version__,
@@ -212,8 +235,15 @@ class _Open:
 class _Inputs:
     """The inputs of a stream: those that are open, and those that are done."""
 
-    def __init__(self, requests: Iterable[Request], prior: Prior, config: SearchConfig) -> None:
+    def __init__(
+        self,
+        requests: Iterable[Request],
+        prior: Prior,
+        config: SearchConfig,
+        projecting: Background,
+    ) -> None:
         self.requests, self.prior, self.config = requests, prior, config
+        self.projecting = projecting
         self.open: list[_Open] = []
         self.outcomes: deque[Outcome] = deque()
         self.exhausted, self.ended = False, 0
@@ -255,23 +285,27 @@ class _Inputs:
         for found in tick.found:
             entry = found.tag.goal.tag
             entry.slots = tick.slots
-            entry.take(found)
+            entry.take(found, self.projecting)
 
     def show(self, tick: Tick, progress: Callable[[Request, SearchProgress], None]) -> None:
-        """Report the input that has waited longest."""
-        if self.open:
-            first = self.open[0]
+        """Report the input that has waited longest of those in the slots."""
+        running = {each.tag.goal for each in tick.running}
+        first = next((entry for entry in self.open if entry.goal in running), None)
+        if first is not None:
             steps = self.config.total_steps
             progress(first.request, progress_of(first.goal, tick.running, steps, first.done))
 
-    def give_up(self, error: Exception) -> None:
-        """End all open inputs with the error that ended their search."""
-        self.outcomes.extend((entry.request, error) for entry in self.open)
-        self.open.clear()
+    def give_up(self, error: Exception) -> bool:
+        """End the inputs in the slots with what stopped their search; False: there are none."""
+        stopped = [entry for entry in self.open if not entry.searched]
+        self.open = [entry for entry in self.open if entry.searched]
+        self.outcomes.extend((entry.request, error) for entry in stopped)
+        return bool(stopped)
 
-    def finished(self) -> Iterator[Outcome]:
-        """Hand out what is done."""
-        for entry in [each for each in self.open if each.done == len(each.request.indices)]:
+    def finished(self, *, wait: bool = False) -> Iterator[Outcome]:
+        """Hand out what is done; with `wait` also what only has to be measured."""
+        searched = [entry for entry in self.open if entry.searched]
+        for entry in [each for each in searched if wait or each.measured]:
             self.open.remove(entry)
             self.outcomes.append((entry.request, entry.outcome(self.prior, self.config)))
             self.ended += 1
@@ -280,29 +314,3 @@ class _Inputs:
             del entry.goal  # a cycle would keep the samples until the garbage is looked through
         while self.outcomes:
             yield self.outcomes.popleft()
-
-
-def finish(candidate: Candidate, problem: Problem) -> Sample:
-    """Project a candidate, round it to 8 bits, and measure it before and after."""
-    operator, target = problem.operator, problem.target
-    before = candidate.image.double()
-    if problem.projection == "exact":
-        after = project_to_floor(operator, before[None], target)[0]
-    elif problem.projection == "soft":
-        after = project_to_noise(operator, before, target, problem.noise_variance)
-    else:
-        after = before
-    rounded_before, pixels = to_uint8(before.numpy()), to_uint8(after.numpy())
-    written = torch.from_numpy(pixels / 255.0)
-    lr_psnr = operator.lr_psnr(written, target).item()
-    return Sample(
-        index=candidate.index,
-        seed=candidate.seed,
-        status=sample_status(lr_psnr, problem.ok_db),
-        steps=candidate.steps,
-        lr_psnr_search=operator.lr_psnr(torch.from_numpy(rounded_before / 255.0), target).item(),
-        lr_psnr=lr_psnr,
-        hr_rms_change=(written - before).square().mean().sqrt().item(),
-        pixels=pixels,
-        sigma=None if candidate.chain is None else candidate.chain.sigma,
-    )

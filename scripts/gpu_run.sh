@@ -171,39 +171,46 @@ for tool in memcheck racecheck; do
     fi
 done
 
+as_text() {  # as_text FUNCTION: the report of this step, of pulse_sr.cli.bench_text, to NAME.txt
+    "$python" - "$1" "$logs/$name" <<'PY'
+import json, pathlib, sys
+from pulse_sr.cli import bench_text
+function, report = sys.argv[1:]
+lines = getattr(bench_text, function)(json.loads(pathlib.Path(report + ".out").read_text()))
+pathlib.Path(report + ".txt").write_text("\n".join(lines) + "\n")
+PY
+}
+
 if begin bench-ops; then
     run "$python" -m pulse_sr bench ops --device "$device" --json --time "$((limit * 7 / 10))s" \
-        --repeats "$([ -n "$rehearse" ] && echo 1 || echo 5)" &&
-        "$python" - "$logs" <<'PY'
-import json, pathlib, sys
-from pulse_sr.cli.bench import ops_lines
-logs = pathlib.Path(sys.argv[1])
-lines = ops_lines(json.loads((logs / "bench-ops.out").read_text()))
-(logs / "bench-ops.txt").write_text("\n".join(lines) + "\n")
-PY
+        --repeats "$([ -n "$rehearse" ] && echo 1 || echo 5)" && as_text ops_lines
 fi
 
 if begin bench-search; then
     if [ -n "$rehearse" ]; then
-        run "$python" -m pulse_sr bench search --device cpu --json --samples 1 --steps 2 --repeats 1
+        settings=(--samples 1 --steps 2 --repeats 1)
     else
-        run "$python" -m pulse_sr bench search --device cuda --json --steps 50 --repeats 2
+        settings=(--repeats 2)
     fi
+    run "$python" -m pulse_sr bench search --device "$device" --json --time "$((limit / 2))s" \
+        "${settings[@]}" && as_text search_lines
 fi
 
 if begin bench-1024; then
     if [ -n "$rehearse" ]; then
-        side=16 settings=(--samples 1 --steps 2 --repeats 1)
+        side=16 settings=(--samples 1 --steps 3 --baseline-steps 2 --repeats 1)
         note="$side px instead of 1024"
     else
-        side=1024 settings=(--samples 4 --steps 10 --repeats 1)
+        # The plain loop is slow: ten of its steps stand for a hundred.
+        side=1024 settings=(--samples 8 --steps 100 --baseline-steps 10 --repeats 1)
     fi
     started=$SECONDS
     prior=$work/random-$side.safetensors
     timeout -k 10 "$limit" "$python" "$helpers/material.py" prior "$side" "$prior" >"$logs/prior.log" 2>&1
     limit=$((limit - SECONDS + started))
     if [ -f "$prior" ] && [ "$limit" -gt 0 ]; then
-        run "$python" -m pulse_sr bench search --device "$device" --json --prior "$prior" "${settings[@]}"
+        run "$python" -m pulse_sr bench search --device "$device" --json --prior "$prior" \
+            --time "$((limit / 2))s" "${settings[@]}" && as_text search_lines
     else
         skip "the random prior was not made in time (logs/prior.log)"
     fi

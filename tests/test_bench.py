@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from click.testing import CliRunner
 
 from pulse_sr.bench import search as bench
+from pulse_sr.bench import search_rows, search_turns
 from pulse_sr.bench.baseline import BaselineBicubic, BaselineGenerator, BaselineSearch
+from pulse_sr.bench.search_turns import Turns, fit_memory, take_turns
 from pulse_sr.bench.sides import low_res_target, measure_alone
 from pulse_sr.cli import main
+from pulse_sr.cli.bench_text import search_lines
+from pulse_sr.errors import SetupError, UsageError
 from pulse_sr.operators import make_operator
 from pulse_sr.priors.statistics import fit_statistics
 from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config, StyleGAN2Prior
@@ -77,7 +82,7 @@ def test_baseline_trajectory_equals_ours(prior):
 
 @pytest.fixture(scope="module")
 def report(prior):
-    return bench.bench_search(prior, samples=2, steps=3, repeats=1)
+    return bench.bench_search(prior, bench.Options(2, steps=3, baseline_steps=2, repeats=1))
 
 
 @pytest.mark.slow
@@ -105,26 +110,149 @@ def test_report_has_steps_whole_runs_and_the_start(report):
     ]
     assert all(row["ours_peak_mb"] > row["ours_added_mb"] > 0 for row in report["rows"][2:4])
     assert report["rows"][2]["measured_steps"] == 3
+    assert report["rows"][2]["baseline_measured_steps"] == 2
     assert report["rows"][4]["ratio"] > 1  # the help does not import torch
+
+
+@pytest.mark.slow
+def test_report_has_the_share_of_the_roofline(report):
+    rates = report["environment"]["matrix_rates"]
+    assert set(rates) == {"float32"}
+    for row in report["rows"][:2]:
+        found = row["roofline"]
+        assert found["step_s"] == row["ours_s"] >= row["ours_least_s"]
+        assert found["share"] == pytest.approx(found["bound_s"] / found["step_s"])
+        assert found["compute_s"] == pytest.approx(found["flop"] / rates["float32"])
+        bandwidth = report["environment"]["copy_bandwidth"]
+        assert found["memory_s"] == pytest.approx(found["bytes"] / bandwidth)
+        assert found["flop_run"] == found["flop_counted"] > found["flop"]
+        assert max(found["compute_s"], found["memory_s"]) <= found["bound_s"]
+        assert sum(part["bytes"] for part in found["parts"].values()) == found["bytes"]
+
+
+# rows
+
+
+def turns(**changes):
+    return replace(Turns(8, 50, 8, 50, 2), **changes)
 
 
 def test_whole_runs_are_scaled_to_100_steps():
     times = {"pulse": [[0.01] * 50, [0.03] * 50], "phased": [[0.02] * 50, [0.02] * 50]}
     times["baseline"] = [[0.06] * 50, [0.06] * 50]
     alone = {side: {"peak_mb": 300.0, "system_s": 0.5} for side in times}
-    row = bench.run_rows(times, alone, samples=8)[0]
+    row = search_rows.run_rows(times, alone, turns())[0]
     values = (row["ours_s"], row["baseline_s"], row["ratio"], row["measured_steps"])
     assert values == pytest.approx((2.0, 6.0, 3.0, 50))
+    assert (row["ours_s_per_sample"], row["baseline_s_per_sample"]) == pytest.approx((0.25, 0.75))
     assert (row["ours_peak_mb"], row["baseline_system_s"]) == (300.0, 0.5)
-    assert "ours_peak_mb" not in bench.run_rows(times, {}, samples=8)[0]
+    assert "ours_peak_mb" not in search_rows.run_rows(times, {}, turns())[0]
+
+
+def test_a_baseline_of_fewer_steps_and_samples_is_scaled():
+    times = {"pulse": [[0.01] * 50], "phased": [[0.02] * 50], "baseline": [[0.06] * 10]}
+    fewer = turns(baseline_samples=2, baseline_steps=10)
+    row = search_rows.run_rows(times, {}, fewer)[0]
+    assert (row["ours_s"], row["baseline_s"]) == pytest.approx((1.0, 0.06 * 100 * 4))
+    assert row["ratio"] == pytest.approx(24.0)
+    assert (row["measured_steps"], row["baseline_measured_steps"]) == (50, 10)
+    assert row["baseline_samples"] == 2
+    step = search_rows.step_rows(times, fewer)[0]
+    assert (step["baseline_s"], step["ratio"]) == pytest.approx((0.24, 24.0))
+    assert step["ratio_range"] == pytest.approx([24.0, 24.0])
+
+
+def test_rows_without_a_baseline_say_why():
+    times = {"pulse": [[0.01] * 50], "phased": [[0.02] * 50]}
+    none = turns(baseline_samples=0)
+    alone = {"pulse": {"peak_mb": 300.0, "added_mb": 20.0, "system_s": 0.5}}
+    rows = search_rows.step_rows(times, none) + search_rows.run_rows(times, alone, none)
+    for row in rows:
+        assert (row["baseline_s"], row["ratio"]) == (None, None)
+        assert row["baseline_missing"] == "out of memory with one sample"
+    environment = {"samples": 8, "copy_bandwidth": 5e9, "matrix_rates": {"float32": 1e11}}
+    text = "\n".join(search_lines({"rows": rows, "environment": environment}))
+    assert "pulse: 8 samples x 100 steps: no baseline, out of memory with one sample" in text
+    assert "peak memory 300 MB (the search alone 20), system time 0.50 s" in text
 
 
 def test_step_rows_are_medians_and_show_the_spread():
     times = {"pulse": [[1.0, 2.0, 9.0], [4.0, 4.0, 4.0]], "phased": [[1.0], [1.0]]}
     times["baseline"] = [[6.0, 6.0, 6.0], [8.0, 8.0, 8.0]]
-    row = bench.step_rows(times)[0]
-    assert (row["ours_s"], row["baseline_s"]) == (4.0, 7.0)
+    row = search_rows.step_rows(times, turns())[0]
+    assert (row["ours_s"], row["baseline_s"], row["ours_least_s"]) == (4.0, 7.0, 1.0)
     assert row["ratio_range"] == [2.0, 3.0]
+
+
+def test_the_text_shows_the_roofline_and_what_was_scaled():
+    part = {"compute_s": 0.0271, "memory_s": 0.0123, "bound_s": 0.0312, "flop": 3e9, "bytes": 2e8}
+    step = {"name": "pulse: one step", "ours_s": 0.0624, "baseline_s": 0.12, "ratio": 2.0}
+    run = step | {"name": "pulse: run", "measured_steps": 100, "baseline_measured_steps": 10}
+    parts = {"image": part | {"bound_s": 0.0078}, "rgb": part | {"bound_s": 0.0234}}
+    rows = [step | {"roofline": part | {"step_s": 0.0624, "share": 0.5, "parts": parts}}, run]
+    rows[1]["baseline_samples"] = 4
+    rates = {"bfloat16": 7.88e14, "float32": 5e13}
+    environment = {"samples": 8, "copy_bandwidth": 4.3e12, "matrix_rates": rates}
+    lines = search_lines({"rows": rows, "environment": environment})
+    assert (
+        "pulse: one step: roofline 50 % (compute bound 27.1 ms, memory bound 12.3 ms, the larger "
+        "of each layer 31.2 ms, step 62.4 ms; 3 GFLOP, 0.2 GB; of the bound: rgb 75 %, image 25 %)"
+    ) in lines
+    assert (
+        "ceilings: copy 4300.0 GB/s, matrix products 788 TFLOP/s in bfloat16, 50 TFLOP/s in float32"
+    ) in lines
+    assert (
+        "pulse: run: scaled from 10 steps with 4 samples of the baseline, 100 with 8 of ours"
+    ) in lines
+
+
+# turns
+
+
+def test_the_plain_loop_takes_its_turns_all_over_the_run():
+    fewer = turns(steps=100, baseline_steps=10)
+    taken = []
+    for step in range(100):
+        if fewer.is_turn(step, len(taken)):
+            taken.append(step)
+    assert taken == list(range(9, 100, 10))
+    assert all(turns().is_turn(step, step) for step in range(50))
+    assert not turns(baseline_samples=0).is_turn(49, 0)
+
+
+def test_when_the_time_is_over_ours_goes_on_and_the_rest_ends(prior):
+    over = Turns(1, 4, 1, 4, 3, until=0.0)
+    assert over.is_over
+    times = take_turns(prior, over)
+    assert {side: [len(run) for run in runs] for side, runs in times.items()} == {
+        "pulse": [4],
+        "phased": [4],
+        "baseline": [2],
+    }
+
+
+@pytest.fixture
+def memory(monkeypatch, prior):
+    """Lets `fit_memory` find that the plain loop fits with so many samples, or ours does not."""
+
+    def with_room_for(most, ours_fits=True):
+        def run(_, turns):
+            if turns.baseline_samples > most or not ours_fits:
+                raise torch.OutOfMemoryError("no memory")
+
+        monkeypatch.setattr(search_turns, "take_turns", run)
+        return fit_memory(prior, turns(samples=8), lambda text: None)
+
+    return with_room_for
+
+
+def test_the_plain_loop_searches_as_many_as_it_has_memory_for(memory):
+    assert [memory(most).baseline_samples for most in (8, 7, 3, 1, 0)] == [8, 4, 2, 1, 0]
+
+
+def test_without_memory_for_our_sides_there_is_a_hint(memory):
+    with pytest.raises(SetupError, match="out of memory with 8 samples"):
+        memory(0, ours_fits=False)
 
 
 def test_measuring_one_side_alone(prior):
@@ -135,18 +263,21 @@ def test_measuring_one_side_alone(prior):
 
 @pytest.mark.slow
 def test_command_prints_only_json(monkeypatch, fake_api, report):
-    def fake(prior, samples, steps, repeats, progress):
-        assert (samples, steps, repeats) == (4, 7, 2)
+    def fake(prior, options, progress):
+        assert options == bench.Options(4, 7, 3, 2, "bf16", 90.0)
         return report
 
     monkeypatch.setattr(bench, "bench_search", fake)
     words = ["bench", "search", "--samples", "4", "--steps", "7", "--repeats", "2"]
+    words += ["--baseline-steps", "3", "--precision", "bf16", "--time", "90s"]
     done = CliRunner().invoke(main, [*words, "--json"])
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout) == report
     shown = CliRunner().invoke(main, words).stdout
     assert "ours_s" in shown
     assert "peak memory" in shown
+    assert "phased: one step: roofline" in shown
+    assert "(3 and 2 steps)" in shown
 
 
 def test_command_refuses_what_it_does_not_know(fake_api):
@@ -154,8 +285,15 @@ def test_command_refuses_what_it_does_not_know(fake_api):
     assert CliRunner().invoke(main, ["bench", "search", "--steps", "1"]).exit_code == 2
 
 
-def test_other_priors_are_refused():
-    from pulse_sr.errors import UsageError
+@pytest.mark.parametrize(
+    "options",
+    [{"steps": 1}, {"samples": 0}, {"baseline_steps": 1}, {"steps": 4, "baseline_steps": 5}],
+)
+def test_too_few_steps_or_too_many_of_the_baseline_are_refused(prior, options):
+    with pytest.raises(UsageError, match="expects"):
+        bench.bench_search(prior, bench.Options(**options))
 
+
+def test_other_priors_are_refused():
     with pytest.raises(UsageError, match="StyleGAN2"):
         bench.bench_search(object())

@@ -161,7 +161,29 @@ OPS_REPORT = {
         "left_out_for_memory": 1,
     },
 }
-SEARCH_REPORT = {"ratio": 2.0, "rows": [{"ours_s": 0.01, "baseline_s": 0.02}], "environment": {}}
+ROOFLINE = {
+    "share": 0.4,
+    "compute_s": 0.003,
+    "memory_s": 0.002,
+    "bound_s": 0.004,
+    "step_s": 0.01,
+    "flop": 3e12,
+    "bytes": 2e10,
+}
+RATES = {"copy_bandwidth": 4e12, "matrix_rates": {"bfloat16": 7e14, "float32": 5e13}}
+STEP_ROW = {"name": "pulse: one step", "ours_s": 0.01, "baseline_s": 0.02, "roofline": ROOFLINE}
+RUN_ROW = {
+    "name": "pulse: 8 samples x 100 steps",
+    "ours_s_per_sample": 0.1,
+    "baseline_s_per_sample": 0.2,
+    "baseline_measured_steps": 10,
+    "baseline_samples": 4,
+}
+SEARCH_REPORT = {
+    "ratio": 2.0,
+    "rows": [STEP_ROW | {"parts": {}}, RUN_ROW, {"name": "pulse-sr --help"}],
+    "environment": RATES,
+}
 
 LOGS = {
     "environment.out": json.dumps(
@@ -216,7 +238,19 @@ def work(tmp_path):
             "racecheck",
             {"tool": "RACECHECK SUMMARY: 1 hazard displayed (1 error, 0 warnings)"},
         ),
-        ("bench-search", {"ratio": 2.0, "ours_s": 0.01, "baseline_s": 0.02}),
+        (
+            "bench-search",
+            {
+                "ratio": 2.0,
+                "ours_s": 0.01,
+                "baseline_s": 0.02,
+                "seconds_per_sample": {"pulse": 0.1, "baseline": 0.2},
+                "baseline": {"steps": 10, "samples at once": 4},
+                "roofline pulse": ROOFLINE,
+                "copy_bandwidth": 4e12,
+                "matrix_rate": {"bfloat16": 7e14, "float32": 5e13},
+            },
+        ),
         ("bench-1024", {}),
         ("training", {"images_before": 145008, "images": 200000, "seconds": 300.5}),
     ],
@@ -231,6 +265,16 @@ def test_key_numbers_of_the_ops_are_those_of_large_shapes(results, work):
     assert found["ratio_in_graphs"] == pytest.approx(4.0)
     shares = {"bias_act fwd bfloat16 nhwc": 0.85, "glu fwd bfloat16 nhwc": 0.7}
     assert found["copy_fraction"] == pytest.approx(shares)
+
+
+def test_key_numbers_without_a_baseline_say_why(results):
+    missing = {"baseline_s": None, "baseline_missing": "out of memory with one sample"}
+    rows = [STEP_ROW | missing, {"name": RUN_ROW["name"], "ours_s_per_sample": 0.1} | missing]
+    report = {"ratio": None, "rows": rows, "environment": RATES}
+    found = results.of_bench_search(json.dumps(report), "")
+    assert (found["ratio"], found["baseline_s"]) == (None, None)
+    assert found["baseline"] == "out of memory with one sample"
+    assert found["seconds_per_sample"] == {"pulse": 0.1}
 
 
 def test_a_step_that_left_nothing_has_no_numbers(results, tmp_path):
@@ -297,6 +341,7 @@ def test_everything_is_handed_over_within_the_limits(results, parts, work, run, 
     assert "bench-1024    timed out" in text
     assert "    | hint: fewer samples" in text
     assert "images: 200000" in text
+    assert "    roofline pulse share: 0.4\n" in text
 
 
 def test_without_failures_the_exit_code_is_0(results, work, tmp_path, capsys):

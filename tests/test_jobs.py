@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import json
 import os
 import subprocess
@@ -279,35 +278,3 @@ def test_progress_names_the_task(face, tmp_path):
         )
     )
     assert seen == [("a", 1, 2), ("a", 2, 2)]
-
-
-def two_at_a_time(requests, prior, config, progress=None, samples=None):
-    """A stream whose second input of every pair is done first."""
-    requests = iter(requests)
-    while pair := list(itertools.islice(requests, 2)):
-        for request in reversed(pair):
-            yield request, fake_search.search(request.image, prior, config, request.indices)
-
-
-def test_records_come_in_the_order_of_the_inputs_and_files_at_once(face, tmp_path):
-    """Whatever is done first: `b` is on disk before `a` has a result."""
-    names, out = "abcde", tmp_path / "out"
-    paths = [face(f"{name}.png", i) for i, name in enumerate(names)]
-    (tmp_path / "c.png").write_text("no picture")
-    config = SearchConfig(samples=1)
-    records = local.run(paths, out, config, fake_search.PRIOR, search=two_at_a_time)
-    first = next(records)
-    assert first.stem == "a"
-    assert (out / "b" / "result.json").is_file()
-    rest = list(records)
-    assert [r.stem for r in rest] == list("bcde")
-    assert [r.status for r in [first, *rest]] == ["done", "done", "failed", "done", "done"]
-
-
-def test_inputs_are_read_when_the_search_asks_for_them(face, tmp_path):
-    """An input that vanishes before its turn fails alone."""
-    paths = [face("a.png", 1), face("b.png", 2), face("c.png", 3)]
-    records = run(paths, tmp_path / "out")
-    assert next(records).status == "done"
-    paths[1].unlink()
-    assert [r.status for r in records] == ["failed", "done"]

@@ -6,9 +6,10 @@ beat a large matrix product: these two rates are the ceilings.
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -24,7 +25,9 @@ _USUAL_L2_BYTES = 64 * 2**20
 # device type -> (bytes of the copied buffer, side of the matrices, their format)
 _COPY_BYTES = {"cuda": 2**30, "cpu": 256 * 2**20}
 _SIDE = {"cuda": 8192, "cpu": 2048}
-_FORMAT = {"cuda": torch.bfloat16, "cpu": torch.float32}
+_FORMAT = {"cuda": "bfloat16", "cpu": "float32"}
+#: TF32 is float32 in memory.
+_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "tfloat32": torch.float32}
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Ceilings:
     Attributes:
         copy: bytes per second of a large copy within the device, read and written ones counted.
         product: floating-point operations per second of a large square matrix product.
-        product_format: number format of the product: bfloat16 on CUDA, float32 on a CPU.
+        product_format: number format of the product.
     """
 
     copy: float
@@ -124,15 +127,23 @@ def captured(works: Mapping[str, Work], clock: Clock) -> dict[str, Work]:
 
 
 def measure_ceilings(
-    clock: Clock, repeats: int = 10, copy_bytes: int | None = None, side: int | None = None
+    clock: Clock,
+    repeats: int = 10,
+    copy_bytes: int | None = None,
+    side: int | None = None,
+    number_format: str | None = None,
 ) -> Ceilings:
     """Measure the ceilings on random data: the fastest of some calls counts.
+
+    On a CPU both use as many threads as torch does.
 
     Args:
         clock: of the device.
         repeats: measurements of each.
         copy_bytes: size of the copied buffer; None: 1 GiB on CUDA, 256 MiB on a CPU.
         side: of the matrices; None: 8192 on CUDA, 2048 on a CPU.
+        number_format: of the product: `bfloat16`, `float32` or `tfloat32` (TF32 on CUDA, float32 on
+            a CPU); None: bfloat16 on CUDA, float32 on a CPU.
     """
     device = clock.device
     rng = torch.Generator(device).manual_seed(0)
@@ -141,12 +152,23 @@ def measure_ceilings(
     target = torch.empty_like(source)
     copy = interleaved({"": lambda: target.copy_(source)}, clock, repeats, min)[""]
     moved = 2 * source.nbytes
-    side, number_format = side or _SIDE[device.type], _FORMAT[device.type]
+    side, name = side or _SIDE[device.type], number_format or _FORMAT[device.type]
     shape = (2, side, side)
-    a, b = torch.randn(shape, generator=rng, device=device, dtype=number_format)
-    product = interleaved({"": lambda: a @ b}, clock, repeats, min)[""]
-    name = str(number_format).removeprefix("torch.")
+    a, b = torch.randn(shape, generator=rng, device=device, dtype=_DTYPES[name])
+    with _float32_products(exact=name != "tfloat32"):
+        product = interleaved({"": lambda: a @ b}, clock, repeats, min)[""]
     return Ceilings(copy=moved / copy, product=2 * side**3 / product, product_format=name)
+
+
+@contextlib.contextmanager
+def _float32_products(exact: bool) -> Iterator[None]:
+    """Inside, products of float32 on CUDA are exact, or rounded to TF32."""
+    before = torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = "ieee" if exact else "tf32"
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before
 
 
 def _flush_bytes(device: torch.device) -> int:

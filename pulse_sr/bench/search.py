@@ -1,156 +1,179 @@
 """`pulse-sr bench search`: our search against the original's loop, and how the program starts.
 
-All sides run in one process, one step of each in turn, so that whatever else the machine does falls
-on all of them alike. Peak memory and system time come from one process per side.
+All sides run in one process, one step of each in turn (`pulse_sr.bench.search_turns`). Peak memory
+and system time come from one process per side. The rates of a large copy and of large matrix
+products are measured in the same process before and after, for the roofline of our step.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
+import math
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pulse_sr.bench.ceilings import Clock
 from pulse_sr.bench.environment import describe_machine
-from pulse_sr.bench.sides import SIDES, low_side, synchronize
-from pulse_sr.devices import keep_freed_memory
+from pulse_sr.bench.roofline import (
+    Rates,
+    better,
+    count_flop,
+    formats_in_use,
+    measure_rates,
+    report_step,
+)
+from pulse_sr.bench.search_rows import FULL_STEPS, Row, compared, run_rows, step_rows
+from pulse_sr.bench.search_turns import (
+    Progress,
+    Times,
+    Turns,
+    fit_memory,
+    give_back_device_memory,
+    take_turns,
+)
+from pulse_sr.bench.sides import BASELINE, METHODS, low_side, ours, what_moves
+from pulse_sr.bench.step_work import Formats, count_step
+from pulse_sr.devices import choose_bf16, keep_freed_memory
 from pulse_sr.errors import UsageError
 from pulse_sr.priors.base import Prior
 from pulse_sr.priors.files import save_prior
 from pulse_sr.priors.stylegan2 import StyleGAN2Prior
+from stylegan_ops import library
 
-#: What "seconds for a run" means: PULSE's own number of steps.
-FULL_STEPS = 100
+_LEAST_STEPS = 2
 
 Report = dict[str, Any]
-Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How `bench_search` measures.
+
+    Attributes:
+        samples: how many are searched at once.
+        steps: of every run of ours.
+        baseline_steps: of every run of the plain loop, spread over ours; None: as many.
+        repeats: interleaved runs.
+        precision: of our sides, "auto", "fp32" or "bf16"; the plain loop computes in float32.
+        seconds: what can be spared is not begun after this time: further repeats and steps of the
+            plain loop, and the processes for memory and system time.
+        alone: also run every side in a process of its own, for memory and system time.
+    """
+
+    samples: int = 8
+    steps: int = FULL_STEPS
+    baseline_steps: int | None = None
+    repeats: int = 3
+    precision: str = "auto"
+    seconds: float = math.inf
+    alone: bool = True
+
+    def turns(self) -> Turns:
+        """What the sides do, from now on.
+
+        Raises:
+            UsageError: a number is too small, or the plain loop would do more steps than ours.
+        """
+        theirs = self.steps if self.baseline_steps is None else self.baseline_steps
+        if self.steps < _LEAST_STEPS or self.samples < 1 or self.repeats < 1:
+            message = f"--steps {self.steps} expects 2 or more, --samples and --repeats 1 or more"
+            raise UsageError(message)
+        if not _LEAST_STEPS <= theirs <= self.steps:
+            raise UsageError(f"--baseline-steps {theirs} expects 2 to --steps {self.steps}")
+        until = time.perf_counter() + self.seconds
+        return Turns(self.samples, self.steps, self.samples, theirs, self.repeats, until)
 
 
 def bench_search(
-    prior: Prior,
-    samples: int = 8,
-    steps: int = FULL_STEPS,
-    repeats: int = 3,
-    alone: bool = True,
-    progress: Callable[[str], None] = lambda text: None,
+    prior: Prior, options: Options | None = None, progress: Progress = lambda text: None
 ) -> Report:
     """Compare our search with the original's loop on the same prior.
 
     Args:
-        prior: a StyleGAN2 prior; the low-res side is an eighth of its resolution.
-        samples: how many are searched at once.
-        steps: of every run.
-        repeats: interleaved runs.
-        alone: also run every side in a process of its own, for memory and system time.
+        prior: a StyleGAN2 prior; the low-res side is an eighth of its resolution. Its `bf16` is set
+            as the precision says.
+        options: how; None: the defaults.
         progress: gets a line of text now and then.
 
     Returns:
         `ratio` (baseline / ours per step of method pulse, which does the same computation), `rows`
-        with `name, ours_s, baseline_s, ratio` and more, and `environment`.
+        with `name, ours_s, baseline_s, ratio` and more, and `environment`. Where the memory does
+        not suffice for the plain loop at all, `ratio` and `baseline_s` are None and
+        `baseline_missing` says why. The rows of a step have `roofline` (`roofline.report_step`)
+        with `flop_counted` beside `flop_run`: the latter follows from shapes, the former is what
+        torch's counter saw in one step.
 
     Raises:
-        UsageError: the prior is no StyleGAN2, or there are too few steps.
+        UsageError: the prior is no StyleGAN2, or a number does not fit.
+        SetupError: out of memory with our own sides.
     """
+    options = options or Options()
     if not isinstance(prior, StyleGAN2Prior):
         raise UsageError("bench search needs a StyleGAN2 prior", "--prior NAME|PATH")
-    if steps < 2 or samples < 1 or repeats < 1:
-        raise UsageError(f"--steps {steps} expects 2 or more, --samples and --repeats 1 or more")
+    turns = options.turns()
     keep_freed_memory()
-    _interleaved(prior, samples, 2, 1, lambda text: progress("warm-up"))
-    times = _interleaved(prior, samples, steps, repeats, progress)
-    processes = _alone(prior, samples, steps, progress) if alone else {}
-    rows = step_rows(times) + run_rows(times, processes, samples)
-    rows.append(_start_row(repeats, progress))
+    prior.bf16 = choose_bf16(options.precision, prior.device)
+    turns = fit_memory(prior, turns, progress)
+    formats, clock = formats_in_use(prior.device, prior.bf16), Clock(prior.device)
+    progress("ceilings")
+    rates = measure_rates(clock, formats)
+    times = take_turns(prior, turns, progress)
+    progress("ceilings")
+    rates = better(rates, measure_rates(clock, formats))
+    rows = step_rows(times, turns)
+    for row, name in zip(rows, METHODS, strict=True):
+        row["roofline"] = _roofline(prior, name, turns.samples, formats, rates, row["ours_s"])
+    del clock
+    give_back_device_memory()
+    alone = {} if turns.is_over or not options.alone else _alone(prior, turns, options, progress)
+    rows += run_rows(times, alone, turns)
+    rows.append(_start_row(turns.repeats, progress))
     return {
         "ratio": rows[0]["ratio"],
         "rows": rows,
-        "environment": environment(prior)
-        | {"samples": samples, "steps": steps, "repeats": repeats},
+        "environment": environment(prior, formats) | _settings(turns, times, rates),
     }
 
 
-def step_rows(times: dict[str, list[list[float]]]) -> list[Row]:
-    """Medians of the step times; `times[side][repeat]` are the seconds of every step.
-
-    `ratio_range` is the least and the largest ratio of the medians of one repeat: the spread.
-    """
-    medians = {side: [statistics.median(run) for run in runs] for side, runs in times.items()}
-    overall = {side: statistics.median(itertools.chain(*runs)) for side, runs in times.items()}
-    rows = []
-    for side in ("pulse", "phased"):
-        pairs = zip(medians["baseline"], medians[side], strict=True)
-        ratios = [theirs / ours for theirs, ours in pairs]
-        row = _row(f"{side}: one step", overall[side], overall["baseline"])
-        rows.append(row | {"ratio_range": [min(ratios), max(ratios)]})
-    return rows
-
-
-def run_rows(
-    times: dict[str, list[list[float]]], alone: dict[str, dict[str, float]], samples: int
-) -> list[Row]:
-    """Whole runs: medians over the repeats of the summed step times.
-
-    Scaled to `FULL_STEPS` where fewer or more were done (`measured_steps`). What `alone` (see
-    `measure_alone`) says of a process of its own is added as it is, unscaled.
-    """
-    steps = len(times["baseline"][0])
-    scale = FULL_STEPS / steps
-    seconds = {side: statistics.median(map(sum, runs)) * scale for side, runs in times.items()}
-    rows = []
-    for side in ("pulse", "phased"):
-        name = f"{side}: {samples} samples x {FULL_STEPS} steps"
-        row = _row(name, seconds[side], seconds["baseline"]) | {"measured_steps": steps}
-        for key in alone.get(side, {}):
-            row[f"ours_{key}"], row[f"baseline_{key}"] = alone[side][key], alone["baseline"][key]
-        rows.append(row)
-    return rows
-
-
-def _row(name: str, ours: float, baseline: float) -> Row:
-    return {"name": name, "ours_s": ours, "baseline_s": baseline, "ratio": baseline / ours}
-
-
-def _interleaved(
+def _roofline(
     prior: StyleGAN2Prior,
+    name: str,
     samples: int,
-    steps: int,
-    repeats: int,
-    progress: Callable[[str], None],
-) -> dict[str, list[list[float]]]:
-    times: dict[str, list[list[float]]] = {side: [] for side in SIDES}
-    for repeat in range(repeats):
-        running = {name: side(prior, samples, steps, repeat) for name, side in SIDES.items()}
-        taken: dict[str, list[float]] = {name: [] for name in SIDES}
-        for step in range(steps):
-            progress(f"repeat {repeat + 1}/{repeats}, step {step + 1}/{steps}")
-            for name, run in running.items():
-                synchronize(prior.device)
-                clock = time.perf_counter()
-                next(run)
-                synchronize(prior.device)
-                taken[name].append(time.perf_counter() - clock)
-        for name in SIDES:
-            times[name].append(taken[name])
-    return times
+    formats: Formats,
+    rates: Rates,
+    step_s: float,
+) -> dict[str, Any]:
+    method = METHODS[name](prior, samples, _LEAST_STEPS, 0)
+    passes = count_step(prior.generator.config, low_side(prior), what_moves(method), formats)
+    run = ours(prior, method)
+    next(run)  # what follows is the update of this step and the look of the next one
+    return report_step(passes, rates, step_s) | {"flop_counted": count_flop(lambda: next(run))}
 
 
 def _alone(
-    prior: StyleGAN2Prior, samples: int, steps: int, progress: Callable[[str], None]
+    prior: StyleGAN2Prior, turns: Turns, options: Options, progress: Progress
 ) -> dict[str, dict[str, float]]:
+    """Each side in a process of its own; one for which there is no time left is left out."""
+    amounts = {side: (turns.samples, turns.steps) for side in METHODS}
+    if turns.baseline_samples:
+        amounts[BASELINE] = turns.baseline_samples, turns.baseline_steps
+    results: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "prior.safetensors"
         save_prior(path, prior)
-        results = {}
-        for side in SIDES:
+        for side, (samples, steps) in amounts.items():
+            if turns.is_over:
+                break
             progress(f"{side} in a process of its own")
             words = [str(path), side, str(samples), str(steps), str(prior.device)]
-            command = [sys.executable, "-m", "pulse_sr.bench.sides", *words]
+            command = [sys.executable, "-m", "pulse_sr.bench.sides", *words, options.precision]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             results[side] = json.loads(done.stdout)
     return results
@@ -163,7 +186,7 @@ def _start_row(repeats: int, progress: Callable[[str], None]) -> Row:
     theirs = [sys.executable, "-c", "import torch"]
     pairs = [(_seconds_of(ours), _seconds_of(theirs)) for _ in range(repeats)]
     medians = [statistics.median(column) for column in zip(*pairs, strict=True)]
-    return _row("pulse-sr --help (baseline: import torch)", *medians)
+    return compared("pulse-sr --help (baseline: import torch)", *medians)
 
 
 def _seconds_of(command: Sequence[str]) -> float:
@@ -172,11 +195,26 @@ def _seconds_of(command: Sequence[str]) -> float:
     return time.perf_counter() - clock
 
 
-def environment(prior: StyleGAN2Prior) -> dict[str, Any]:
+def environment(prior: StyleGAN2Prior, formats: Formats) -> dict[str, Any]:
     """What the numbers were measured with."""
     return describe_machine(prior.device) | {
         "prior": prior.name,
         "prior_sha256": prior.sha256,
         "resolution": prior.resolution,
         "low_res": low_side(prior),
+        "ops": library.used_by_generators(prior.device.type),
+        "convolutions": formats.convolution,
+        "baseline_convolutions": formats_in_use(prior.device, bf16=False).convolution,
+    }
+
+
+def _settings(turns: Turns, times: Times, rates: Rates) -> dict[str, Any]:
+    """How it was measured, and the ceilings."""
+    return {
+        "samples": turns.samples,
+        "steps": turns.steps,
+        "baseline_steps": turns.baseline_steps,
+        "repeats": len(next(iter(times.values()))),
+        "copy_bandwidth": rates.copy,
+        "matrix_rates": rates.products,
     }

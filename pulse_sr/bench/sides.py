@@ -1,7 +1,8 @@
 """The sides of the search benchmark: each is an iterator that does one step per `next`.
 
-`python -m pulse_sr.bench.sides PRIOR SIDE SAMPLES STEPS DEVICE` runs one side in its own process
-and prints its time and memory as JSON: the peaks of two sides in one process can not be told apart.
+`python -m pulse_sr.bench.sides PRIOR SIDE SAMPLES STEPS DEVICE PRECISION` runs one side in its own
+process and prints its time and memory as JSON: the peaks of two sides in one process can not be
+told apart.
 
 Shapes: S samples, L style rows, D latent width, h w low-res.
 """
@@ -22,8 +23,9 @@ import torch
 from torch import Tensor
 
 from pulse_sr.bench.baseline import BaselineSearch
-from pulse_sr.devices import keep_freed_memory
-from pulse_sr.operators import make_operator
+from pulse_sr.bench.step_work import Moved
+from pulse_sr.devices import choose_bf16, keep_freed_memory
+from pulse_sr.operators import Operator, make_operator
 from pulse_sr.priors.files import read_prior
 from pulse_sr.priors.stylegan2 import StyleGAN2Prior
 from pulse_sr.search.engine import Best, Method, search
@@ -31,7 +33,8 @@ from pulse_sr.search.latents import diagonal_map, draw_noise, full_map
 from pulse_sr.search.phased import Phased, PhasedSettings
 from pulse_sr.search.pulse import Pulse
 
-Side = Callable[[StyleGAN2Prior, int, int, int], Iterator[Any]]
+#: The name of the side that is not ours.
+BASELINE = "baseline"
 
 
 def low_side(prior: StyleGAN2Prior) -> int:
@@ -41,42 +44,60 @@ def low_side(prior: StyleGAN2Prior) -> int:
 
 def low_res_target(prior: StyleGAN2Prior) -> Tensor:
     """A sample of the prior, downscaled: `[1, 3, h, w]`."""
-    operator = make_operator("bicubic", low_side(prior), prior.resolution)
-    return operator(prior.sample([0])).clamp(0, 1)
+    return _operator(prior)(prior.sample([0])).clamp(0, 1)
+
+
+def _operator(prior: StyleGAN2Prior) -> Operator:
+    return make_operator("bicubic", low_side(prior), prior.resolution)
 
 
 def _generators(samples: int, seed: int) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(1000 * (seed + 1) + i) for i in range(samples)]
 
 
-def _ours(prior: StyleGAN2Prior, method: Method) -> Iterator[Any]:
-    operator = make_operator("bicubic", low_side(prior), prior.resolution)
-    # No sample may freeze: both sides do all steps for all samples.
-    return search(method, operator, low_res_target(prior), Best(target_mse=0.0))
-
-
-def ours_pulse(prior: StyleGAN2Prior, samples: int, steps: int, seed: int) -> Iterator[Any]:
-    """PULSE's method in our loop."""
+def pulse_method(prior: StyleGAN2Prior, samples: int, steps: int, seed: int) -> Pulse:
+    """PULSE's method, started."""
     generators = _generators(samples, seed)
-    to_style = diagonal_map(prior.statistics)
-    return _ours(prior, Pulse.from_generators(prior, to_style, generators, steps))
+    return Pulse.from_generators(prior, diagonal_map(prior.statistics), generators, steps)
 
 
-def ours_phased(prior: StyleGAN2Prior, samples: int, steps: int, seed: int) -> Iterator[Any]:
-    """Our default method."""
-    generators = _generators(samples, seed)
-    to_style = full_map(prior.statistics)
-    side = low_side(prior)
-    operator = make_operator("bicubic", side, prior.resolution)
-    target = low_res_target(prior)
-    method = Phased.from_generators(
-        prior, to_style, generators, operator, target, side, steps, PhasedSettings(starts=1)
+def phased_method(prior: StyleGAN2Prior, samples: int, steps: int, seed: int) -> Phased:
+    """Our default method, started."""
+    generators, side = _generators(samples, seed), low_side(prior)
+    return Phased.from_generators(
+        prior,
+        full_map(prior.statistics),
+        generators,
+        _operator(prior),
+        low_res_target(prior),
+        side,
+        steps,
+        PhasedSettings(starts=1),
     )
-    return _ours(prior, method)
+
+
+METHODS: dict[str, Callable[[StyleGAN2Prior, int, int, int], Pulse | Phased]] = {
+    "pulse": pulse_method,
+    "phased": phased_method,
+}
+
+
+def ours(prior: StyleGAN2Prior, method: Method) -> Iterator[Any]:
+    """Our loop with a method that has been started."""
+    # No sample may freeze: both sides do all steps for all samples.
+    return search(method, _operator(prior), low_res_target(prior), Best(target_mse=0.0))
+
+
+def what_moves(method: Pulse | Phased) -> Moved:
+    """What the arithmetic of a step of this method depends on."""
+    samples, maps = len(method.latent), len(method.trained)
+    if isinstance(method, Phased):
+        return Moved(samples, maps, method.side, full_covariance=True)
+    return Moved(samples, maps)
 
 
 def baseline(prior: StyleGAN2Prior, samples: int, steps: int, seed: int) -> Iterator[Any]:
-    """The original's loop, from the same start as `ours_pulse`."""
+    """The original's loop in float32, from the same start as our `pulse`."""
     generators = _generators(samples, seed)
     shape = (prior.num_rows, prior.latent_dim)
     latent = torch.stack([torch.randn(*shape, generator=g) for g in generators])
@@ -85,7 +106,19 @@ def baseline(prior: StyleGAN2Prior, samples: int, steps: int, seed: int) -> Iter
     return BaselineSearch(prior, low_res_target(prior), *start, steps).run()
 
 
-SIDES: dict[str, Side] = {"pulse": ours_pulse, "phased": ours_phased, "baseline": baseline}
+def begin(side: str, prior: StyleGAN2Prior, samples: int, steps: int, seed: int) -> Iterator[Any]:
+    """Start a side: each `next` is one step.
+
+    Args:
+        side: a method of `METHODS`, or `BASELINE`.
+        prior: whose `bf16` says what ours computes in.
+        samples: searched at once.
+        steps: of the whole run.
+        seed: of its start.
+    """
+    if side == BASELINE:
+        return baseline(prior, samples, steps, seed)
+    return ours(prior, METHODS[side](prior, samples, steps, seed))
 
 
 def synchronize(device: torch.device) -> None:
@@ -114,7 +147,7 @@ def measure_alone(prior: StyleGAN2Prior, side: str, samples: int, steps: int) ->
     """
     keep_freed_memory()
     before = peak_memory_mb(prior.device)
-    steps_to_do = SIDES[side](prior, samples, steps, 0)
+    steps_to_do = begin(side, prior, samples, steps, 0)
     clock, cpu = time.perf_counter(), os.times()
     for _ in steps_to_do:
         pass
@@ -130,9 +163,10 @@ def measure_alone(prior: StyleGAN2Prior, side: str, samples: int, steps: int) ->
     }
 
 
-def _main(path: str, side: str, samples: str, steps: str, device: str) -> None:
+def _main(path: str, side: str, samples: str, steps: str, device: str, precision: str) -> None:
     prior = read_prior(Path(path), device)
     assert isinstance(prior, StyleGAN2Prior)  # the parent process wrote it
+    prior.bf16 = choose_bf16(precision, prior.device)
     sys.stdout.write(json.dumps(measure_alone(prior, side, int(samples), int(steps))))
 
 

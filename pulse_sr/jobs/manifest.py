@@ -3,7 +3,7 @@
 `manifest.json` is a JSON list with one row per input: stem, path, sha256, status ("ok",
 "below_target" or "failed"), seconds, samples, fingerprint, and for failures error and hint. Several
 processes may add rows at the same time (`--shard`), so each change reads, merges and writes under a
-lock.
+lock. So do the threads of one process.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ try:
     import fcntl
 except ImportError:  # Windows: no lock, so shards need their own folders there
     fcntl = None  # type: ignore[assignment]
+
+#: Between the threads of a process, also where the file system has no locks.
+_THREADS = threading.Lock()
 
 NAME = "manifest.json"
 PAGE = "index.html"
@@ -199,13 +203,14 @@ def _absolute(path: Path | str) -> str:
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Holds the folder's lock; goes on without where the file system has none."""
-    if fcntl is None:
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+    with _THREADS:
+        if fcntl is None:
+            yield
+            return
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)

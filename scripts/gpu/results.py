@@ -102,10 +102,29 @@ def of_bench_ops(out: str, log: str) -> dict[str, Any]:
 
 
 def of_bench_search(out: str, log: str) -> dict[str, Any]:
-    """The ratio and the time of a step."""
+    """The ratio, the time of a step and of a sample, and what the roofline says of the step."""
     report = json.loads(out)
-    first = report["rows"][0]
-    return {"ratio": report["ratio"]} | {key: first[key] for key in ("ours_s", "baseline_s")}
+    rows, environment = report["rows"], report["environment"]
+    found: dict[str, Any] = {"ratio": report["ratio"]}
+    found |= {key: rows[0][key] for key in ("ours_s", "baseline_s")}
+    found["seconds_per_sample"] = per_sample = {}
+    for row in rows:
+        method = row["name"].split(":")[0]
+        if "ours_s_per_sample" in row:
+            per_sample[method] = row["ours_s_per_sample"]
+        if "baseline_s_per_sample" in row:
+            per_sample["baseline"] = row["baseline_s_per_sample"]
+            found["baseline"] = {
+                "steps": row["baseline_measured_steps"],
+                "samples at once": row["baseline_samples"],
+            }
+        if "baseline_missing" in row:
+            found["baseline"] = row["baseline_missing"]
+        if "roofline" in row:
+            names = "share", "compute_s", "memory_s", "bound_s", "step_s", "flop", "bytes"
+            found[f"roofline {method}"] = {name: row["roofline"][name] for name in names}
+    found["copy_bandwidth"] = environment["copy_bandwidth"]
+    return found | {"matrix_rate": environment["matrix_rates"]}
 
 
 def of_bench_train(out: str, log: str) -> dict[str, Any]:

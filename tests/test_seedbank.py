@@ -14,11 +14,12 @@ from toy_priors import LinearPrior
 from pulse_sr.operators import make_operator
 from pulse_sr.priors.bank import SeedBank, draw_bank
 from pulse_sr.priors.base import LatentStatistics, standard_normal
+from pulse_sr.search import seedbank
 from pulse_sr.search.latents import full_map
 from pulse_sr.search.losses import mean_square
 from pulse_sr.search.phased import Phased, PhasedSettings
 from pulse_sr.search.sampling import Settings, find_candidates
-from pulse_sr.search.seedbank import Deck, bank_errors, latent_of
+from pulse_sr.search.seedbank import Deck, SeenBank, latent_of
 
 SHA256 = "0" * 64
 
@@ -42,7 +43,8 @@ def test_errors_are_those_of_the_thumbnails_through_the_operator():
     target = low_res(prior, operator, 5)
     small = bank.thumbnails.double().view(6, 3, 8, 2, 8, 2).mean(dim=[3, 5]) / 255
     expected = (small - target.double()).square().mean(dim=[1, 2, 3])
-    assert bank_errors(bank, operator, target, 16).tolist() == pytest.approx(expected.tolist())
+    found = SeenBank(bank, operator, 16).errors(target)
+    assert found.tolist() == pytest.approx(expected.tolist())
 
 
 def test_errors_count_only_what_the_operator_observes():
@@ -52,7 +54,7 @@ def test_errors_count_only_what_the_operator_observes():
     target = low_res(prior, whole, 5)
     small = bank.thumbnails.double().view(6, 3, 8, 2, 8, 2).mean(dim=[3, 5]) / 255
     expected = (small - target.double())[:, :, 2:6].square().mean(dim=[1, 2, 3])
-    found = bank_errors(bank, operator, target[:, :, 2:6], 16)
+    found = SeenBank(bank, operator, 16).errors(target[:, :, 2:6])
     assert found.tolist() == pytest.approx(expected.tolist())
 
 
@@ -82,9 +84,20 @@ def test_the_nearest_thumbnail_is_that_of_the_input_itself(network, bank, name):
     """The input is a bank sample made low-res by the operator: all other samples are farther."""
     for index in (3, 40):
         target = low_res(network, OPERATORS[name], bank.first_seed + index)
-        errors = bank_errors(bank, OPERATORS[name], target, 32)
+        errors = SeenBank(bank, OPERATORS[name], 32).errors(target)
         assert errors.argmin().item() == index
         assert errors.isfinite().all()
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 2**26])
+def test_one_input_after_the_other_is_compared_as_if_alone(network, bank, monkeypatch, kept_bytes):
+    """Whether what the operator sees of the bank is kept for the next input, or seen again."""
+    monkeypatch.setattr(seedbank, "_KEPT_BYTES", kept_bytes)
+    operator = OPERATORS["8 px"]
+    targets = [low_res(network, operator, seed) for seed in (1, 2)]
+    seen = SeenBank(bank, operator, 32)
+    for target in targets:
+        assert torch.equal(seen.errors(target), SeenBank(bank, operator, 32).errors(target))
 
 
 # latents

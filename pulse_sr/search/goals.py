@@ -26,7 +26,7 @@ from pulse_sr.priors.base import Prior
 from pulse_sr.search.engine import Start
 from pulse_sr.search.losses import mse_of
 from pulse_sr.search.methods import METHODS, Settings, uses_bank
-from pulse_sr.search.seedbank import Deck, bank_errors
+from pulse_sr.search.seedbank import Deck, SeenBank
 from pulse_sr.search.stream import Job, Tick, stream
 from pulse_sr.search.strict import strict_pulse
 
@@ -188,13 +188,15 @@ def _with_fewer_slots(settings: Settings) -> Settings:
 def _jobs(
     prior: Prior, goals: Iterable[Goal], settings: Settings, bank: SeedBank | None
 ) -> Iterator[Job]:
+    """The jobs of goals that are all of one group."""
+    seen = None
     for goal in goals:
         target = _observed(prior, goal)
         deck = None
         if bank is not None and uses_bank(settings.method):
+            seen = seen or SeenBank(bank, goal.operator, prior.resolution)
             shuffle = sample_seed(settings.seed, goal.sha256, _SHUFFLE)
-            errors = bank_errors(bank, goal.operator, target, prior.resolution)
-            deck = Deck(prior, bank, errors, shuffle, settings.phased.hand)
+            deck = Deck(prior, bank, seen.errors(target), shuffle, settings.phased.hand)
         mse = mse_of(settings.target_db if goal.target_db is None else goal.target_db)
         for index in goal.indices:
             tag = SampleTag(goal, index, sample_seed(settings.seed, goal.sha256, index))

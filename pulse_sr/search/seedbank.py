@@ -12,7 +12,7 @@ Shapes: N bank samples, s thumbnail side, S samples, K candidates of a sample, D
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,8 @@ from pulse_sr.priors.base import LatentStatistics, Prior
 from pulse_sr.search.losses import mean_square
 
 _CHUNK, _CHUNK_PIXELS = 256, 2**20
+#: What the operator sees of a bank is kept for the next input up to this size.
+_KEPT_BYTES = 2**26
 
 
 class Deck:
@@ -36,7 +38,7 @@ class Deck:
         Args:
             prior: the generator.
             bank: thumbnails of its samples.
-            errors: how far each thumbnail is from the input, `[N]` on the CPU (`bank_errors`).
+            errors: how far each thumbnail is from the input, `[N]` on the CPU (`SeenBank`).
             seed: of the shuffling.
             hand: how many bank samples each sample of the search chooses from.
         """
@@ -64,29 +66,45 @@ class Deck:
         return latent_of(self.prior.statistics, self.prior.map(z))
 
 
-@torch.no_grad()
-def bank_errors(
-    bank: SeedBank, operator: Operator, target: torch.Tensor, resolution: int
-) -> torch.Tensor:
-    """How far the thumbnails of a bank are from an input, mean squared, `[N]` on the CPU.
+class SeenBank:
+    """A seed bank as an operator sees it, compared with one input after the other.
 
     Each thumbnail is enlarged (bilinear) to the prior's resolution and put through the operator:
     blurring, cropping, masking and loss of colour are taken care of by the operator itself. JPEG
     files on the way are left out: they change less than a thumbnail does, and cost far more time.
-
-    Args:
-        bank: thumbnails.
-        operator: from high-res to low-res.
-        target: the observation, as `operator` gives it of one image.
-        resolution: side of the prior's images.
     """
-    chunk = max(1, min(_CHUNK, _CHUNK_PIXELS // resolution**2))
-    errors = []
-    for part in bank.thumbnails.split(chunk):
-        small = part.to(target.device).float() / 255
-        images = F.interpolate(small, size=resolution, mode="bilinear", align_corners=False)
-        errors.append(mean_square(operator.linear(images), target))
-    return torch.cat(errors).cpu()
+
+    def __init__(self, bank: SeedBank, operator: Operator, resolution: int) -> None:
+        """Nothing is computed before the first comparison.
+
+        Args:
+            bank: thumbnails.
+            operator: from high-res to low-res.
+            resolution: side of the prior's images.
+        """
+        self.bank, self.operator, self.resolution = bank, operator, resolution
+        self._kept: list[torch.Tensor] = []
+
+    @torch.no_grad()
+    def errors(self, target: torch.Tensor) -> torch.Tensor:
+        """How far the thumbnails are from an input, mean squared, `[N]` on the CPU.
+
+        Args:
+            target: the observation `[1, C, h, w]`, as `operator` gives it of one image; of the same
+                shape and device in every call.
+        """
+        keep = len(self.bank.thumbnails) * target.nbytes <= _KEPT_BYTES
+        if keep and not self._kept:
+            self._kept = list(self._seen(target.device))
+        seen = self._kept if keep else self._seen(target.device)
+        return torch.cat([mean_square(part, target) for part in seen]).cpu()
+
+    def _seen(self, device: torch.device) -> Iterator[torch.Tensor]:  # [n, C, h, w] each
+        chunk = max(1, min(_CHUNK, _CHUNK_PIXELS // self.resolution**2))
+        for part in self.bank.thumbnails.split(chunk):
+            small, size = part.to(device).float() / 255, self.resolution
+            images = F.interpolate(small, size=size, mode="bilinear", align_corners=False)
+            yield self.operator.linear(images)
 
 
 def latent_of(statistics: LatentStatistics, w: torch.Tensor) -> torch.Tensor:

@@ -14,6 +14,7 @@ from dataclasses import astuple
 import pytest
 import torch
 from emulated_graph import EmulatedGraph
+from PIL import Image
 from random_priors import random_stylegan2
 from toy_priors import LinearPrior
 
@@ -69,8 +70,25 @@ def on_graphs(monkeypatch):
     return use
 
 
-def goals(prior, inputs, group):
-    operator = make_operator("bicubic", 8, 32)
+@pytest.fixture(
+    params=[
+        "bicubic|gray",
+        "bicubic|{mask}",
+        "bicubic|jpeg:40",
+        "bicubic|noise:0.02",
+        "gaussian:0.8|area|jpeg:60|gray|{mask}|noise:0.02",
+    ]
+)
+def operator(request, tmp_path):
+    """That of a padded input: the window has odd sides."""
+    known = torch.arange(64).view(8, 8) % 3 > 0
+    Image.fromarray(known.byte().mul(255).numpy()).save(tmp_path / "mask.png")
+    spec = request.param.format(mask=f"mask:{tmp_path / 'mask.png'}")
+    return make_operator(spec, 8, 32, rows=(0, 7), columns=(1, 8))
+
+
+def goals(prior, inputs, group, operator=None):
+    operator = operator or make_operator("bicubic", 8, 32)
     for name, indices, target_db in inputs:
         low = operator(prior.sample([900 + ord(name)])).clamp(0, 1)[0]
         yield Goal(operator, low, 8, name * 64, indices, group or name, target_db, name)
@@ -80,13 +98,13 @@ def settings(method, slots=3, strict=False):
     return Settings(method, strict, STEPS, 60.0, slots, 0, PhasedSettings(starts=2))
 
 
-def seen(prior, chosen, inputs=INPUTS, group="one"):
+def seen(prior, chosen, inputs=INPUTS, group="one", operator=None):
     """What comes out of a search: samples, and every step on the way.
 
     Inputs of one group share the slots; None: each is a group of its own.
     """
     found, steps = {}, []
-    for tick in search_goals(prior, goals(prior, inputs, group), chosen):
+    for tick in search_goals(prior, goals(prior, inputs, group, operator), chosen):
         for each in tick.found:
             found[each.tag.goal.tag, each.tag.index] = each
         for each in tick.running:
@@ -137,6 +155,16 @@ def test_strict_pulse_on_a_graph_is_the_same(network, on_graphs):
     graphs = on_graphs()
     assert_same(seen(network, chosen, SHORT[:1]), expected)
     assert [each.replays for each in graphs] == [STEPS - capture.WARM_UP]
+
+
+def test_through_every_operator_a_search_on_a_graph_is_the_same(
+    network, on_graphs, operator, caplog
+):
+    expected = seen(network, settings("phased"), SHORT, operator=operator)
+    graphs = on_graphs()
+    assert_same(seen(network, settings("phased"), SHORT, operator=operator), expected)
+    assert [each.replays for each in graphs] == [STEPS - capture.WARM_UP]
+    assert "no CUDA graph" not in caplog.text
 
 
 def pulse(method=Pulse, steps=STEPS):
@@ -337,6 +365,18 @@ def test_a_cpu_has_no_graphs():
     assert graph_on(torch.device("cpu")) is None
 
 
+def on_cuda(prior, folder):
+    save_prior(folder / "prior.safetensors", prior)
+    return read_prior(folder / "prior.safetensors", "cuda")
+
+
+@pytest.mark.gpu
+def test_a_cuda_graph_holds_every_operator(network, operator, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("STYLEGAN_OPS", "ref")
+    seen(on_cuda(network, tmp_path), settings("phased"), SHORT, operator=operator)
+    assert "no CUDA graph" not in caplog.text
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("method", STATIC)
 @pytest.mark.parametrize(("ops", "bf16"), [("ref", False), ("compiled", False), ("compiled", True)])
@@ -348,8 +388,7 @@ def test_a_cuda_graph_finds_what_its_operations_find(
         library.require("cuda")
     monkeypatch.setenv("STYLEGAN_OPS", ops)
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
-    save_prior(tmp_path / "prior.safetensors", network)
-    prior = read_prior(tmp_path / "prior.safetensors", "cuda")
+    prior = on_cuda(network, tmp_path)
     prior.bf16 = bf16
     replays = []
     replay = CudaGraph.replay

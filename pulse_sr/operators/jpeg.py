@@ -12,6 +12,8 @@ Shape legend: C channels (1 or 3), H W picture, a b blocks of 8x8. Inside, value
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -91,7 +93,7 @@ def _code(
     height, width = size or (plane.shape[-2], plane.shape[-1])
     padded = _extend(_extend(plane, -2), -1)
     blocks = (padded - 128).unflatten(-2, (-1, _BLOCK)).unflatten(-1, (-1, _BLOCK))
-    steps = torch.from_numpy(quantisation_table(quality, chroma=chroma)).to(plane)
+    steps = _steps(quality, chroma, plane.dtype, plane.device)
     levels = _transform(blocks.transpose(-3, -2)) / steps  # [..., a, b, 8, 8]
     rounded = levels.detach().sign() * (levels.detach().abs() + (0.5 + _TIE)).floor()
     decoded = _transform_back(_through(rounded, levels) * steps) + 128
@@ -106,14 +108,14 @@ def _transform(blocks: Tensor) -> Tensor:
     Rows first, in steps of 1/4 of their scale, then columns: which side of a half step a
     coefficient falls on depends on these roundings.
     """
-    cosines = _cosines(blocks)
+    cosines = _cosines(blocks.dtype, blocks.device)
     rows = _rounded(4 * blocks @ cosines.mT)
     return _rounded(cosines @ rows / 4) / 8
 
 
 def _transform_back(coefficients: Tensor) -> Tensor:
     """The inverse: columns first, in steps of 1/4 of their scale, then rows, whole numbers."""
-    cosines = _cosines(coefficients)
+    cosines = _cosines(coefficients.dtype, coefficients.device)
     columns = _rounded(4 * cosines.mT @ coefficients)
     return _rounded(columns @ cosines / 32)
 
@@ -122,9 +124,22 @@ def _rounded(x: Tensor) -> Tensor:
     return _through((x + 0.5).floor(), x)
 
 
-def _cosines(like: Tensor) -> Tensor:
+# Constants come from the host, which a CUDA graph can not wait for, so they are made once. Made
+# inside inference mode they could never take part in a gradient afterwards.
+
+
+@functools.cache
+def _cosines(dtype: torch.dtype, device: torch.device) -> Tensor:
     """The cosine transform of 8 values, [frequency, place], sqrt(8) times orthonormal."""
-    return torch.tensor(_COSINES, dtype=like.dtype, device=like.device) / 8192
+    with torch.inference_mode(False):
+        return (torch.tensor(_COSINES, dtype=dtype) / 8192).to(device)
+
+
+@functools.cache
+def _steps(quality: int, chroma: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The steps of the quantisation, [8, 8], rows are vertical frequencies."""
+    with torch.inference_mode(False):
+        return torch.from_numpy(quantisation_table(quality, chroma=chroma)).to(dtype).to(device)
 
 
 def _half(height: int, width: int) -> tuple[int, int]:

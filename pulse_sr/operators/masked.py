@@ -9,7 +9,7 @@ D D', so it is no worse conditioned, and conjugate gradients solve it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -35,6 +35,7 @@ class MaskedOperator(Operator):
     full: SeparableOperator
     known: Tensor  # [h, w]
     rebuild: Callable[[Range, Range], Operator]
+    _places: dict[torch.device, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def spec(self) -> str:  # type: ignore[override]
@@ -94,12 +95,14 @@ class MaskedOperator(Operator):
 
     def select(self, low_res: Tensor) -> Tensor:
         """Takes the known pixels of [..., C, h, w]: [..., C, 1, K] in row order."""
-        return low_res.flatten(-2)[..., self._places(low_res)].unsqueeze(-2)
+        places = self._places_on(low_res.device)
+        return low_res.flatten(-2)[..., places].unsqueeze(-2)
 
     def _scatter(self, y: Tensor) -> Tensor:
         """[..., C, 1, K] to [..., C, h, w], zero where nothing is known."""
         low_res = y.new_zeros(*y.shape[:-2], self.known.numel())
-        return low_res.index_copy(-1, self._places(y), y.squeeze(-2)).unflatten(-1, self.low)
+        places = self._places_on(y.device)
+        return low_res.index_copy(-1, places, y.squeeze(-2)).unflatten(-1, self.low)
 
     def _gram(self, y: Tensor) -> Tensor:
         return self(self.adjoint(y))
@@ -108,5 +111,10 @@ class MaskedOperator(Operator):
     def _energy(self) -> float:
         return LUMA_ENERGY if self.full.gray else 1.0
 
-    def _places(self, like: Tensor) -> Tensor:
-        return self.known.flatten().nonzero().squeeze(1).to(like.device)
+    def _places_on(self, device: torch.device) -> Tensor:
+        """Where the known pixels are in row order, int64 [K]; looked for once per device."""
+        if device not in self._places:
+            # Made inside inference mode they could never take part in a gradient afterwards.
+            with torch.inference_mode(False):
+                self._places[device] = self.known.flatten().nonzero().squeeze(1).to(device)
+        return self._places[device]

@@ -7,14 +7,15 @@ Shape legend: H W high-res, h w low-res, C channels. With V [h, H] and U [w, W]
 for each channel, so the pseudo-inverse is exact. Resampling of every convention and blur are such
 pairs, and so is any chain of them: the matrices multiply. `gray` is a third factor, one row g of
 three channel weights: g A x, g' A' y and A+ y g' / |g|^2. The matrices are float64 and are cast
-once per dtype and device.
+once per dtype and device: a copy from the host in every call would keep an operator out of CUDA
+graphs (docs/search.md).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor
@@ -75,14 +76,14 @@ class SeparableOperator(Operator):
         if not self.keeps_size:
             vertical, horizontal = self._matrices("A", y, lambda: (self.vertical, self.horizontal))
             y = vertical.mT @ y @ horizontal
-        return y * _weights(y) if self.gray else y
+        return y * _weights(y.dtype, y.device) if self.gray else y
 
     def pinv(self, y: Tensor) -> Tensor:
         _check_floating(y)
         if not self.keeps_size:
             vertical, horizontal = self._matrices("A+", y, lambda: self._inverses)
             y = vertical @ y @ horizontal.mT
-        return y * (_weights(y) / LUMA_ENERGY) if self.gray else y
+        return y * (_weights(y.dtype, y.device) / LUMA_ENERGY) if self.gray else y
 
     def damped_pinv(self, y: Tensor, noise_ratio: float) -> Tensor:
         """A A' is the Kronecker product of the Gram matrices of the factors: dividing by (the
@@ -169,13 +170,16 @@ class SeparableOperator(Operator):
         return self._cast[key]
 
 
-def _weights(like: Tensor) -> Tensor:
-    return like.new_tensor(LUMA)[:, None, None]
+@cache
+def _weights(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Of the channels in luma, [3, 1, 1]."""
+    with torch.inference_mode(False):  # as in `_matrices`
+        return torch.tensor(LUMA, dtype=dtype, device=device)[:, None, None]
 
 
 def _luma(x: Tensor) -> Tensor:
     """[..., 3, H, W] to [..., 1, H, W]."""
-    return (x * _weights(x)).sum(dim=-3, keepdim=True)
+    return (x * _weights(x.dtype, x.device)).sum(dim=-3, keepdim=True)
 
 
 def _check_floating(x: Tensor) -> None:

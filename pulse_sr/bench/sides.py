@@ -96,13 +96,20 @@ def what_moves(method: Pulse | Phased) -> Moved:
     return Moved(samples, maps)
 
 
-def baseline(prior: StyleGAN2Prior, samples: int, steps: int, seed: int) -> Iterator[Any]:
-    """The original's loop in float32, from the same start as our `pulse`."""
+def start_of_baseline(
+    prior: StyleGAN2Prior, samples: int, seed: int
+) -> tuple[Tensor, list[Tensor]]:
+    """Latents `[S, L, D]` and noise maps `[S, 1, r, r]`, where our `pulse` starts too."""
     generators = _generators(samples, seed)
     shape = (prior.num_rows, prior.latent_dim)
     latent = torch.stack([torch.randn(*shape, generator=g) for g in generators])
     noise = draw_noise(prior.noise_shapes, generators)
-    start = latent.to(prior.device), [n.to(prior.device) for n in noise]
+    return latent.to(prior.device), [n.to(prior.device) for n in noise]
+
+
+def baseline(prior: StyleGAN2Prior, samples: int, steps: int, seed: int) -> Iterator[Any]:
+    """The original's loop in float32, from the same start as our `pulse`."""
+    start = start_of_baseline(prior, samples, seed)
     return BaselineSearch(prior, low_res_target(prior), *start, steps).run()
 
 

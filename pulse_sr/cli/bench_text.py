@@ -119,6 +119,19 @@ def _memory_line(row: dict[str, Any]) -> str:
     )
 
 
+def match_lines(report: dict[str, Any]) -> list[str]:
+    """Returns the report of `bench match` as text."""
+    heading = ("name", "ours_s", "baseline_s", "ratio", "range", "steps", "samples there")
+    return [table([heading, *map(_match_cells, report["rows"])]), _environment_line(report)]
+
+
+def _match_cells(row: dict[str, Any]) -> tuple[str, ...]:
+    least, largest = row["ratio_range"]
+    there = f"{row['ours_reached']} and {row['baseline_reached']} of {row['samples']}"
+    steps = f"{row['ours_steps']:g} and {row['baseline_steps']:g}"
+    return (*_search_cells(row), f"{least:.2f}-{largest:.2f}x", steps, there)
+
+
 def train_lines(report: dict[str, Any]) -> list[str]:
     """Returns the report of `bench train` as text."""
     heading = ("name", "ours_s", "baseline_s", "ratio", "range", "images/s")

@@ -144,7 +144,7 @@ def test_phased_starts_at_ordinary_samples_of_the_prior():
 def test_the_offset_waits_for_its_phase_and_stays_in_its_ball():
     """A target far off pushes it to the border: RMS 0.05 there, never beyond (1e-5 relative)."""
     prior = LinearPrior()
-    settings = PhasedSettings(offset_radius=0.05, offset_rate=0.05)
+    settings = PhasedSettings(offset_radius=0.05, offset_rate=0.05, offset_start=0.5)
     method = phased(prior, (1, 2), 40, settings)
     operator = make_operator("area", 8, prior.resolution)
     largest = 0.0

@@ -49,7 +49,7 @@ class PhasedSettings:
     noise_rate: float = 0.1
     offset_rate: float = 0.01
     tie: float = 0.2
-    offset_start: float = 0.5
+    offset_start: float = 0.4
     offset_radius: float = 0.3
     least_side: int = 8
     noise_reach: float = 2.0

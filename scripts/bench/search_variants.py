@@ -38,6 +38,7 @@ TRIED: dict[str, dict[str, Any]] = {
     "offset rate 0.02": {"offset_rate": 0.02},
     "offset rate 0.05": {"offset_rate": 0.05},
     "offset from 30 % of the steps": {"offset_start": 0.3},
+    "offset from 50 % of the steps": {"offset_start": 0.5},
     "offset from 70 % of the steps": {"offset_start": 0.7},
     "noise maps up to the input's side": {"noise_reach": 1.0},
     "noise maps fixed": {"noise_reach": 0.0},

@@ -117,11 +117,10 @@ def _search(
     bank: SeedBank | None,
     progress: Callable[[Request, SearchProgress], None] | None,
 ) -> Iterator[Outcome]:
-    goals = inputs.goals()
-    while not inputs.exhausted:
+    while inputs.are_left:
         try:
             clock = time.perf_counter()
-            for tick in search_goals(inputs.prior, goals, settings, bank):
+            for tick in search_goals(inputs.prior, inputs.goals(), settings, bank):
                 inputs.take(tick, time.perf_counter() - clock)
                 if progress is not None:
                     inputs.show(tick, progress)
@@ -242,23 +241,37 @@ class _Inputs:
         config: SearchConfig,
         projecting: Background,
     ) -> None:
-        self.requests, self.prior, self.config = requests, prior, config
+        self.prior, self.config = prior, config
         self.projecting = projecting
         self.open: list[_Open] = []
+        self.again: deque[_Open] = deque()
         self.outcomes: deque[Outcome] = deque()
         self.exhausted, self.ended = False, 0
         self.aside = 0.0
+        self._fresh = self._posed(requests)
+
+    @property
+    def are_left(self) -> bool:
+        """Whether there are inputs that no search has taken yet."""
+        return bool(self.again) or not self.exhausted
 
     def goals(self) -> Iterator[Goal]:
-        """Pose the inputs, one when it is asked for."""
+        """The inputs that are left, each posed when it is asked for."""
+        while self.again:
+            yield self.again.popleft().goal
+        # Not `yield from`: the next search goes on where this one ends.
+        for goal in self._fresh:  # noqa: UP028
+            yield goal
+
+    def _posed(self, requests: Iterable[Request]) -> Iterator[Goal]:
         try:
-            yield from self._posed()
+            yield from self._pose(requests)
         finally:  # also where the requests end in an error: nothing more will come
             self.exhausted = True
 
-    def _posed(self) -> Iterator[Goal]:
+    def _pose(self, requests: Iterable[Request]) -> Iterator[Goal]:
         clock = time.perf_counter()
-        for request in self.requests:
+        for request in requests:
             started = time.perf_counter()
             try:
                 problem = pose_problem(request.image, self.prior, self.config)
@@ -296,11 +309,20 @@ class _Inputs:
             progress(first.request, progress_of(first.goal, tick.running, steps, first.done))
 
     def give_up(self, error: Exception) -> bool:
-        """End the inputs in the slots with what stopped their search; False: there are none."""
-        stopped = [entry for entry in self.open if not entry.searched]
-        self.open = [entry for entry in self.open if entry.searched]
+        """End the inputs in the slots with what stopped their search; False: there are none.
+
+        Groups are searched one after the other. An input of the next group may be posed already: it
+        is left for the next search.
+        """
+        unfinished = [entry for entry in self.open if not entry.searched]
+        if not unfinished:
+            return False
+        group = unfinished[0].goal.group
+        stopped = [entry for entry in unfinished if entry.goal.group == group]
+        self.again.extend(entry for entry in unfinished if entry.goal.group != group)
+        self.open = [entry for entry in self.open if entry not in stopped]
         self.outcomes.extend((entry.request, error) for entry in stopped)
-        return bool(stopped)
+        return True
 
     def finished(self, *, wait: bool = False) -> Iterator[Outcome]:
         """Hand out what is done; with `wait` also what only has to be measured."""

@@ -107,6 +107,23 @@ def test_an_error_of_a_projection_stays_with_its_input(inputs, prior, before_pro
     assert str(outcomes[1]) == "no projection"
 
 
+def test_an_error_ends_the_inputs_of_its_group_alone(inputs, prior, tmp_path):
+    """Free slots have asked for the next input already, which is of another size."""
+    larger = tmp_path / "larger.png"
+    Image.open(inputs[2]).resize((16, 16)).save(larger)
+
+    def fail(request, step):
+        if request.tag == 0:
+            raise RuntimeError("no search")
+
+    config = SearchConfig(steps=STEPS, batch=6)
+    paths = [*inputs[:2], larger, inputs[2]]
+    stream = streaming.search_images(requests_of(paths), prior, config, fail)
+    outcomes = {request.tag: outcome for request, outcome in stream}
+    assert [str(outcomes[tag]) for tag in (0, 1)] == ["no search"] * 2
+    assert [outcomes[tag].side for tag in (2, 3)] == [16, 8]
+
+
 def test_what_was_searched_comes_before_the_error_that_ends_the_stream(
     inputs, prior, before_projecting
 ):

@@ -3,8 +3,8 @@
 #
 #   bash scripts/gpu_run.sh SECONDS OUT_DIR [--steps NAME,NAME] [--rehearse]
 #
-# Steps: environment build tests memcheck racecheck bench-ops bench-search bench-1024 bench-train
-# training.
+# Steps: environment build tests memcheck racecheck bench-ops bench-search bench-match bench-1024
+# bench-train training.
 # Each has a share of the time (scripts/gpu/budget.py) and is stopped at its limit; one that fails
 # does not stop the others. OUT_DIR gets summary.json, summary.txt, logs.tar.gz and, of the training,
 # SHA256SUMS, state.safetensors.part-*, model.safetensors and the last grid of samples: at most 8
@@ -194,6 +194,15 @@ if begin bench-search; then
     fi
     run "$python" -m pulse_sr bench search --device "$device" --json --time "$((limit / 2))s" \
         "${settings[@]}" && as_text search_lines
+fi
+
+if begin bench-match; then
+    if [ -n "$rehearse" ]; then
+        settings=(--samples 1 --repeats 1)
+    else
+        settings=(--repeats 3)
+    fi
+    run "$python" -m pulse_sr bench match --device "$device" --json "${settings[@]}" && as_text match_lines
 fi
 
 if begin bench-1024; then

@@ -185,6 +185,16 @@ SEARCH_REPORT = {
     "environment": RATES,
 }
 
+MATCH_ROW = {
+    "name": "phased to 38 dB",
+    "ours_s": 2.0,
+    "baseline_s": 8.0,
+    "ratio": 4.0,
+    "ours_reached": 8,
+    "baseline_reached": 3,
+    "samples": 8,
+}
+
 LOGS = {
     "environment.out": json.dumps(
         {"devices": ["H200"], "versions": {"torch": "2.11"}, "python": "3.12", "missing": []}
@@ -195,6 +205,7 @@ LOGS = {
     "racecheck.out": "========= RACECHECK SUMMARY: 1 hazard displayed (1 error, 0 warnings)\n",
     "bench-ops.out": json.dumps(OPS_REPORT),
     "bench-search.out": json.dumps(SEARCH_REPORT),
+    "bench-match.out": json.dumps({"rows": [MATCH_ROW | {"ours_steps": 60}]}),
     "bench-1024.out": '{"ratio": 2.0, "rows": [',
     "bench-1024.log": "error: out of memory\nhint: fewer samples\n",
     "training.log": "StyleGAN2 64 px, 8832 images, from 145008 shown\n146 kimg\n",
@@ -207,6 +218,7 @@ memcheck\t50\t20\t0\t
 racecheck\t50\t30\t9\t
 bench-ops\t100\t90\t0\t
 bench-search\t60\t50\t0\t
+bench-match\t20\t10\t0\t
 bench-1024\t40\t40\t124\t
 training\t100\t90\t0\t
 """
@@ -250,6 +262,10 @@ def work(tmp_path):
                 "copy_bandwidth": 4e12,
                 "matrix_rate": {"bfloat16": 7e14, "float32": 5e13},
             },
+        ),
+        (
+            "bench-match",
+            {"phased to 38 dB": {k: v for k, v in MATCH_ROW.items() if k != "name"}},
         ),
         ("bench-1024", {}),
         ("training", {"images_before": 145008, "images": 200000, "seconds": 300.5}),

@@ -34,8 +34,9 @@ STEPS = {
     "memcheck": Step(7, 30),
     "racecheck": Step(7, 30),
     "bench-ops": Step(13, 30),
-    "bench-search": Step(10, 30),
-    "bench-1024": Step(12, 40),
+    "bench-search": Step(8, 30),
+    "bench-match": Step(3, 20),
+    "bench-1024": Step(11, 40),
     "bench-train": Step(8, 40),
     "training": Step(12, 60),
 }

@@ -127,6 +127,12 @@ def of_bench_search(out: str, log: str) -> dict[str, Any]:
     return found | {"matrix_rate": environment["matrix_rates"]}
 
 
+def of_bench_match(out: str, log: str) -> dict[str, Any]:
+    """How long until all samples match, against each of the other sides."""
+    names = ("ours_s", "baseline_s", "ratio", "ours_reached", "baseline_reached", "samples")
+    return {row["name"]: {n: row[n] for n in names} for row in json.loads(out)["rows"]}
+
+
 def of_bench_train(out: str, log: str) -> dict[str, Any]:
     """The ratio, and rates and memory of the first row."""
     report = json.loads(out)
@@ -151,6 +157,7 @@ NUMBERS: dict[str, Callable[[str, str], dict[str, Any]]] = {
     "racecheck": of_sanitizer,
     "bench-ops": of_bench_ops,
     "bench-search": of_bench_search,
+    "bench-match": of_bench_match,
     "bench-1024": of_bench_search,
     "bench-train": of_bench_train,
     "training": of_training,

@@ -61,12 +61,16 @@ def on_known_spheres(method, prior):
     method.radii[0] = radius(method.latent.detach(), 2)
 
 
+#: Settings with which the rows have time to get there before anything else explains the rest.
+ROWS_ALONE = {"pulse": {"eps": 0.0}, "phased": {"offset_start": 0.5}}
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_a_linear_prior_is_solved_to_its_known_optimum(name):
     """At least 60 dB for each of three starts, and the styles of the target (1 % in the norm)."""
     prior = LinearPrior()
     w, operator, target = known_target(prior)
-    method = make(name, prior, (1, 2, 3), 300, **({"eps": 0.0} if name == "pulse" else {}))
+    method = make(name, prior, (1, 2, 3), 300, **ROWS_ALONE[name])
     if name == "pulse":
         on_known_spheres(method, prior)
     best = Best(target_mse=0.0)

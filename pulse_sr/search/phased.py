@@ -49,7 +49,7 @@ class PhasedSettings:
     noise_rate: float = 0.1
     offset_rate: float = 0.01
     tie: float = 0.2
-    offset_start: float = 0.4
+    offset_start: float = 0.3
     offset_radius: float = 0.3
     least_side: int = 8
     noise_reach: float = 2.0
@@ -198,7 +198,8 @@ class Phased:
 
     def rates(self, step: int) -> list[float]:
         settings = self.settings
-        cycle = cosine_1cycle(step, self.steps)
+        # No warm-up: a start from the bank is near enough for full steps.
+        cycle = cosine_1cycle(step, self.steps, warmup=0.0)
         offset = settings.offset_rate if step >= settings.offset_start * self.steps else 0.0
         noise = settings.noise_rate * cycle
         return [settings.row_rate * cycle, offset, *[noise] * len(self.trained)]

@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from pulse_sr.errors import SetupError, is_disk_full
@@ -18,6 +19,15 @@ _TEMPORARY = re.compile(r"\.(\d{1,9})-[0-9a-f]{12}\.tmp")
 def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
     """Writes `data` to `path` so that readers see the old file or the whole new one.
 
+    Raises:
+        SetupError: the disk is full, or the place cannot be written.
+    """
+    write_parts_atomic(path, (data,))
+
+
+def write_parts_atomic(path: str | os.PathLike[str], parts: Iterable[bytes]) -> None:
+    """Writes the parts of a file one after the other: they need not be in memory together.
+
     The bytes go to a temporary file in the same folder (a rename to another file system is not
     atomic), are flushed to disk and renamed. On any failure the temporary file is removed and an
     existing file stays as it was.
@@ -28,10 +38,13 @@ def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
     target = Path(path)
     # Not the target's name: that may already be as long as the file system allows.
     temporary = target.parent / f".{os.getpid()}-{secrets.token_hex(6)}.tmp"
+    size = 0
     try:
         try:
             with open(temporary, "xb") as file:
-                file.write(data)
+                for part in parts:
+                    size += len(part)
+                    file.write(part)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, target)
@@ -40,7 +53,7 @@ def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
                 temporary.unlink()
             raise
     except OSError as error:
-        raise _explain(error, target, len(data)) from error
+        raise _explain(error, target, size) from error
     _sync_folder(target.parent)
 
 

@@ -9,6 +9,7 @@ import os
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from pulse_sr import images
-from pulse_sr.atomic import write_atomic, write_text_atomic
+from pulse_sr.atomic import write_atomic, write_parts_atomic, write_text_atomic
 from pulse_sr.errors import InputError, SetupError, UsageError
 from pulse_sr.fitting import fit_to_prior
 from pulse_sr.images import (
@@ -559,3 +560,19 @@ def test_pixels_and_digest_come_from_one_reading(
     image = read_image(path)
     assert image.sha256 == digest
     np.testing.assert_array_equal(image.pixels, chw(picture()))
+
+
+def test_parts_are_written_as_they_come_or_not_at_all(tmp_path: Path) -> None:
+    """An error in the middle leaves what was there, and nothing beside it."""
+    path = tmp_path / "page.html"
+    write_parts_atomic(path, (bytes([k]) for k in range(3)))
+    assert path.read_bytes() == b"\x00\x01\x02"
+
+    def parts() -> Iterator[bytes]:
+        yield b"new"
+        raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        write_parts_atomic(path, parts())
+    assert [each.name for each in tmp_path.iterdir()] == ["page.html"]
+    assert path.read_bytes() == b"\x00\x01\x02"

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from pulse_sr import __version__
-from pulse_sr.atomic import write_atomic
+from pulse_sr.atomic import write_atomic, write_parts_atomic
 from pulse_sr.config import SAMPLERS
 from pulse_sr.errors import SetupError
 from pulse_sr.images import LowResImage, write_png
@@ -226,7 +226,8 @@ def write_page(out: Path) -> None:
     """Writes `index.html` for all inputs that the manifest of `out` lists."""
     rows = read_rows(out)
     records = {row["stem"]: read_record(out / row["stem"]) for row in rows}
-    write_atomic(out / PAGE, render_page(out, rows, records).encode("utf-8", "replace"))
+    parts = render_page(out, rows, records)
+    write_parts_atomic(out / PAGE, (part.encode("utf-8", "replace") for part in parts))
 
 
 def make_folder(folder: Path) -> None:

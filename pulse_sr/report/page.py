@@ -5,7 +5,7 @@ Everything that came from outside (file names, error messages) is escaped; there
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pulse_sr import __version__
@@ -49,33 +49,34 @@ details summary{cursor:pointer;color:var(--faint);font-size:14px}
 """
 
 
-def render_page(out: Path, rows: Sequence[Row], records: Mapping[str, Record | None]) -> str:
-    """Returns the HTML page of a run folder.
+def render_page(
+    out: Path, rows: Sequence[Row], records: Mapping[str, Record | None]
+) -> Iterator[str]:
+    """Returns the HTML page of a run folder, part by part: with all its pictures it is large.
 
     Args:
         out: the run folder, where the pictures are read.
         rows: the manifest.
         records: the `result.json` of each stem, None where there is none.
     """
-    pictures = Pictures(out, EMBED_BYTES)
-    sections = [
-        section(f"i{i}", row, records.get(row["stem"]), pictures) for i, row in enumerate(rows)
-    ]
-    linked = ""
-    if pictures.linked:
-        linked = (
-            f'<p class="faint">{pictures.linked} pictures are linked, not embedded '
-            f"(more than {EMBED_BYTES >> 20} MB): keep this page in its folder.</p>"
-        )
-    return (
+    yield (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>pulse-sr: {len(rows)} inputs</title><style>{_STYLE}</style></head><body><main>\n"
         f"<h1>pulse-sr</h1><p class='faint'>version {escaped(__version__)}, {_counts(rows)}</p>\n"
         f'<p class="notice"><strong>{NOTICE}</strong> Many different faces downscale to the same '
         "small picture; these are some of them. Do not use them to identify anyone.</p>\n"
-        f"{linked}{_overview(rows, records)}\n" + "\n".join(sections) + "\n</main></body></html>\n"
+        f"{_overview(rows, records)}\n"
     )
+    pictures = Pictures(out, EMBED_BYTES)
+    for i, row in enumerate(rows):
+        yield section(f"i{i}", row, records.get(row["stem"]), pictures) + "\n"
+    if pictures.linked:
+        yield (
+            f'<p class="faint">{pictures.linked} pictures are linked, not embedded '
+            f"(more than {EMBED_BYTES >> 20} MB): keep this page in its folder.</p>\n"
+        )
+    yield "</main></body></html>\n"
 
 
 def _counts(rows: Sequence[Row]) -> str:

@@ -93,7 +93,7 @@ def test_losses_of_d_are_the_same(objective, theirs, draws):
     fakes = [plain.augment(each, on_fake) for each in generated(theirs, found)]
     of_real = theirs.real_loss(plain.augment(real, on_real), found["real_margin"], 2)
     of_fake = theirs.fake_loss(*fakes, found["fake_margin"])
-    assert float(of_real + of_fake) == pytest.approx(float(ours), abs=1e-3)
+    assert (of_real + of_fake).item() == pytest.approx(ours.item(), abs=1e-3)
 
 
 def test_loss_and_gradients_of_g_are_the_same(objective, theirs, draws):
@@ -104,7 +104,7 @@ def test_loss_and_gradients_of_g_are_the_same(objective, theirs, draws):
     )
     images = [plain.augment(each, augments) for each in generated(theirs, found)]
     loss = theirs.generator_loss(*images)
-    assert float(loss) == pytest.approx(float(ours), abs=1e-3)
+    assert loss.item() == pytest.approx(ours.item(), abs=1e-3)
     names = ["to_big.weight_orig", "feat_8.1.weight_orig", "se_64.main.1.weight_orig"]
     gradients = [
         torch.autograd.grad(value, [dict(network.named_parameters())[name] for name in names])

@@ -19,7 +19,7 @@ import torch
 
 from pulse_sr.bench.baseline import BaselineSearch
 from pulse_sr.bench.environment import describe_machine
-from pulse_sr.bench.sides import BASELINE, low_side, start_of_baseline, synchronize
+from pulse_sr.bench.sides import BASELINE, low_res_target, start_of_baseline, synchronize
 from pulse_sr.config import DEFAULT_STEPS, SearchConfig
 from pulse_sr.devices import choose_bf16, keep_freed_memory
 from pulse_sr.errors import UsageError
@@ -49,6 +49,11 @@ class Input:
     name: str
     target: torch.Tensor
     operator: Operator
+
+    @classmethod
+    def of(cls, prior: StyleGAN2Prior, name: str, target: torch.Tensor) -> Input:
+        """The input that `bicubic` makes of a face of the prior's resolution."""
+        return cls(name, target, make_operator("bicubic", target.shape[-1], prior.resolution))
 
 
 @dataclass(frozen=True)
@@ -138,14 +143,12 @@ def _read(prior: StyleGAN2Prior, image: LowResImage) -> Input:
             "pulse-sr degrade makes them",
         )
     pixels = torch.from_numpy(image.pixels)[None].to(prior.device)
-    return Input(image.path, pixels / 255, make_operator("bicubic", side, prior.resolution))
+    return Input.of(prior, image.path, pixels / 255)
 
 
 def _drawn(prior: StyleGAN2Prior, count: int) -> list[Input]:
-    side = low_side(prior)
-    operator = make_operator("bicubic", side, prior.resolution)
-    low = [operator(prior.sample([seed])).clamp(0, 1) for seed in range(count)]
-    return [Input(f"seed {k}", (255 * y).round() / 255, operator) for k, y in enumerate(low)]
+    low = [low_res_target(prior, seed) for seed in range(count)]
+    return [Input.of(prior, f"seed {k}", (255 * y).round() / 255) for k, y in enumerate(low)]
 
 
 def _race(prior: StyleGAN2Prior, given: Input, samples: int) -> dict[str, Matched]:

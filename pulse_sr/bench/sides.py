@@ -42,9 +42,9 @@ def low_side(prior: StyleGAN2Prior) -> int:
     return prior.resolution // 8
 
 
-def low_res_target(prior: StyleGAN2Prior) -> Tensor:
+def low_res_target(prior: StyleGAN2Prior, seed: int = 0) -> Tensor:
     """A sample of the prior, downscaled: `[1, 3, h, w]`."""
-    return _operator(prior)(prior.sample([0])).clamp(0, 1)
+    return _operator(prior)(prior.sample([seed])).clamp(0, 1)
 
 
 def _operator(prior: StyleGAN2Prior) -> Operator:

@@ -22,6 +22,22 @@ from pulse_sr.cli.train_prior import Duration
 _AT_LEAST_ONE = click.IntRange(min=1)
 
 
+_prior_option = click.option(
+    "--prior", metavar="NAME|PATH", help="The prior; default: the bundled one."
+)
+
+
+def _samples_option(text: str) -> Any:
+    return click.option(
+        "--samples",
+        type=_AT_LEAST_ONE,
+        default=8,
+        show_default=True,
+        metavar="N",
+        help=text,
+    )
+
+
 def _repeats_option(default: int, text: str) -> Any:
     return click.option(
         "--repeats",
@@ -51,15 +67,8 @@ def command() -> None:
 
 
 @command.command("search", context_settings=CONTEXT)
-@click.option("--prior", metavar="NAME|PATH", help="The prior; default: the bundled one.")
-@click.option(
-    "--samples",
-    type=_AT_LEAST_ONE,
-    default=8,
-    show_default=True,
-    metavar="N",
-    help="Samples searched at once.",
-)
+@_prior_option
+@_samples_option("Samples searched at once.")
 @click.option(
     "--steps",
     type=click.IntRange(min=2),
@@ -108,15 +117,8 @@ def search_command(
 
 @command.command("match", context_settings=CONTEXT)
 @click.argument("images", nargs=-1, metavar="[IMAGE...]")
-@click.option("--prior", metavar="NAME|PATH", help="The prior; default: the bundled one.")
-@click.option(
-    "--samples",
-    type=_AT_LEAST_ONE,
-    default=8,
-    show_default=True,
-    metavar="N",
-    help="Samples of each input, searched at once.",
-)
+@_prior_option
+@_samples_option("Samples of each input, searched at once.")
 @_repeats_option(3, "Without images: so many faces that the prior draws.")
 @device_option
 @precision_option

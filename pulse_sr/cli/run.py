@@ -32,7 +32,7 @@ from pulse_sr.cli.options import (
 from pulse_sr.config import ALIGN_MODES, FITS, METHODS, PROJECTIONS, SearchConfig
 
 if TYPE_CHECKING:
-    from pulse_sr.jobs.local import Record
+    from pulse_sr.jobs.outcomes import Record
     from pulse_sr.jobs.plan import Plan
 
 _DEFAULTS = SearchConfig()

@@ -22,8 +22,7 @@ from pulse_sr.config import SearchConfig
 from pulse_sr.errors import SetupError
 from pulse_sr.jobs import store
 from pulse_sr.jobs.manifest import base_of, drop_rows
-from pulse_sr.jobs.outcomes import Record as Record
-from pulse_sr.jobs.outcomes import failed, failed_before, skipped, write_outcome
+from pulse_sr.jobs.outcomes import Record, failed, failed_before, skipped, write_outcome
 from pulse_sr.jobs.plan import DEFAULT_OUT, Plan, plan_run
 from pulse_sr.jobs.reading import read_input
 from pulse_sr.jobs.task import Task

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from random_priors import random_stylegan2
+
+from pulse_sr.search.seedbank import latent_of
 
 
 @pytest.fixture
@@ -49,3 +52,23 @@ def test_a_rounded_truth_lies_in_the_interval_of_equal_samples(script):
     truth[1] += 0.6 / 255
     found = script.coverage(samples, truth)
     assert found["interval_90"] == found["range"] == pytest.approx(2 / 3)
+
+
+def test_faces_of_the_model_have_the_rows_that_langevin_assumes(script, monkeypatch):
+    """Standard normal rows that correlate by c: 64 faces, 1,024 values for each pair of rows."""
+    prior, styles = random_stylegan2(0), []
+
+    def synthesize(w, noise):
+        styles.append(w)
+        assert [each.shape[1:] for each in noise] == [(1, *shape) for shape in prior.noise_shapes]
+        return w.new_full((1, 3, 32, 32), 0.5)
+
+    monkeypatch.setattr(prior, "synthesize", synthesize)
+    faces = list(script.model_faces(prior, 0.8, 64))
+    assert len({face.name for face in faces}) == 64
+    assert (faces[0].truth == 128).all()
+    rows = torch.stack([latent_of(prior.statistics, w[0]) for w in styles])  # [64, L, D]
+    flat = rows.transpose(0, 1).flatten(1).double()
+    covariance = flat @ flat.mT / flat.shape[1]
+    expected = torch.full((prior.num_rows,) * 2, 0.8).double().fill_diagonal_(1)
+    assert (covariance - expected).abs().max() < 0.15

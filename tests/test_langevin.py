@@ -150,7 +150,7 @@ def test_a_slot_starts_as_if_it_were_new_and_steps_are_its_own():
     ):
         assert torch.equal(old[1], new[1])
     used.image([29, 0])
-    used.loss(torch.zeros(2))
+    used.loss(torch.zeros(2, 3, 8, 8))
     torch.testing.assert_close(used.sigmas, torch.tensor([SIGMA, used.settings.first_sigma]))
 
 

@@ -136,6 +136,31 @@ def test_projections_are_the_dense_solves(mask):
         torch.testing.assert_close(A(A.project(x, y)), y, rtol=0, atol=1e-10, msg=spec)
 
 
+def test_whitening_is_the_dense_root_and_keeps_white_observations(mask):
+    """Of a mask: where the unknown pixels are zero."""
+    for spec, low in cases(mask).items():
+        A = rectangular_operator(spec, low, HIGH)
+        linear = A.linear_part if isinstance(A, FiledOperator) else A
+        masked = isinstance(linear, MaskedOperator)
+        matrix = dense(linear.full if masked else linear)
+        picture = uniform(2, 3, *low)
+        y = A.observe(picture)
+        grid = linear.full.observe(picture) if masked else y
+        if masked:
+            grid = grid * linear.known
+        for noise_ratio in (1e-4, 3.0):
+            gram = matrix @ matrix.mT + noise_ratio * torch.eye(len(matrix)).double()
+            values, vectors = torch.linalg.eigh(gram)
+            weights = values.rsqrt() / values.reciprocal().mean().sqrt()
+            root = (vectors * weights) @ vectors.mT
+            assert float(root.square().sum()) == pytest.approx(len(root))
+            expected = (root @ grid.flatten(1).mT).mT.view_as(grid)
+            if masked:
+                expected = linear.select(expected)
+            made = A.whiten(y, noise_ratio)
+            torch.testing.assert_close(made, expected, rtol=0, atol=1e-10, msg=spec)
+
+
 def test_observations_are_what_a_gives_and_pictures_show_them(mask):
     for spec, low in cases(mask).items():
         A = rectangular_operator(spec, low, HIGH)

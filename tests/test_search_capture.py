@@ -27,6 +27,7 @@ from pulse_sr.search.engine import Best, search
 from pulse_sr.search.goals import Goal, sample_seed, search_goals
 from pulse_sr.search.ilo import Ilo
 from pulse_sr.search.langevin import Langevin
+from pulse_sr.search.losses import mean_square
 from pulse_sr.search.methods import METHODS, MethodEntry, Settings
 from pulse_sr.search.phased import PhasedSettings
 from pulse_sr.search.pulse import Pulse
@@ -212,8 +213,8 @@ class Fading(Pulse):
         self.factor = 1 / (1 + steps_taken[0])
         return super().image(steps_taken)
 
-    def loss(self, mse):
-        return super().loss(mse) * self.factor
+    def loss(self, residual):
+        return super().loss(residual) * self.factor
 
 
 class Rebinding(Pulse):
@@ -221,9 +222,9 @@ class Rebinding(Pulse):
 
     total = torch.zeros(2)
 
-    def loss(self, mse):
-        self.total = self.total + mse.detach()
-        return super().loss(mse) * self.total
+    def loss(self, residual):
+        self.total = self.total + mean_square(residual).detach()
+        return super().loss(residual) * self.total
 
 
 @pytest.mark.parametrize("method", [Fading, Rebinding])

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from pulse_sr.priors.base import LatentStatistics
 from pulse_sr.search.latents import diagonal_map, draw_noise, full_map, to_sphere_
 from pulse_sr.search.losses import (
-    cosine_1cycle,
+    FACE_COLOURS,
+    colour_balance,
     geocross,
     linear_1cycle,
     linear_1cycle_drop,
@@ -63,7 +64,7 @@ def test_geocross_judges_every_sample_alone():
 def test_mean_square_is_the_original_l2_before_its_clamp():
     """The original clamps each sample at eps and sums: image 2 lies below eps."""
     low = losses("gen_lr").requires_grad_()
-    errors = mean_square(low, losses("ref_lr"))
+    errors = mean_square(low - losses("ref_lr"))
     clamped = errors.clamp_min(losses("eps").item())
     for i in range(3):
         assert clamped[i].item() == pytest.approx(losses(f"l2_sample{i}").item(), rel=1e-5)
@@ -74,6 +75,21 @@ def test_mean_square_is_the_original_l2_before_its_clamp():
     assert (gradient - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
+def test_colours_are_balanced_by_the_fourth_root_of_their_covariance():
+    balance, covariance = colour_balance(), torch.tensor(FACE_COLOURS, dtype=torch.float64)
+    torch.testing.assert_close(balance, balance.mT, rtol=0, atol=1e-14)
+    product = torch.linalg.matrix_power(balance, 4) @ covariance
+    torch.testing.assert_close(
+        product, product.diagonal().mean() * torch.eye(3).double(), rtol=0, atol=1e-10
+    )
+    assert balance.square().sum().item() == pytest.approx(3)  # white residuals keep their square
+    light, colour = (
+        torch.ones(3).double() / 3**0.5,
+        torch.tensor([1.0, -2.0, 1.0]).double() / 6**0.5,
+    )
+    assert (balance @ colour).norm() > 3 * (balance @ light).norm()
+
+
 @pytest.mark.parametrize(
     ("schedule", "name"),
     [(linear_1cycle, "sched_linear1cycle"), (linear_1cycle_drop, "sched_linear1cycledrop")],
@@ -81,16 +97,6 @@ def test_mean_square_is_the_original_l2_before_its_clamp():
 def test_schedules_are_the_original_ones(schedule, name):
     found = [schedule(step, 100) for step in range(101)]
     assert np.abs(np.array(found) - LOSSES[name]).max() < 1e-12
-
-
-def test_cosine_1cycle_rises_over_a_tenth_and_falls_to_a_tenth():
-    rates = [cosine_1cycle(step, 100) for step in range(101)]
-    assert rates[0] == pytest.approx(1 / 11)
-    assert rates[10] == max(rates) == pytest.approx(1)
-    assert rates[100] == pytest.approx(0.1)
-    assert sorted(rates[:11]) == rates[:11]
-    assert sorted(rates[10:], reverse=True) == rates[10:]
-    assert cosine_1cycle(0, 1) == pytest.approx(0.5)
 
 
 def test_psnr_and_its_inverse():

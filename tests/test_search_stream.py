@@ -14,9 +14,11 @@ from pulse_sr.errors import InputError, SetupError
 from pulse_sr.operators import make_operator
 from pulse_sr.priors.bank import draw_bank
 from pulse_sr.search import goals as goals_module
+from pulse_sr.search.adam import SlotAdam
 from pulse_sr.search.capacity import automatic_slots, slots_within
 from pulse_sr.search.engine import Start
 from pulse_sr.search.goals import Goal, search_goals
+from pulse_sr.search.losses import mean_square
 from pulse_sr.search.methods import METHODS, MethodEntry, Settings
 from pulse_sr.search.phased import PhasedSettings
 from pulse_sr.search.sampling import check_found, find_candidates
@@ -158,6 +160,7 @@ class Scripted:
     """A method on one number a slot: its image is that number everywhere, drawn by the start."""
 
     static = False
+    optimiser = SlotAdam
 
     def __init__(self, slots, steps, fails):
         self.steps, self.fails = steps, fails
@@ -182,8 +185,8 @@ class Scripted:
         bad = torch.tensor([torch.nan if f and step >= 2 else 0.0 for f, step in pairs])
         return (self.value + bad[:, None])[:, :, None, None].expand(-1, 3, 8, 8)
 
-    def loss(self, mse):
-        return mse
+    def loss(self, residual):
+        return mean_square(residual)
 
     def constrain(self, steps_taken):
         pass

@@ -202,5 +202,5 @@ def _baseline(prior: StyleGAN2Prior, given: Input, samples: int) -> Side:
     best = torch.zeros(samples, device=prior.device)
     for _ in run.run():
         low = given.operator(run.image.clamp(0, 1))
-        best = best.maximum(psnr(mean_square(low, given.target)))
+        best = best.maximum(psnr(mean_square(low - given.target)))
         yield best.tolist()

@@ -30,6 +30,7 @@ from pulse_sr.priors.files import read_prior
 from pulse_sr.priors.stylegan2 import StyleGAN2Prior
 from pulse_sr.search.engine import Best, Method, search
 from pulse_sr.search.latents import diagonal_map, draw_noise, full_map
+from pulse_sr.search.lbfgs import PAIRS
 from pulse_sr.search.phased import Phased, PhasedSettings
 from pulse_sr.search.pulse import Pulse
 
@@ -92,7 +93,7 @@ def what_moves(method: Pulse | Phased) -> Moved:
     """What the arithmetic of a step of this method depends on."""
     samples, maps = len(method.latent), len(method.trained)
     if isinstance(method, Phased):
-        return Moved(samples, maps, method.side, full_covariance=True)
+        return Moved(samples, maps, method.side, True, PAIRS, whitened=True)
     return Moved(samples, maps)
 
 

@@ -50,12 +50,16 @@ class Moved:
         noise_maps: how many, from the smallest on.
         offset_side: side of the feature map with an offset; None: there is none.
         full_covariance: whether the latent map is a matrix product.
+        pairs: M of L-BFGS; 0: Adam.
+        whitened: whether the residual is weighted in the eigenbasis of the operator.
     """
 
     samples: int
     noise_maps: int
     offset_side: int | None = None
     full_covariance: bool = False
+    pairs: int = 0
+    whitened: bool = False
 
 
 @dataclass(frozen=True)
@@ -259,13 +263,30 @@ class _Step:
         """
         density = _CUBIC_TAPS / self.low  # as many for each factor of R / h
         yield from self._sandwich(self.low, self.config.resolution, density, 3)
+        if self.moved.whitened:
+            # Into the eigenbasis and out of it, forward and back; then three colours by three.
+            yield from self._sandwich(self.low, self.low, 1.0, 4)
+            pixels = self.samples * self.low**2
+            yield from self._wide("resampling", 2 * _RGB**2 * pixels, 2 * _RGB * pixels, 2)
         yield from self._wide("image", 0, (3 * self.samples + 2) * _RGB * self.low**2, 1)
 
     def update(self) -> Iterator[Pass]:
         """Adam reads gradient, variable and two moments and writes the last three.
 
+        L-BFGS reads variable and gradient, and those of the step before, and writes their
+        differences, the next two of these and the variable. Of M pairs and the gradient it needs
+        the products with its three newest vectors, and then a sum; it does all products.
+
         The way back to sphere or ball reads and writes the variable once more.
         """
         noise = sum(self.samples * layer.q**2 for layer in self.layers if layer.trained)
         offset = sum(self.samples * layer.o * layer.q**2 for layer in self.layers if layer.offset)
-        yield from self._wide("update", 0, (7 + 2) * (self.rows + noise + offset), 1)
+        values = self.rows + noise + offset
+        if not self.moved.pairs:
+            yield from self._wide("update", 0, (7 + 2) * values, 1)
+            return
+        kept = 2 * self.moved.pairs + 1
+        once = 2 * kept * values
+        yield from self._wide("update", 0, (4 + 5 + 2) * values, 1)
+        yield Pass("update", 3 * once, kept * values * _FLOAT32, self.formats.wide, kept * once)
+        yield from self._wide("update", once, kept * values, 1)

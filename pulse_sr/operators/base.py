@@ -60,6 +60,15 @@ class Operator(ABC):
         """Applies A' (A A' + lambda I)^-1 of the linear part, lambda = `noise_ratio` > 0."""
 
     @abstractmethod
+    def whiten(self, y: Tensor, noise_ratio: float) -> Tensor:
+        """Applies (A A' + lambda I)^(-1/2) of the linear part, lambda = `noise_ratio` > 0.
+
+        White errors of x are white in `whiten(A x)`, but for what is below lambda. Scaled so that
+        white y keep their mean square. Where only some pixels are known, the rest of the grid
+        counts as zero, which is no exact root.
+        """
+
+    @abstractmethod
     def observe(self, picture: Tensor) -> Tensor:
         """Returns the observation of a picture [..., 3, h, w]; an observation stays as it is."""
 

@@ -73,6 +73,9 @@ class FiledOperator(Operator):
     def damped_pinv(self, y: Tensor, noise_ratio: float) -> Tensor:
         return self.linear_part.damped_pinv(y, noise_ratio)
 
+    def whiten(self, y: Tensor, noise_ratio: float) -> Tensor:
+        return self.linear_part.whiten(y, noise_ratio)
+
     def observe(self, picture: Tensor) -> Tensor:
         return self.linear_part.observe(picture)
 

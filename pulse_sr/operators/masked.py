@@ -79,6 +79,9 @@ class MaskedOperator(Operator):
         tolerance = _TOLERANCE.get(y.dtype, 1e-6)
         return self.adjoint(solve(lambda u: self._gram(u) + noise_ratio * u, y, tolerance))
 
+    def whiten(self, y: Tensor, noise_ratio: float) -> Tensor:
+        return self.select(self.full.whiten(self._scatter(y), noise_ratio))
+
     def observe(self, picture: Tensor) -> Tensor:
         if tuple(picture.shape[-2:]) == self.low:
             return self.select(self.full.observe(picture))

@@ -89,17 +89,20 @@ class SeparableOperator(Operator):
         """A A' is the Kronecker product of the Gram matrices of the factors: dividing by (the
         products of their eigenvalues + lambda) in their eigenbases is exact.
         """
-        energy = LUMA_ENERGY if self.gray else 1.0
         if self.keeps_size:
-            return self.adjoint(y / (energy + noise_ratio))
-        basis_v, basis_h = self._matrices("basis", y, lambda: (self._gram_v[1], self._gram_h[1]))
-        values_v, values_h = self._matrices("values", y, lambda: (self._gram_v[0], self._gram_h[0]))
-        values = values_v[:, None] * values_h
-        if self.gray:
-            values = values * energy
+            return self.adjoint(y / (self._energy + noise_ratio))
+        basis_v, basis_h, values = self._spectrum(y)
         coefficients = basis_v.mT @ y @ basis_h
         coefficients = coefficients / (values + noise_ratio)
         return self.adjoint(basis_v @ coefficients @ basis_h.mT)
+
+    def whiten(self, y: Tensor, noise_ratio: float) -> Tensor:
+        if self.keeps_size:
+            return y
+        basis_v, basis_h, values = self._spectrum(y)
+        weights = (values + noise_ratio).rsqrt()
+        weights = weights / weights.square().mean().sqrt()
+        return basis_v @ (basis_v.mT @ y @ basis_h * weights) @ basis_h.mT
 
     def observe(self, picture: Tensor) -> Tensor:
         return _luma(picture) if self.gray and picture.shape[-3] == 3 else picture
@@ -125,7 +128,7 @@ class SeparableOperator(Operator):
     def gains(self) -> Tensor:
         """The diagonal of A A', float64 [h, w]."""
         rows, columns = (m.square().sum(dim=1) for m in (self.vertical, self.horizontal))
-        return rows[:, None] * columns * (LUMA_ENERGY if self.gray else 1.0)
+        return rows[:, None] * columns * self._energy
 
     @cached_property
     def keeps_size(self) -> bool:
@@ -134,6 +137,18 @@ class SeparableOperator(Operator):
             matrix.shape[0] == matrix.shape[1] and bool((matrix == torch.eye(len(matrix))).all())
             for matrix in (self.vertical, self.horizontal)
         )
+
+    @property
+    def _energy(self) -> float:
+        return LUMA_ENERGY if self.gray else 1.0
+
+    def _spectrum(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Eigenvectors of A A', vertical [h, h] and horizontal [w, w], and its values [h, w]."""
+        basis_v, basis_h = self._matrices("basis", like, lambda: (self._gram_v[1], self._gram_h[1]))
+        values_v, values_h = self._matrices(
+            "values", like, lambda: (self._gram_v[0], self._gram_h[0])
+        )
+        return basis_v, basis_h, values_v[:, None] * values_h * self._energy
 
     @cached_property
     def _inverses(self) -> _Pair:

@@ -2,7 +2,7 @@
 
 A method holds the variables of S slots, a sample in each, and says what image they stand for, what
 that costs, at which rate each variable moves and where it must stay. The rest is the same for all:
-gradients, Adam, the best iterate of each sample. `search` runs samples that start and end
+gradients, the optimiser, the best iterate of each sample. `search` runs samples that start and end
 together; `pulse_sr.search.stream` hands the slots on. On a CUDA device a step of a method that does
 the same at every step is one CUDA graph (`pulse_sr.search.capture`).
 
@@ -11,14 +11,13 @@ Shapes: S slots, H W high-res, h w low-res, C channels of the observation.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
 
 from pulse_sr.operators import Operator
-from pulse_sr.search.adam import SlotAdam
 from pulse_sr.search.capture import Captured, graph_on, write_numbers
 from pulse_sr.search.losses import mean_square, psnr
 
@@ -77,16 +76,39 @@ class Method(Protocol):
     def image(self, steps_taken: Sequence[int]) -> torch.Tensor:
         """High-res images `[S, 3, H, W]`, natural range [0, 1], differentiable."""
 
-    def loss(self, mse: torch.Tensor) -> torch.Tensor:
-        """Loss `[S]` of the last image, given its low-res error `[S]`."""
+    def loss(self, residual: torch.Tensor) -> torch.Tensor:
+        """Loss `[S]` of the last image, given its low-res residual `[S, C, h, w]`."""
+
+
+class Optimiser(Protocol):
+    """What moves variables `[S, ...]` down a loss, each slot at a step of its own.
+
+    A step has two parts: `prepare` is the host's, `apply` the device's, which reads and writes
+    fixed tensors alone and does the same at every step.
+    """
+
+    def reset(self, slots: Sequence[int]) -> None:
+        """Forget what was learnt of these slots."""
+
+    def prepare(self, rates: Sequence[Sequence[float]]) -> None:
+        """Write what the next step needs to know; rates are `[V][S]`."""
+
+    def apply(self, gradients: Sequence[torch.Tensor]) -> None:
+        """Move the variables, given one gradient `[S, ...]` for each."""
 
 
 @runtime_checkable
 class Descent(Method, Protocol):
-    """A method that goes down its loss by Adam; the best iterate of a sample counts."""
+    """A method that goes down its loss; the best iterate of a sample counts.
+
+    Attributes:
+        optimiser: makes what moves its variables: `SlotAdam` or `SlotLbfgs`.
+    """
+
+    optimiser: Callable[[Sequence[torch.Tensor]], Optimiser]
 
     def rates(self, step: int) -> Sequence[float]:
-        """Learning rate of each variable in this step of a sample; 0 leaves it where it is."""
+        """The rate of each variable in this step of a sample; 0 leaves it where it is."""
 
     def constrain(self, steps_taken: Sequence[int]) -> None:
         """Put the variables back where they must stay, after the update of these steps."""
@@ -206,7 +228,7 @@ class Step:
 
     As a graph it is a whole: the update comes with `look`, before the host knows whose sample is
     done or has to start again. For those it is of no consequence: the best iterate lies apart, and
-    the next start overwrites all that belongs to the slot, the moments and counts of Adam included.
+    the next start overwrites all that belongs to the slot, what the optimiser knows included.
 
     Attributes:
         target: what is known of the inputs, `[S or 1, C, h, w]`; once looked at, changed in place
@@ -226,8 +248,9 @@ class Step:
         """
         self.method, self.operator, self.best = method, operator, best
         self.target = torch.empty(0) if target is None else target
-        self.adam = SlotAdam(method.variables())
-        device = self.adam.factors.device
+        self._variables = list(method.variables())
+        device = self._variables[0].device
+        self._optimiser = method.optimiser(self._variables) if isinstance(method, Descent) else None
         self._steps: Sequence[int] = [0] * self.slots
         self._taken = torch.zeros(self.slots, dtype=torch.long, device=device)
         graph = graph_on(device) if method.static else None
@@ -236,7 +259,12 @@ class Step:
     @property
     def slots(self) -> int:
         """S."""
-        return len(self.adam.variables[0])
+        return len(self._variables[0])
+
+    def forget(self, slots: Sequence[int]) -> None:
+        """What was learnt of these slots: a sample starts there."""
+        if self._optimiser is not None:
+            self._optimiser.reset(slots)
 
     def look(self, steps: Sequence[int], moving: Sequence[bool]) -> Look:
         """Compute the images and what they cost, and keep those that are better than before.
@@ -260,14 +288,13 @@ class Step:
         """What the host knows of this step, into fixed tensors."""
         self._steps = list(steps)
         write_numbers(self._taken, steps)
-        method = self.method
-        if isinstance(method, Sampler):
+        if self._optimiser is None:
             return
-        assert isinstance(method, Descent)
-        still = [0.0] * len(self.adam.variables)
+        assert isinstance(self.method, Descent)
+        still = [0.0] * len(self._variables)
         pairs = zip(steps, moving, strict=True)
-        rates = [method.rates(step) if moves else still for step, moves in pairs]
-        self.adam.prepare(list(zip(*rates, strict=True)))
+        rates = [self.method.rates(step) if moves else still for step, moves in pairs]
+        self._optimiser.prepare(list(zip(*rates, strict=True)))
 
     def _whole(self) -> tuple[torch.Tensor, ...]:
         seen = self._look()
@@ -276,29 +303,31 @@ class Step:
 
     def _look(self) -> Look:
         image = self.method.image(self._steps)
-        mse = mean_square(self.operator(image), self.target)
-        loss = self.method.loss(mse)
+        residual = self.operator(image) - self.target
+        loss = self.method.loss(residual)
         with torch.no_grad():
+            mse = mean_square(residual)
             best, clamped = self.best, image.clamp(0, 1)
-            error = mean_square(self.operator(clamped), self.target)
+            error = mean_square(self.operator(clamped) - self.target)
             best.update(clamped, error, self._taken)
             facts = torch.stack([loss.isfinite(), best.frozen, psnr(best.mse), psnr(error)])
         return Look(loss, mse, clamped, facts)
 
     def _move(self, loss: torch.Tensor) -> None:
         """A sampler moves all its slots: what it does to one that is not moving has no effect."""
-        method, adam = self.method, self.adam
+        method, variables = self.method, self._variables
         gradients = torch.autograd.grad(
-            loss.sum(), adam.variables, allow_unused=True, materialize_grads=True
+            loss.sum(), variables, allow_unused=True, materialize_grads=True
         )
-        for variable, gradient in zip(adam.variables, gradients, strict=True):
+        for variable, gradient in zip(variables, gradients, strict=True):
             variable.grad = gradient
         if isinstance(method, Sampler):
             with torch.no_grad():
                 method.update(gradients, self._steps)
             return
         assert isinstance(method, Descent)
-        adam.apply(gradients)
+        assert self._optimiser is not None  # a descent has one
+        self._optimiser.apply(gradients)
         with torch.no_grad():
             method.constrain(self._steps)
 

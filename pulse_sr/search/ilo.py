@@ -25,10 +25,11 @@ from dataclasses import dataclass
 import torch
 
 from pulse_sr.priors.base import Prior
+from pulse_sr.search.adam import SlotAdam
 from pulse_sr.search.engine import Start
 from pulse_sr.search.l1_ball import project_l1
 from pulse_sr.search.latents import LatentMap, draw_noise, radius, to_sphere_
-from pulse_sr.search.losses import geocross
+from pulse_sr.search.losses import geocross, mean_square
 
 #: Steps of the rows' stage and of three feature stages.
 STAGE_STEPS = (50, 50, 25, 25)
@@ -60,6 +61,7 @@ class Ilo:
     """
 
     static = False
+    optimiser = SlotAdam
 
     def __init__(
         self,
@@ -144,8 +146,8 @@ class Ilo:
         offsets = dict(zip(self.sides, self.offsets, strict=True))
         return self.prior.synthesize(self.w, self.noise, offsets or None)
 
-    def loss(self, mse: torch.Tensor) -> torch.Tensor:
-        return 4 * mse + self.settings.tie * geocross(self.w)
+    def loss(self, residual: torch.Tensor) -> torch.Tensor:
+        return 4 * mean_square(residual) + self.settings.tie * geocross(self.w)
 
     def constrain(self, steps_taken: Sequence[int]) -> None:
         for variable, radii in zip([self.latent, *self.trained], self.radii, strict=True):

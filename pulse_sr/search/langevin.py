@@ -31,6 +31,7 @@ from pulse_sr.priors.base import LatentStatistics, Prior
 from pulse_sr.search.curvature import Curvature, mean_curvature, row_root
 from pulse_sr.search.engine import Chain, Start
 from pulse_sr.search.latents import LatentMap
+from pulse_sr.search.losses import mean_square
 
 DEFAULT_STEPS = 600
 #: Principal coordinates of the styles that diagnostics look at.
@@ -150,8 +151,9 @@ class Langevin:
         latent = torch.matmul(self.root, self.rows)  # [S, L, D]
         return self.prior.synthesize(self.to_style(latent), self.noise)
 
-    def loss(self, mse: torch.Tensor) -> torch.Tensor:
+    def loss(self, residual: torch.Tensor) -> torch.Tensor:
         """Energy `[S]`: minus the logarithm of the posterior density, up to a constant."""
+        mse = mean_square(residual)
         error = mse.detach().sqrt()
         self.sigmas = torch.maximum(self.settings.lag * error, self._scheduled())
         self._keep(error)

@@ -7,6 +7,10 @@ of an early feature map can (Daras et al., "Intermediate Layer Optimization", IC
 when the rows have done most of their work and is kept inside a ball around zero, so that the sample
 stays close to what the prior can draw.
 
+Both phases go down by L-BFGS. The residual is measured as the high-res change that the projection
+would make of it (`Operator.whiten`), with its colours balanced: of a plain square the fine detail
+and the colours would be fitted last.
+
 Shapes: S slots, K candidates, L style rows, D latent width, C r r feature map.
 """
 
@@ -21,7 +25,14 @@ from pulse_sr.operators import Operator
 from pulse_sr.priors.base import Prior
 from pulse_sr.search.engine import Start
 from pulse_sr.search.latents import LatentMap, draw_noise, radius, to_sphere_
-from pulse_sr.search.losses import cosine_1cycle, geocross, mean_square
+from pulse_sr.search.lbfgs import SlotLbfgs
+from pulse_sr.search.losses import colour_balance, geocross, mean_square, mse_of
+
+#: Frequencies that the operator lets through with less than this share of its mean gain are not
+#: made up for: the match does not depend on them.
+LEAST_GAIN = 0.01
+#: Where noise is weighed against what the search has still to fit: about the match of the rows.
+NOISE_DB = 25.0
 
 
 @dataclass(frozen=True)
@@ -33,7 +44,7 @@ class PhasedSettings:
         candidates: K, how many of them, nearest to the input by their thumbnails, are judged by the
             true operator; a sample starts at the best.
         starts: K without a bank: how many random points each sample starts from the best of.
-        row_rate, noise_rate, offset_rate: learning rates of Adam.
+        row_rate, noise_rate, offset_rate: root mean square of the first step of each phase.
         tie: weight of geocross, which keeps the rows together.
         offset_start: the share of the steps after which the offset begins to move.
         offset_radius: largest root mean square of the offset; features have about 1.
@@ -49,7 +60,7 @@ class PhasedSettings:
     noise_rate: float = 0.1
     offset_rate: float = 0.01
     tie: float = 0.2
-    offset_start: float = 0.3
+    offset_start: float = 0.2
     offset_radius: float = 0.3
     least_side: int = 8
     noise_reach: float = 2.0
@@ -59,6 +70,7 @@ class Phased:
     """Tied start, free rows, small noise maps, then a feature offset inside a ball."""
 
     static = True
+    optimiser = SlotLbfgs
 
     def __init__(
         self,
@@ -97,6 +109,9 @@ class Phased:
         offset = torch.zeros(slots, *shape, device=device)
         self.offset = offset.contiguous(memory_format=torch.channels_last).requires_grad_()
         self.w = self.latent
+        self.colours = colour_balance().to(offset)
+        noise = operator.noise_variance / mse_of(NOISE_DB)
+        self.noise_ratio = operator.gain * (LEAST_GAIN + noise)
 
     @classmethod
     def from_generators(
@@ -184,7 +199,9 @@ class Phased:
             who = owner.to(rows.device)[padded]
             tied = rows[padded][:, None].expand(-1, self.prior.num_rows, -1).contiguous()
             images = self.prior.synthesize(self.to_style(tied), [n[who] for n in noise])
-            errors.append(mean_square(self.operator(images.clamp(0, 1)), targets[who])[: len(part)])
+            errors.append(
+                mean_square(self.operator(images.clamp(0, 1)) - targets[who])[: len(part)]
+            )
         groups = zip(rows.split(counts), torch.cat(errors).split(counts), strict=True)
         return torch.stack([own[error.argmin()] for own, error in groups])
 
@@ -198,19 +215,20 @@ class Phased:
 
     def rates(self, step: int) -> list[float]:
         settings = self.settings
-        # No warm-up: a start from the bank is near enough for full steps.
-        cycle = cosine_1cycle(step, self.steps, warmup=0.0)
-        offset = settings.offset_rate if step >= settings.offset_start * self.steps else 0.0
-        noise = settings.noise_rate * cycle
-        return [settings.row_rate * cycle, offset, *[noise] * len(self.trained)]
+        if step >= settings.offset_start * self.steps:
+            return [0.0, settings.offset_rate, *[0.0] * len(self.trained)]
+        return [settings.row_rate, 0.0, *[settings.noise_rate] * len(self.trained)]
 
     def image(self, steps_taken: Sequence[int]) -> torch.Tensor:
         self.w = self.to_style(self.latent)
         # Also where the offset is still zero: with it or without, other kernels would run.
         return self.prior.synthesize(self.w, self.noise, {self.side: self.offset})
 
-    def loss(self, mse: torch.Tensor) -> torch.Tensor:
-        return 100 * mse + self.settings.tie * geocross(self.w)
+    def loss(self, residual: torch.Tensor) -> torch.Tensor:
+        weighted = self.operator.whiten(residual, self.noise_ratio)
+        if weighted.shape[1] == len(self.colours):
+            weighted = torch.einsum("ab,sbhw->sahw", self.colours, weighted)
+        return 100 * mean_square(weighted) + self.settings.tie * geocross(self.w)
 
     def constrain(self, steps_taken: Sequence[int]) -> None:
         to_sphere_(self.latent, self.row_radius)

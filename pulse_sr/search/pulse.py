@@ -15,9 +15,10 @@ from collections.abc import Sequence
 import torch
 
 from pulse_sr.priors.base import Prior
+from pulse_sr.search.adam import SlotAdam
 from pulse_sr.search.engine import Start
 from pulse_sr.search.latents import LatentMap, draw_noise, radius, to_sphere_
-from pulse_sr.search.losses import geocross, linear_1cycle_drop
+from pulse_sr.search.losses import geocross, linear_1cycle_drop, mean_square
 
 EPS = 2e-3
 LEARNING_RATE = 0.4
@@ -31,6 +32,7 @@ class Pulse:
     """
 
     static = True
+    optimiser = SlotAdam
 
     def __init__(
         self,
@@ -108,8 +110,8 @@ class Pulse:
         self.w = self.to_style(self.latent)
         return self.prior.synthesize(self.w, self.noise)
 
-    def loss(self, mse: torch.Tensor) -> torch.Tensor:
-        return 100 * mse.clamp_min(self.eps) + 0.05 * geocross(self.w)
+    def loss(self, residual: torch.Tensor) -> torch.Tensor:
+        return 100 * mean_square(residual).clamp_min(self.eps) + 0.05 * geocross(self.w)
 
     def constrain(self, steps_taken: Sequence[int]) -> None:
         for variable, radii in zip(self.variables(), self.radii, strict=True):

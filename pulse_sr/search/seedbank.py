@@ -97,7 +97,7 @@ class SeenBank:
         if keep and not self._kept:
             self._kept = list(self._seen(target.device))
         seen = self._kept if keep else self._seen(target.device)
-        return torch.cat([mean_square(part, target) for part in seen]).cpu()
+        return torch.cat([mean_square(part - target) for part in seen]).cpu()
 
     def _seen(self, device: torch.device) -> Iterator[torch.Tensor]:  # [n, C, h, w] each
         chunk = max(1, min(_CHUNK, _CHUNK_PIXELS // self.resolution**2))

@@ -129,7 +129,7 @@ class _Slots:
             starts.append(job.start(self.restarts[slot]))
             self.steps[slot] = 0
         self.method.start(slots, starts)
-        self.step.adam.reset(slots)
+        self.step.forget(slots)
 
     def look(self) -> tuple[Tick, Look]:
         """Judge all samples; those that are done leave. Also returns what `move` asks for."""

@@ -11,6 +11,10 @@ values of the written samples (8 bits, after the projection) and of the searched
 * *range*: from the least to the greatest sample. One more draw of whatever distribution lies in it
   in (S - 1) / (S + 1) of all cases; from 19 samples on that is 90 %.
 
+`--truth model` draws the faces from the model that `langevin` assumes (rows with a correlation, in
+the Gaussian style space) instead of the generator's own samples: an exact sampler of that model
+would be exactly right there, so what is missing is the sampler's, and the rest the model's.
+
 A pixel of the truth stands for its rounding cell of half a grey level to either side. Faces 0 and 1
 chose the constants of `langevin` (docs/langevin.md); `--first 2` leaves them out.
 """
@@ -24,7 +28,7 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -36,10 +40,12 @@ from pulse_sr.api import load_prior
 from pulse_sr.atomic import write_text_atomic
 from pulse_sr.config import DEFAULT_STEPS
 from pulse_sr.devices import keep_freed_memory
+from pulse_sr.images import to_uint8
 from pulse_sr.metrics.psnr import psnr
 from pulse_sr.operators import Operator, degrade, make_operator, project_to_floor
 from pulse_sr.priors.bank import SeedBank, draw_bank
 from pulse_sr.priors.base import Prior
+from pulse_sr.search.curvature import row_root
 from pulse_sr.search.diagnostics import describe_chains
 from pulse_sr.search.engine import Last, Start, search
 from pulse_sr.search.goals import sample_seed
@@ -47,11 +53,12 @@ from pulse_sr.search.langevin import (
     Langevin,
     LangevinSettings,
 )
-from pulse_sr.search.latents import full_map
+from pulse_sr.search.latents import draw_noise, full_map
 from pulse_sr.search.methods import METHODS, Settings
 from pulse_sr.search.sampling import find_candidates
 
 HALF_LEVEL = 0.5 / 255
+MODEL_SEED = 50_000_000
 TARGET_DB = 38.0
 
 
@@ -96,6 +103,18 @@ def coverage(samples: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
         "psnr_mean": psnr(mean[None], truth[None]).item(),
         "pixel_std": deviation.mean().item(),
     }
+
+
+def model_faces(prior: Prior, correlation: float, count: int) -> Iterator[Face]:
+    """Faces drawn from the model of `langevin`."""
+    root, to_style = row_root(prior.num_rows, correlation), full_map(prior.statistics)
+    for seed in range(MODEL_SEED, MODEL_SEED + count):
+        rng = torch.Generator().manual_seed(seed)
+        rows = root @ torch.randn(root.shape[1], prior.latent_dim, generator=rng)
+        noise = draw_noise(prior.noise_shapes, [rng])
+        with torch.no_grad():
+            image = prior.synthesize(to_style(rows[None]), noise)[0]
+        yield Face(f"model {seed}", to_uint8(image.double().clamp(0, 1).numpy()))
 
 
 def sample_langevin(
@@ -177,6 +196,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--operator", default="bicubic")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--truth", default="prior", choices=("prior", "model"))
     parser.add_argument("--prior", help="name or path; default: the bundled one")
     options = parser.parse_args(arguments)
     try:
@@ -205,7 +225,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
         shared = draw_bank(prior)
     records = []
-    for face in islice(drawn_faces(prior, options.first + options.count), options.first, None):
+    wanted = options.first + options.count
+    if options.truth == "model":
+        faces = model_faces(prior, options.langevin.row_correlation, wanted)
+    else:
+        faces = drawn_faces(prior, wanted)
+    for face in islice(faces, options.first, None):
         records.append(evaluate(face, prior, operator, shared, options))
         print(json.dumps(records[-1]), file=sys.stderr)
     settings = {k: str(v) for k, v in vars(options).items()} | {"prior_sha256": prior.sha256}

@@ -56,10 +56,10 @@ class PhasedSettings:
     hand: int = 128
     candidates: int = 8
     starts: int = 64
-    row_rate: float = 0.1
-    noise_rate: float = 0.1
+    row_rate: float = 0.05
+    noise_rate: float = 0.05
     offset_rate: float = 0.01
-    tie: float = 0.2
+    tie: float = 0.1
     offset_start: float = 0.2
     offset_radius: float = 0.3
     least_side: int = 8

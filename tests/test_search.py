@@ -11,7 +11,7 @@ from pulse_sr.priors.statistics import fit_statistics
 from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config, StyleGAN2Prior
 from pulse_sr.search.engine import Best, Last, search
 from pulse_sr.search.latents import diagonal_map, draw_noise, full_map, radius, to_sphere_
-from pulse_sr.search.losses import mean_square, mse_of, psnr
+from pulse_sr.search.losses import colour_balance, geocross, mean_square, mse_of, psnr
 from pulse_sr.search.phased import Phased, PhasedSettings
 from pulse_sr.search.pulse import Pulse
 
@@ -93,6 +93,24 @@ def test_an_offset_reaches_what_the_rows_can_not():
         found[start] = psnr(best.mse)
     assert found[2.0].max() < 30
     assert found[0.5].min() > 45
+
+
+@pytest.mark.parametrize("spec", ["bicubic", "bicubic|gray", "gaussian:2|bicubic|noise:0.05"])
+def test_phased_measures_a_residual_as_the_high_res_change_that_it_needs(spec):
+    """Weighted by the operator's inverse root, damped more where it is noisy; colours balanced."""
+    prior = LinearPrior()
+    operator = make_operator(spec, 8, prior.resolution)
+    method = Phased(prior, lambda u: u, operator, 8, 2)
+    method.image([0, 0])
+    white = torch.randn(2, 1 if "gray" in spec else 3, 8, 8, generator=generators(3)[0]).double()
+    damping = 0.01 + (0.05**2 / 10**-2.5 if "noise" in spec else 0)
+    expected = operator.whiten(white, damping * operator.gain)
+    if expected.shape[1] == 3:
+        expected = (colour_balance() @ expected.flatten(2)).view_as(expected)
+    expected = 100 * expected.square().mean(dim=[1, 2, 3]) + 0.1 * geocross(method.w)
+    torch.testing.assert_close(method.loss(white.float()), expected.float(), rtol=1e-4, atol=0)
+    smooth = torch.ones(2, *white.shape[1:])  # the same square, but grey and without detail
+    assert (method.loss(smooth) < 0.75 * method.loss(white.float())).all()
 
 
 def run(name, seeds, steps=12, target_db=100.0, wanted=None, prior=None, **settings):

@@ -118,8 +118,8 @@ class SlotLbfgs:
         fresh = ~self._known[:, :1]
         newest, last = self._places[:, 0], 2 * PAIRS
         # No `torch.where` with a number: on a GPU that waits for a copy, which no graph can hold.
-        moved = (now - self._before).masked_fill(fresh, 0)
-        changed = (gradient - self._vectors[:, last]).masked_fill(fresh, 0)
+        moved = (now - self._before).masked_fill_(fresh, 0)
+        changed = (gradient - self._vectors[:, last]).masked_fill_(fresh, 0)
         self._vectors.index_put_((self._slots, newest), moved)
         self._vectors.index_put_((self._slots, newest + PAIRS), changed)
         self._vectors[:, last] = gradient
@@ -141,7 +141,7 @@ class SlotLbfgs:
         long, steep = square[:, :PAIRS], square[:, PAIRS : 2 * PAIRS]
         curved = steps.diagonal(offset=PAIRS, dim1=1, dim2=2)  # [S, M]
         good = self._known & (curved > CURVED * (long * steep).sqrt())
-        inverse = curved.reciprocal().masked_fill(~good, 0)
+        inverse = curved.reciprocal().masked_fill_(~good, 0)
 
         weights = torch.zeros_like(square)
         weights[:, -1] = 1
@@ -158,7 +158,7 @@ class SlotLbfgs:
         weights *= scale[:, None]
         for pair in reversed(range(PAIRS)):
             beta = inverse[:, pair] * (changes[:, pair] * weights).sum(dim=1)
-            weights[:, pair] += (taken[pair] - beta).masked_fill(~good[:, pair], 0)
+            weights[:, pair] += (taken[pair] - beta).masked_fill_(~good[:, pair], 0)
         return weights
 
 

@@ -26,7 +26,7 @@ FITS = ("pad", "crop")
 ALIGN_MODES = ("auto", "always", "never")
 PRECISIONS = ("auto", "fp32", "bf16")
 
-DEFAULT_STEPS = {"phased": 100, "pulse": 100, "ilo": 150, "langevin": 600}
+DEFAULT_STEPS = {"phased": 100, "pulse": 100, "ilo": 150, "langevin": 800}
 DEFAULT_SLOTS = 8
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")

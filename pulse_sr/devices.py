@@ -38,7 +38,8 @@ def choose_device(name: str) -> torch.device:
 def choose_bf16(precision: str, device: torch.device) -> bool:
     """Whether `auto`, `fp32` or `bf16` means bfloat16 on `device`.
 
-    On a CPU `auto` means fp32: bfloat16 measured slower there, even where it is native.
+    On a CPU `auto` means fp32: without native bfloat16 it is many times slower. With it (AMX) a
+    search step gains a quarter, and training loses (docs/benchmarks.md).
     """
     return precision == "bf16" or (precision == "auto" and device.type == "cuda")
 

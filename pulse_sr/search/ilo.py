@@ -24,6 +24,7 @@ from dataclasses import dataclass
 
 import torch
 
+from pulse_sr.config import DEFAULT_STEPS
 from pulse_sr.priors.base import Prior
 from pulse_sr.search.adam import SlotAdam
 from pulse_sr.search.engine import Start
@@ -33,7 +34,6 @@ from pulse_sr.search.losses import geocross, mean_square
 
 #: Steps of the rows' stage and of three feature stages.
 STAGE_STEPS = (50, 50, 25, 25)
-DEFAULT_STEPS = sum(STAGE_STEPS)
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Ilo:
         prior: Prior,
         to_style: LatentMap,
         slots: int,
-        steps: int = DEFAULT_STEPS,
+        steps: int = DEFAULT_STEPS["ilo"],
         settings: IloSettings | None = None,
     ) -> None:
         """Make room; `start` puts samples in.
@@ -101,7 +101,7 @@ class Ilo:
 
     @classmethod
     def with_slots(
-        cls, prior: Prior, to_style: LatentMap, slots: int, steps: int = DEFAULT_STEPS
+        cls, prior: Prior, to_style: LatentMap, slots: int, steps: int = DEFAULT_STEPS["ilo"]
     ) -> Ilo:
         """Room for so many samples, with the published constants."""
         return cls(prior, to_style, slots, steps)

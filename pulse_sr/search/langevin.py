@@ -26,6 +26,7 @@ from dataclasses import dataclass
 
 import torch
 
+from pulse_sr.config import DEFAULT_STEPS
 from pulse_sr.operators import ROUNDING_VARIANCE, Operator
 from pulse_sr.priors.base import LatentStatistics, Prior
 from pulse_sr.search.curvature import Curvature, mean_curvature, row_root
@@ -33,7 +34,6 @@ from pulse_sr.search.engine import Chain, Start
 from pulse_sr.search.latents import LatentMap
 from pulse_sr.search.losses import mean_square
 
-DEFAULT_STEPS = 600
 #: Principal coordinates of the styles that diagnostics look at.
 COORDINATES = 8
 
@@ -58,7 +58,7 @@ class LangevinSettings:
     row_correlation: float = 0.9
     first_sigma: float = 0.3
     step_size: float = 0.4
-    momentum: float = 0.95
+    momentum: float = 0.97
     margin: float = 10.0
     lag: float = 0.7
     anneal: float = 0.8
@@ -85,7 +85,7 @@ class Langevin:
         sigma: float,
         low_side: int,
         slots: int,
-        steps: int = DEFAULT_STEPS,
+        steps: int = DEFAULT_STEPS["langevin"],
         settings: LangevinSettings | None = None,
     ) -> None:
         """Make room; `start` puts chains in.
@@ -126,7 +126,7 @@ class Langevin:
         operator: Operator,
         low_side: int,
         slots: int,
-        steps: int = DEFAULT_STEPS,
+        steps: int = DEFAULT_STEPS["langevin"],
         settings: LangevinSettings | None = None,
     ) -> Langevin:
         """Room for so many chains of inputs seen through one operator; measures the curvature."""

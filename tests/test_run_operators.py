@@ -91,7 +91,8 @@ def test_noise_and_files_are_met_softly_and_judged_by_their_level(here, prior, t
         # Without a file, what `degrade` makes is rounded once more.
         rounding = 0.0 if made.jpeg else 1 / 12 / 255**2
         measured = 10 ** (-each["lr_psnr"] / 10) + rounding
-        assert again == pytest.approx(-10 * np.log10(measured), abs=0.3)
+        # At 50 dB an error is about a level, and rounding no longer is noise beside it.
+        assert again == pytest.approx(-10 * np.log10(measured), abs=0.5)
 
 
 def test_a_search_stops_at_the_noise(here, prior, truth):

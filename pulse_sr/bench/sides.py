@@ -93,7 +93,7 @@ def what_moves(method: Pulse | Phased) -> Moved:
     """What the arithmetic of a step of this method depends on."""
     samples, maps = len(method.latent), len(method.trained)
     if isinstance(method, Phased):
-        return Moved(samples, maps, method.side, True, PAIRS, whitened=True)
+        return Moved(samples, maps, method.side, full_covariance=True, pairs=PAIRS, whitened=True)
     return Moved(samples, maps)
 
 

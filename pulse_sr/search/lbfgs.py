@@ -5,7 +5,7 @@ Shapes: V variables, S slots, M pairs kept, N values of a sample in all variable
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 
@@ -58,7 +58,8 @@ class SlotLbfgs:
         self._rates = like.new_zeros(len(self.variables), 2, slots)  # and their inverses
         self._share = like.new_zeros(slots)  # 1 / how many values move
         self._known = torch.zeros(slots, PAIRS, dtype=torch.bool, device=like.device)
-        self._places = torch.zeros(slots, PAIRS, dtype=torch.long, device=like.device)
+        # Where the vectors lie: steps and changes, newest first, and the gradient.
+        self._order = torch.zeros(slots, 2 * PAIRS + 1, dtype=torch.long, device=like.device)
         self._slots = torch.arange(slots, device=like.device)
         # What the host knows.
         self._steps = [0] * slots  # since the history began
@@ -79,16 +80,17 @@ class SlotLbfgs:
             rates: the rate of each variable in each slot, `[V][S]`; 0 leaves it where it is.
         """
         columns = [tuple(each) for each in zip(*rates, strict=True)]
-        places, known, shares = [], [], []
+        orders, known, shares = [], [], []
         for slot, own in enumerate(columns):
             self._steps[slot] = self._steps[slot] + 1 if own == self._last[slot] else 0
             self._last[slot] = own
             count = self._steps[slot]  # newest pair: number count - 1
-            places.append([(count - 1 - age) % PAIRS for age in range(PAIRS)])
+            places = [(count - 1 - age) % PAIRS for age in range(PAIRS)]
+            orders.append([*places, *(place + PAIRS for place in places), 2 * PAIRS])
             known.append([age < count for age in range(PAIRS)])
             moving = sum(size for size, rate in zip(self._sizes, own, strict=True) if rate)
             shares.append(1 / max(1, moving))
-        write_numbers(self._places, places)
+        write_numbers(self._order, orders)
         write_numbers(self._known, known)
         write_numbers(self._share, shares)
         inverses = [[1 / rate if rate else 0.0 for rate in each] for each in rates]
@@ -103,9 +105,8 @@ class SlotLbfgs:
         """
         rates, inverses = self._rates.unbind(1)
         self._remember(_joined(self.variables, inverses), _joined(gradients, rates))
-        order = self._order()
-        weights = self._weights(order)
-        placed = torch.zeros_like(weights).scatter_(1, order, weights)
+        weights = self._weights()
+        placed = torch.zeros_like(weights).scatter_(1, self._order, weights)
         step = torch.bmm(placed[:, None], self._vectors)[:, 0]
         length = (step.square().sum(dim=1) * self._share).sqrt()
         step.mul_((LONGEST / length).clamp_max(1)[:, None])
@@ -116,24 +117,19 @@ class SlotLbfgs:
 
     def _remember(self, now: torch.Tensor, gradient: torch.Tensor) -> None:  # [S, N]
         fresh = ~self._known[:, :1]
-        newest, last = self._places[:, 0], 2 * PAIRS
+        last = 2 * PAIRS
         # No `torch.where` with a number: on a GPU that waits for a copy, which no graph can hold.
         moved = (now - self._before).masked_fill_(fresh, 0)
         changed = (gradient - self._vectors[:, last]).masked_fill_(fresh, 0)
-        self._vectors.index_put_((self._slots, newest), moved)
-        self._vectors.index_put_((self._slots, newest + PAIRS), changed)
+        self._vectors.index_put_((self._slots, self._order[:, 0]), moved)
+        self._vectors.index_put_((self._slots, self._order[:, PAIRS]), changed)
         self._vectors[:, last] = gradient
         self._before.copy_(now)
 
-    def _order(self) -> torch.Tensor:
-        """Where the vectors lie: steps, changes, newest first, and the gradient; `[S, 2 M + 1]`."""
-        gradient = torch.full_like(self._places[:, :1], 2 * PAIRS)
-        return torch.cat([self._places, self._places + PAIRS, gradient], dim=1)
-
-    def _weights(self, order: torch.Tensor) -> torch.Tensor:
-        """What each vector adds to the step, `[S, 2 M + 1]` in this order."""
+    def _weights(self) -> torch.Tensor:
+        """What each vector adds to the step, `[S, 2 M + 1]` in the order of `_order`."""
         products = torch.bmm(self._vectors, self._vectors.mT)
-        size = products.shape
+        order, size = self._order, products.shape
         products = products.gather(1, order[:, :, None].expand(size))
         products = products.gather(2, order[:, None, :].expand(size))
         steps, changes = products[:, :PAIRS], products[:, PAIRS : 2 * PAIRS]
@@ -164,12 +160,8 @@ class SlotLbfgs:
 
 def _joined(tensors: Sequence[torch.Tensor], factors: torch.Tensor) -> torch.Tensor:
     """`[S, N]`, each sample's tensors times their factors `[V, S]`, one after the other."""
-    return torch.cat([part.flatten(1) for part in _scaled(tensors, factors)], dim=1)
-
-
-def _scaled(tensors: Sequence[torch.Tensor], factors: torch.Tensor) -> Iterator[torch.Tensor]:
-    for tensor, factor in zip(tensors, factors, strict=True):
-        yield tensor * _spread(factor, tensor)
+    pairs = zip(tensors, factors, strict=True)
+    return torch.cat([(each * _spread(factor, each)).flatten(1) for each, factor in pairs], dim=1)
 
 
 def _spread(factor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

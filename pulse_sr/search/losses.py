@@ -5,8 +5,6 @@ Shapes: S samples, L style rows, D latent width, h w low-res.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 
 EPS = 1e-9
@@ -26,8 +24,8 @@ FACE_COLOURS = (
 )
 
 
-def colour_balance(covariance: Sequence[Sequence[float]] = FACE_COLOURS) -> torch.Tensor:
-    """What red, green and blue of a residual are multiplied by: `covariance^(-1/4)`, `[3, 3]`.
+def colour_balance() -> torch.Tensor:
+    """What red, green and blue of a residual are multiplied by: `FACE_COLOURS^(-1/4)`, `[3, 3]`.
 
     A generator of faces answers to a change of its features in brightness much more than in
     colour, so errors of colour would be the last to go. With the exponent -1/2 all would go alike;
@@ -36,7 +34,7 @@ def colour_balance(covariance: Sequence[Sequence[float]] = FACE_COLOURS) -> torc
     Returns:
         float64, symmetric; white residuals keep their mean square.
     """
-    values, vectors = torch.linalg.eigh(torch.tensor(covariance, dtype=torch.float64))
+    values, vectors = torch.linalg.eigh(torch.tensor(FACE_COLOURS, dtype=torch.float64))
     weights = values.pow(-0.25)
     return vectors * (weights / weights.square().mean().sqrt()) @ vectors.mT
 

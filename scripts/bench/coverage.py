@@ -16,7 +16,8 @@ the Gaussian style space) instead of the generator's own samples: an exact sampl
 would be exactly right there, so what is missing is the sampler's, and the rest the model's.
 
 A pixel of the truth stands for its rounding cell of half a grey level to either side. Faces 0 and 1
-chose the constants of `langevin` (docs/langevin.md); `--first 2` leaves them out.
+chose most constants of `langevin`, faces 2 to 7 have been used to compare the others
+(docs/langevin.md); `--first 8` leaves them all out.
 """
 
 from __future__ import annotations

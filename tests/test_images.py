@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import os
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from pictures import chw, picture, smooth
 from PIL import Image, ImageFile
 
 from pulse_sr import images
-from pulse_sr.atomic import write_atomic, write_parts_atomic, write_text_atomic
-from pulse_sr.errors import InputError, SetupError, UsageError
-from pulse_sr.fitting import fit_to_prior
+from pulse_sr.errors import InputError, UsageError
 from pulse_sr.images import (
-    LowResImage,
     find_images,
     jpeg_noise_level,
     read_image,
@@ -32,38 +28,9 @@ from pulse_sr.images import (
 )
 
 
-def picture(height: int = 6, width: int = 8, seed: int = 0) -> np.ndarray:
-    """Random RGB, uint8 [h, w, 3]: no orientation or channel order can be confused."""
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def chw(pixels: np.ndarray) -> np.ndarray:
-    return pixels.transpose(2, 0, 1)
-
-
 def save(image: Image.Image, path: Path, **options: Any) -> Path:
     image.save(path, **options)
     return path
-
-
-def image_of(pixels: np.ndarray, notes: tuple[str, ...] = ()) -> LowResImage:
-    _, height, width = pixels.shape
-    return LowResImage(pixels, "face.png", "0" * 64, width, height, "RGB", False, 0.0, notes)
-
-
-def smooth(height: int, width: int) -> np.ndarray:
-    """A picture with the spectrum of a photograph (amplitude 1/f), uint8 [h, w, 3]."""
-    rng = np.random.default_rng(7)
-    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None])
-    frequency[0, 0] = 1.0
-    channels = []
-    for _ in range(2):
-        noise = np.fft.fft2(rng.standard_normal((height, width))) / frequency
-        noise[0, 0] = 0
-        channels.append(np.fft.ifft2(noise).real)
-    grey, tint = (channel / channel.std() for channel in channels)
-    rgb = 128 + 45 * grey[..., None] + 6 * tint[..., None] * np.array([1.0, -0.3, -1.0])
-    return np.clip(rgb, 0, 255).astype(np.uint8)
 
 
 # --- reading ----------------------------------------------------------------------------------
@@ -351,76 +318,6 @@ def test_missing_path_folder_and_postscript(tmp_path: Path) -> None:
         read_image(path)
 
 
-# --- fitting ----------------------------------------------------------------------------------
-
-
-def test_square_input_that_fits_is_untouched() -> None:
-    pixels = chw(picture(16, 16))
-    for fit in (None, "pad", "crop"):
-        fitted = fit_to_prior(image_of(pixels, ("a note",)), 64, fit, None)
-        np.testing.assert_array_equal(fitted.pixels, pixels)
-        assert (fitted.side, fitted.rows, fitted.columns) == (16, (0, 16), (0, 16))
-        assert fitted.notes == ("a note",)
-
-
-@pytest.mark.parametrize("fit", [None, "pad"])
-def test_padding_is_placed_not_painted(fit: str | None) -> None:
-    pixels = chw(picture(16, 11))
-    fitted = fit_to_prior(image_of(pixels), 64, fit, None)
-    np.testing.assert_array_equal(fitted.pixels, pixels)
-    assert (fitted.side, fitted.rows, fitted.columns) == (16, (0, 16), (2, 13))
-    wide = fit_to_prior(image_of(chw(picture(6, 8))), 64, fit, None)
-    assert (wide.side, wide.rows, wide.columns) == (8, (1, 7), (0, 8))
-    assert "padded from 8x6 to 8x8: the padding is unobserved" in wide.notes
-
-
-def test_crop_takes_the_centre() -> None:
-    pixels = chw(picture(16, 22))
-    fitted = fit_to_prior(image_of(pixels), 64, "crop", None)
-    np.testing.assert_array_equal(fitted.pixels, pixels[:, :, 3:19])
-    assert (fitted.side, fitted.rows, fitted.columns) == (16, (0, 16), (0, 16))
-
-
-@pytest.mark.parametrize("side", [2, 3, 24, 33, 64, 100])
-def test_a_side_that_does_not_divide_names_those_that_do(side: int) -> None:
-    with pytest.raises(InputError, match=f"{side}x{side} px.* 64 px.* 4, 8, 16, 32$") as caught:
-        fit_to_prior(image_of(chw(picture(side, side))), 64, None, None)
-    assert "--fit pad" in caught.value.hint
-
-
-@pytest.mark.parametrize(
-    ("side", "expected"), [(2, 4), (12, 8), (13, 16), (24, 16), (25, 32), (300, 32)]
-)
-def test_explicit_fit_resizes_to_the_nearest_side(side: int, expected: int) -> None:
-    pixels = smooth(side, side)
-    fitted = fit_to_prior(image_of(chw(pixels)), 64, "pad", None)
-    reference = Image.fromarray(pixels).resize((expected, expected), Image.Resampling.BICUBIC)
-    np.testing.assert_array_equal(fitted.pixels, chw(np.asarray(reference)))
-    assert fitted.side == expected
-    assert f"resized from {side}x{side} to {expected}x{expected} (bicubic)" in fitted.notes
-
-
-def test_explicit_fit_of_a_rectangle_keeps_its_shape() -> None:
-    fitted = fit_to_prior(image_of(chw(smooth(60, 45))), 128, "pad", None)
-    assert fitted.pixels.shape == (3, 64, 48)
-    assert (fitted.side, fitted.rows, fitted.columns) == (64, (0, 64), (8, 56))
-    cropped = fit_to_prior(image_of(chw(smooth(60, 45))), 128, "crop", None)
-    assert (cropped.pixels.shape, cropped.side) == ((3, 32, 32), 32)  # 45 is nearer to 32 than 64
-
-
-def test_scale_fixes_the_side() -> None:
-    square = image_of(chw(picture(16, 16)))
-    assert fit_to_prior(square, 64, None, 4).side == 16
-    with pytest.raises(InputError, match=r"16x16 px.*--scale 8 of a 64 px prior.* 8$"):
-        fit_to_prior(square, 64, None, 8)
-    assert fit_to_prior(square, 64, "pad", 8).pixels.shape == (3, 8, 8)
-    for scale in (0, 1, 3, 32, 64, 128):
-        with pytest.raises(UsageError, match=f"--scale {scale} .*expected one of 2, 4, 8, 16"):
-            fit_to_prior(square, 64, None, scale)
-    with pytest.raises(UsageError, match="stretch"):
-        fit_to_prior(square, 64, "stretch", None)
-
-
 # --- writing ----------------------------------------------------------------------------------
 
 
@@ -447,48 +344,6 @@ def test_png_of_a_grey_plane_and_refused_arrays(tmp_path: Path) -> None:
     for bad in (picture(), np.zeros((3, 4, 4)), np.zeros((1, 3, 4, 4), np.uint8)):
         with pytest.raises(ValueError, match="expected uint8"):
             write_png(tmp_path / "b.png", bad)
-
-
-@pytest.mark.parametrize("step", ["fsync", "replace"])
-def test_full_disk_is_a_setup_error_and_the_old_file_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
-) -> None:
-    path = tmp_path / "a.png"
-    path.write_bytes(b"old")
-
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, step, full)
-        with pytest.raises(SetupError, match=r"disk is full: could not write .* to .*a\.png"):
-            write_png(path, chw(picture()))
-    assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["a.png"]
-
-
-def test_interrupted_write_leaves_nothing_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            write_atomic(tmp_path / "a", b"new")
-    assert os.listdir(tmp_path) == []
-
-
-def test_atomic_write_replaces_and_names_a_missing_folder(tmp_path: Path) -> None:
-    write_text_atomic(tmp_path / "a.json", "é\n")
-    write_text_atomic(tmp_path / "a.json", "脸\n")
-    assert (tmp_path / "a.json").read_bytes() == "脸\n".encode()
-    mask = os.umask(0)
-    os.umask(mask)
-    assert (tmp_path / "a.json").stat().st_mode & 0o777 == 0o666 & ~mask
-    with pytest.raises(SetupError, match=r"could not write .*none/a\.json: No such file"):
-        write_text_atomic(tmp_path / "none" / "a.json", "")
 
 
 def test_rounding_is_half_to_even_after_clipping() -> None:
@@ -560,19 +415,3 @@ def test_pixels_and_digest_come_from_one_reading(
     image = read_image(path)
     assert image.sha256 == digest
     np.testing.assert_array_equal(image.pixels, chw(picture()))
-
-
-def test_parts_are_written_as_they_come_or_not_at_all(tmp_path: Path) -> None:
-    """An error in the middle leaves what was there, and nothing beside it."""
-    path = tmp_path / "page.html"
-    write_parts_atomic(path, (bytes([k]) for k in range(3)))
-    assert path.read_bytes() == b"\x00\x01\x02"
-
-    def parts() -> Iterator[bytes]:
-        yield b"new"
-        raise ValueError("no more")
-
-    with pytest.raises(ValueError, match="no more"):
-        write_parts_atomic(path, parts())
-    assert [each.name for each in tmp_path.iterdir()] == ["page.html"]
-    assert path.read_bytes() == b"\x00\x01\x02"

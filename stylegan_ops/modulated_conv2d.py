@@ -10,6 +10,8 @@ Shapes: N images, I input and O output channels, H W size.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 
@@ -24,14 +26,19 @@ def squared_norms(weight: torch.Tensor) -> torch.Tensor:
     return weight.square().sum(dim=[2, 3]).t()
 
 
-def demodulation(norms: torch.Tensor, styles: torch.Tensor) -> torch.Tensor:
+def demodulation(
+    norms: torch.Tensor,
+    styles: torch.Tensor,
+    multiply: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = torch.matmul,
+) -> torch.Tensor:
     """Factors `[N, O]` that give each output channel unit variance (StyleGAN2, eq. 3).
 
     Args:
         norms: `squared_norms` of the weight, `[I, O]`.
         styles: `[N, I]`.
+        multiply: `rows_times` where the bits of a row may not depend on its place in the batch.
     """
-    return torch.rsqrt(styles.square() @ norms + EPS)
+    return torch.rsqrt(multiply(styles.square(), norms) + EPS)
 
 
 def conv2d_resample(

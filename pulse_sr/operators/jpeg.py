@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from pulse_sr.jpeg_tables import quantisation_table
+from stylegan_ops.products import product
 
 _BLOCK = 8
 #: sqrt(2) cos(pi / 8 * frequency * (place + 1/2)) in 1/8192, as the codec's constants add up.
@@ -109,15 +110,15 @@ def _transform(blocks: Tensor) -> Tensor:
     coefficient falls on depends on these roundings.
     """
     cosines = _cosines(blocks.dtype, blocks.device)
-    rows = _rounded(4 * blocks @ cosines.mT)
-    return _rounded(cosines @ rows / 4) / 8
+    rows = _rounded(product(4 * blocks, cosines.mT))
+    return _rounded(product(cosines, rows) / 4) / 8
 
 
 def _transform_back(coefficients: Tensor) -> Tensor:
     """The inverse: columns first, in steps of 1/4 of their scale, then rows, whole numbers."""
     cosines = _cosines(coefficients.dtype, coefficients.device)
-    columns = _rounded(4 * cosines.mT @ coefficients)
-    return _rounded(columns @ cosines / 32)
+    columns = _rounded(product(4 * cosines.mT, coefficients))
+    return _rounded(product(columns, cosines) / 32)
 
 
 def _rounded(x: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from pulse_sr.errors import UsageError
 from pulse_sr.operators.base import Operator, Range, Size
+from stylegan_ops.products import sandwich
 
 #: Luma of ITU-R BT.601, as JPEG files and Pillow's grey images have it.
 LUMA = (0.299, 0.587, 0.114)
@@ -69,20 +70,20 @@ class SeparableOperator(Operator):
         if self.keeps_size:
             return x
         vertical, horizontal = self._matrices("A", x, lambda: (self.vertical, self.horizontal))
-        return vertical @ x @ horizontal.mT
+        return sandwich(vertical, x, horizontal.mT)
 
     def adjoint(self, y: Tensor) -> Tensor:
         _check_floating(y)
         if not self.keeps_size:
             vertical, horizontal = self._matrices("A", y, lambda: (self.vertical, self.horizontal))
-            y = vertical.mT @ y @ horizontal
+            y = sandwich(vertical.mT, y, horizontal)
         return y * _weights(y.dtype, y.device) if self.gray else y
 
     def pinv(self, y: Tensor) -> Tensor:
         _check_floating(y)
         if not self.keeps_size:
             vertical, horizontal = self._matrices("A+", y, lambda: self._inverses)
-            y = vertical @ y @ horizontal.mT
+            y = sandwich(vertical, y, horizontal.mT)
         return y * (_weights(y.dtype, y.device) / LUMA_ENERGY) if self.gray else y
 
     def damped_pinv(self, y: Tensor, noise_ratio: float) -> Tensor:
@@ -91,18 +92,17 @@ class SeparableOperator(Operator):
         """
         if self.keeps_size:
             return self.adjoint(y / (self._energy + noise_ratio))
-        basis_v, basis_h, values = self._spectrum(y)
-        coefficients = basis_v.mT @ y @ basis_h
-        coefficients = coefficients / (values + noise_ratio)
-        return self.adjoint(basis_v @ coefficients @ basis_h.mT)
+        return self.adjoint(self._rescaled(y, lambda values: 1 / (values + noise_ratio)))
 
     def whiten(self, y: Tensor, noise_ratio: float) -> Tensor:
         if self.keeps_size:
             return y
-        basis_v, basis_h, values = self._spectrum(y)
-        weights = (values + noise_ratio).rsqrt()
-        weights = weights / weights.square().mean().sqrt()
-        return basis_v @ (basis_v.mT @ y @ basis_h * weights) @ basis_h.mT
+
+        def white(values: Tensor) -> Tensor:
+            weights = (values + noise_ratio).rsqrt()
+            return weights / weights.square().mean().sqrt()
+
+        return self._rescaled(y, white)
 
     def observe(self, picture: Tensor) -> Tensor:
         return _luma(picture) if self.gray and picture.shape[-3] == 3 else picture
@@ -142,13 +142,13 @@ class SeparableOperator(Operator):
     def _energy(self) -> float:
         return LUMA_ENERGY if self.gray else 1.0
 
-    def _spectrum(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Eigenvectors of A A', vertical [h, h] and horizontal [w, w], and its values [h, w]."""
-        basis_v, basis_h = self._matrices("basis", like, lambda: (self._gram_v[1], self._gram_h[1]))
-        values_v, values_h = self._matrices(
-            "values", like, lambda: (self._gram_v[0], self._gram_h[0])
-        )
-        return basis_v, basis_h, values_v[:, None] * values_h * self._energy
+    def _rescaled(self, y: Tensor, factors: Callable[[Tensor], Tensor]) -> Tensor:
+        """y with its components along the eigenvectors of A A' times a function of the values."""
+        basis_v, basis_h = self._matrices("basis", y, lambda: (self._gram_v[1], self._gram_h[1]))
+        values_v, values_h = self._matrices("values", y, lambda: (self._gram_v[0], self._gram_h[0]))
+        values = values_v[:, None] * values_h * self._energy
+        components = sandwich(basis_v.mT, y, basis_h) * factors(values)
+        return sandwich(basis_v, components, basis_h.mT)
 
     @cached_property
     def _inverses(self) -> _Pair:

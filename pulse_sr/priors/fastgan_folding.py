@@ -15,6 +15,7 @@ from torch import Tensor
 from pulse_sr.priors.batch_norm import BatchNorm
 from pulse_sr.priors.fastgan import FastGANConfig, FastGANGenerator, FastGANNetwork
 from pulse_sr.priors.fastgan_layers import SpectralConv2d, glu, start_map, up_kernel
+from stylegan_ops.products import rows_times
 
 
 class FoldedStart(nn.Module):
@@ -26,7 +27,7 @@ class FoldedStart(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels))
 
     def forward(self, z: Tensor) -> Tensor:
-        return glu(start_map(z, self.weight) + self.bias[:, None, None])
+        return glu(start_map(z, self.weight, rows_times) + self.bias[:, None, None])
 
 
 class FoldedConv2d(nn.Module):

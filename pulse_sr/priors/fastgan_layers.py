@@ -9,7 +9,7 @@ Shapes: N images, C I O channels, r feature resolution.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn as nn
@@ -143,9 +143,11 @@ class SpectralStart(SpectralConv2d):
         return start_map(x, self.weight)
 
 
-def start_map(z: Tensor, weight: Tensor) -> Tensor:
+def start_map(
+    z: Tensor, weight: Tensor, multiply: Callable[[Tensor, Tensor], Tensor] = torch.matmul
+) -> Tensor:
     """Latents `[N, D]` by `weight` `[D, O, 4, 4]` to `[N, O, 4, 4]` in channels_last order."""
-    x = (z @ weight.flatten(1)).unflatten(1, weight.shape[1:])
+    x = multiply(z, weight.flatten(1)).unflatten(1, weight.shape[1:])
     return x.contiguous(memory_format=torch.channels_last)
 
 

@@ -27,6 +27,7 @@ from stylegan_ops import (
     style_epilogue,
     upsample_matrix,
 )
+from stylegan_ops.products import product, rows_times, sandwich
 
 RESAMPLE_TAPS = (1.0, 3.0, 3.0, 1.0)
 
@@ -91,6 +92,9 @@ class StyleGAN2Config:
 class FullyConnected(nn.Module):
     """A linear layer with equalised learning rate, bias and activation."""
 
+    matrix: Tensor | None
+    shift: Tensor | None
+
     def __init__(
         self,
         in_features: int,
@@ -105,8 +109,20 @@ class FullyConnected(nn.Module):
         self.bias = nn.Parameter(torch.full([out_features], float(bias_init)))
         self.weight_gain = lr_multiplier / math.sqrt(in_features)
         self.bias_gain = lr_multiplier
+        self.register_buffer("matrix", None, persistent=False)
+        self.register_buffer("shift", None, persistent=False)
+
+    def freeze(self) -> None:
+        """Compute once what depends on the weight alone: from now on it must not change.
+
+        From now on, also, the bits of a row do not depend on its place in the batch.
+        """
+        self.matrix = (self.weight.detach() * self.weight_gain).t().contiguous()
+        self.shift = self.bias.detach() * self.bias_gain
 
     def forward(self, x: Tensor) -> Tensor:  # [N, in] -> [N, out]
+        if self.matrix is not None:
+            return bias_act(rows_times(x, self.matrix), self.shift, act=self.activation)
         weight, bias = self.weight * self.weight_gain, self.bias * self.bias_gain
         if self.activation == "linear":
             return torch.addmm(bias, x, weight.t())
@@ -199,9 +215,11 @@ class SynthesisLayer(nn.Module):
         else:
             x = F.conv_transpose2d(scaled, self.weight.transpose(0, 1), stride=2)
             taps = self.taps
-        norms = squared_norms(self.weight) if self.norms is None else self.norms
         strength = None if noise is None else self.noise_strength
-        d = demodulation(norms, styles)
+        if self.norms is None:
+            d = demodulation(squared_norms(self.weight), styles)
+        else:
+            d = demodulation(self.norms, styles, rows_times)
         return style_epilogue(x, d, self.bias, noise, strength, next_styles, taps, keep=keep)
 
     def freeze(self) -> None:
@@ -226,7 +244,7 @@ class ToRGB(nn.Module):
         # Per-sample weights are tiny here: one batched product instead of scaling all of x. Pixels
         # come first, so that its gradient lies in memory as x does, in channels_last order.
         pixels = x.permute(0, 2, 3, 1).flatten(1, 2).to(weight.dtype)
-        rgb = torch.baddbmm(self.bias, pixels, weight.transpose(1, 2))  # [N, HW, 3]
+        rgb = product(pixels, weight.transpose(1, 2)) + self.bias  # [N, HW, 3]
         return rgb.transpose(1, 2).reshape(n, 3, height, width)
 
 
@@ -288,7 +306,7 @@ class SynthesisBlock(nn.Module):
         # The running image stays in full precision, whatever the features are in.
         with torch.autocast(x.device.type, enabled=False):
             rgb = rgb.to(torch.promote_types(rgb.dtype, torch.float32))
-            return rgb if image is None else self.upsample @ image @ self.upsample.t() + rgb
+            return rgb if image is None else sandwich(self.upsample, image, self.upsample.t()) + rgb
 
 
 class SynthesisNetwork(nn.Module):
@@ -396,9 +414,9 @@ class StyleGAN2Prior(Prior):
         config = generator.config
         generator = generator.eval().requires_grad_(False)
         self.generator = generator.to(memory_format=torch.channels_last)
-        for block in self.generator.synthesis.blocks:
-            for layer in block.layers:
-                layer.freeze()
+        for module in self.generator.modules():
+            if isinstance(module, (FullyConnected, SynthesisLayer)):
+                module.freeze()
         super().__init__(
             name=name,
             resolution=config.resolution,

@@ -33,6 +33,7 @@ from pulse_sr.search.curvature import Curvature, mean_curvature, row_root
 from pulse_sr.search.engine import Chain, Start
 from pulse_sr.search.latents import LatentMap
 from pulse_sr.search.losses import mean_square
+from stylegan_ops.products import product, rows_times
 
 #: Principal coordinates of the styles that diagnostics look at.
 COORDINATES = 8
@@ -148,7 +149,7 @@ class Langevin:
 
     def image(self, steps_taken: Sequence[int]) -> torch.Tensor:
         self._steps = steps_taken
-        latent = torch.matmul(self.root, self.rows)  # [S, L, D]
+        latent = product(self.root, self.rows)  # [S, L, D]
         return self.prior.synthesize(self.to_style(latent), self.noise)
 
     def loss(self, residual: torch.Tensor) -> torch.Tensor:
@@ -205,8 +206,8 @@ class Langevin:
             return x * (1 + precision * curvature).rsqrt().view(-1, 1, 1, 1)
         vectors = self.curvature.vectors
         scales = (1 + precision[:, None, None] * self.curvature.values).rsqrt()
-        turned = torch.einsum("bde,sbd->sbe", vectors, x) * scales
-        return torch.einsum("bde,sbe->sbd", vectors, turned)
+        turned = _by_block(x, vectors) * scales
+        return _by_block(turned, vectors.mT)
 
     def _normal(self, slot: int, x: torch.Tensor) -> torch.Tensor:
         """Standard normal, of the shape of a sample of x, on the CPU; zeros for an idle slot."""
@@ -220,10 +221,16 @@ class Langevin:
         slots = [i for i, step in enumerate(self._steps) if step >= self._annealed]
         if not slots:
             return
-        mean = torch.matmul(self.root, self.rows).mean(dim=1)  # [S, D]
-        facts = torch.cat([error[:, None] / self.sigma, mean @ self.axes], dim=1).cpu()
+        mean = product(self.root, self.rows).mean(dim=1)  # [S, D]
+        facts = torch.cat([error[:, None] / self.sigma, rows_times(mean, self.axes)], dim=1).cpu()
         for slot in slots:
             self._kept[slot].append(facts[slot])
+
+
+def _by_block(x: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
+    """`[S, B, D]` by one matrix `[D, E]` for each of B: `[S, B, E]`."""
+    pairs = zip(x.unbind(1), matrices, strict=True)
+    return torch.stack([rows_times(each, matrix) for each, matrix in pairs], dim=1)
 
 
 def moved_maps(prior: Prior, low_side: int, settings: LangevinSettings) -> list[int]:

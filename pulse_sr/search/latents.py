@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from pulse_sr.priors.base import LatentStatistics
+from stylegan_ops.products import product
 
 LatentMap = Callable[[torch.Tensor], torch.Tensor]
 EPS = 1e-9
@@ -29,9 +30,7 @@ def full_map(statistics: LatentStatistics) -> LatentMap:
     factor = statistics.cholesky.t().contiguous()
 
     def to_style(u: torch.Tensor) -> torch.Tensor:  # [S, L, D] -> [S, L, D]
-        rows = u.reshape(-1, u.shape[-1])
-        fitted = torch.addmm(statistics.mean, rows, factor).view(u.shape)
-        return F.leaky_relu(fitted, statistics.slope)
+        return F.leaky_relu(product(u, factor) + statistics.mean, statistics.slope)
 
     return to_style
 

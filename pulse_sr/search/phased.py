@@ -27,6 +27,7 @@ from pulse_sr.search.engine import Start
 from pulse_sr.search.latents import LatentMap, draw_noise, radius, to_sphere_
 from pulse_sr.search.lbfgs import SlotLbfgs
 from pulse_sr.search.losses import colour_balance, geocross, mean_square, mse_of
+from stylegan_ops.products import product
 
 #: Frequencies that the operator lets through with less than this share of its mean gain are not
 #: made up for: the match does not depend on them.
@@ -227,7 +228,7 @@ class Phased:
     def loss(self, residual: torch.Tensor) -> torch.Tensor:
         weighted = self.operator.whiten(residual, self.noise_ratio)
         if weighted.shape[1] == len(self.colours):
-            weighted = torch.einsum("ab,sbhw->sahw", self.colours, weighted)
+            weighted = product(self.colours, weighted.flatten(2)).view_as(weighted)
         return 100 * mean_square(weighted) + self.settings.tie * geocross(self.w)
 
     def constrain(self, steps_taken: Sequence[int]) -> None:

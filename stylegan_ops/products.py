@@ -1,0 +1,56 @@
+"""Products of matrices whose bits do not depend on a sample's place in its batch.
+
+A BLAS adds up in an order that it chooses by the shape of the whole product, and may treat the last
+rows in another way, or those that do not begin at a cache line: rows of one product round
+differently by where they stand, on one CPU more than on another. Here every sample is a product of
+its own, of the same shape as the others, in memory that begins at a multiple of 64 bytes.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+#: Numbers of 4 bytes in 64 bytes; PyTorch's memory begins at such a multiple on a CPU.
+LINE = 16
+
+
+def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """`a @ b`, each sample's product for itself; differentiable to every order.
+
+    Args:
+        a: `[..., M, K]`, or `[M, K]` for all samples.
+        b: `[..., K, O]`, or `[K, O]` for all samples. Other sizes in front are equal.
+
+    Returns:
+        `[..., M, O]`; of two matrices their plain product.
+    """
+    if a.ndim == b.ndim == 2:
+        return a @ b
+    shape = (a if a.ndim > b.ndim else b).shape[:-2]
+    rows, columns = a.shape[-2], b.shape[-1]
+    a, b = (each.expand(*shape, *each.shape[-2:]).flatten(0, -3) for each in (a, b))
+    if not _lie_alike(a, b):
+        a, b = _padded(a), _padded(b)
+    return torch.bmm(a, b)[:, :rows, :columns].unflatten(0, shape)
+
+
+def rows_times(x: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+    """`x @ matrix` for `x` `[N, K]`, a sample a row, and `matrix` `[K, O]`: `[N, O]`."""
+    return product(x[:, None], matrix)[:, 0]
+
+
+def sandwich(left: torch.Tensor, x: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """`left @ x @ right` for every plane of `x` `[..., H, W]`: `[..., h, w]`."""
+    return product(product(left, x), right)
+
+
+def _lie_alike(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether all samples begin at the same place in a cache line, in both and in the product."""
+    (rows, inner), columns = a.shape[1:], b.shape[2]
+    return a.is_cuda or not (rows * inner % LINE or inner * columns % LINE or rows * columns % LINE)
+
+
+def _padded(x: torch.Tensor) -> torch.Tensor:
+    """Zeros up to multiples of a line in both directions."""
+    return F.pad(x, (0, -x.shape[2] % LINE, 0, -x.shape[1] % LINE))

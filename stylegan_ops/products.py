@@ -32,7 +32,8 @@ def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     a, b = (each.expand(*shape, *each.shape[-2:]).flatten(0, -3) for each in (a, b))
     if not _lie_alike(a, b):
         a, b = _padded(a), _padded(b)
-    return torch.bmm(a, b)[:, :rows, :columns].unflatten(0, shape)
+        return torch.bmm(a, b)[:, :rows, :columns].unflatten(0, shape)
+    return torch.bmm(a, b).unflatten(0, shape)
 
 
 def rows_times(x: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 
 from pulse_sr.search.capture import write_numbers
+from stylegan_ops.products import LINE, product
 
 #: M. 8 and 16 save no steps (docs/search.md).
 PAIRS = 4
@@ -31,10 +32,9 @@ class SlotLbfgs:
     in a ball may move them in between. Pairs without positive curvature do not count.
 
     The recursion goes over inner products (Chen, Wang and Zhou, "Large-scale L-BFGS using
-    MapReduce", NIPS 2014), of which only those with the newest vectors are computed in a step.
-    Pairs lie where the count of their own sample says, and no product of matrices is used, which
-    may round a sample by its place in the batch: what happens in a slot depends on that slot
-    alone, to the bit. `prepare` and `apply` share a step as those of `SlotAdam` do.
+    MapReduce", NIPS 2014), so that it is two products of matrices for each slot. Pairs lie where
+    the count of their own sample says: what happens in a slot depends on that slot alone, to the
+    bit. `prepare` and `apply` share a step as those of `SlotAdam` do.
 
     Attributes:
         variables: as given.
@@ -52,11 +52,12 @@ class SlotLbfgs:
         slots = len(like)
         self._sizes = [v[0].numel() for v in self.variables]
         total = sum(self._sizes)
-        # Of each slot: M steps, M changes of the gradient, the gradient.
-        self._vectors = like.new_zeros(slots, 2 * PAIRS + 1, total)
+        # Of each slot: M steps, M changes of the gradient, the gradient; then zeros, with which no
+        # product has to make room.
+        lines = [-(-size // LINE) * LINE for size in (2 * PAIRS + 1, total)]
+        self._padded = like.new_zeros(slots, *lines)
+        self._vectors = self._padded[:, : 2 * PAIRS + 1, :total]
         self._before = like.new_zeros(slots, total)
-        self._products = like.new_zeros(slots, 2 * PAIRS + 1, 2 * PAIRS + 1)  # of all vectors
-        self._room = like.new_empty(0 if like.is_cuda else (2 * PAIRS + 1, total))
         # What the host says of the next step.
         self._rates = like.new_zeros(len(self.variables), 2, slots)  # and their inverses
         self._share = like.new_zeros(slots)  # 1 / how many values move
@@ -72,9 +73,7 @@ class SlotLbfgs:
     def reset(self, slots: Sequence[int]) -> None:
         """Forget what was learnt of these slots."""
         places = list(slots)
-        # Also what is not finite: it would poison sums through a weight of 0.
-        self._vectors[places] = 0
-        self._products[places] = 0
+        self._vectors[places] = 0  # also what is not finite: it would poison sums with weight 0
         for slot in places:
             self._last[slot] = None
 
@@ -111,12 +110,10 @@ class SlotLbfgs:
         rates, inverses = self._rates.unbind(1)
         self._remember(_joined(self.variables, inverses), _joined(gradients, rates))
         weights = self._weights()
-        placed = torch.zeros_like(weights).scatter_(1, self._order, weights)
-        step = self._vectors[:, 0] * placed[:, :1]
-        for place in range(1, placed.shape[1]):
-            step.addcmul_(self._vectors[:, place], placed[:, place, None])
+        placed = weights.new_zeros(self._padded.shape[:2]).scatter_(1, self._order, weights)
+        step = product(placed[:, None], self._padded)[:, 0, : self._vectors.shape[2]]
         length = (step.square().sum(dim=1) * self._share).sqrt()
-        step.mul_((LONGEST / length).clamp_max(1)[:, None])
+        step = step * (LONGEST / length).clamp_max(1)[:, None]
         for variable, part, rate in zip(
             self.variables, step.split(self._sizes, dim=1), rates, strict=True
         ):
@@ -132,30 +129,13 @@ class SlotLbfgs:
         self._vectors.index_put_((self._slots, self._order[:, PAIRS]), changed)
         self._vectors[:, last] = gradient
         self._before.copy_(now)
-        self._multiply(moved, self._order[:, 0])
-        self._multiply(changed, self._order[:, PAIRS])
-        self._multiply(gradient, self._order[:, last])
-
-    def _multiply(self, fresh: torch.Tensor, places: torch.Tensor) -> None:
-        """Put the inner products of all vectors with those at `places` `[S]`, `[S, N]`, in place.
-
-        Sums of element-wise products: their order follows from N alone.
-        """
-        if fresh.is_cuda:
-            found = (self._vectors * fresh[:, None]).sum(dim=2)
-        else:  # slot by slot, through memory that stays in the cache
-            found = torch.empty_like(self._products[:, 0])
-            for vectors, one, row in zip(self._vectors, fresh, found, strict=True):
-                torch.mul(vectors, one, out=self._room)
-                torch.sum(self._room, dim=1, out=row)
-        self._products.index_put_((self._slots, places), found)
-        self._products.mT.index_put_((self._slots, places), found)
 
     def _weights(self) -> torch.Tensor:
         """What each vector adds to the step, `[S, 2 M + 1]` in the order of `_order`."""
-        order, size = self._order, self._products.shape
-        products = self._products.gather(1, order[:, :, None].expand(size))
-        products = products.gather(2, order[:, None, :].expand(size))
+        products = product(self._padded, self._padded.mT)
+        order, count = self._order, self._order.shape[1]
+        products = products.gather(1, order[:, :, None].expand(-1, -1, products.shape[2]))
+        products = products.gather(2, order[:, None, :].expand(-1, count, -1))
         steps, changes = products[:, :PAIRS], products[:, PAIRS : 2 * PAIRS]
         square = products.diagonal(dim1=1, dim2=2)
         long, steep = square[:, :PAIRS], square[:, PAIRS : 2 * PAIRS]
@@ -164,7 +144,7 @@ class SlotLbfgs:
         inverse = curved.reciprocal().masked_fill_(~good, 0)
 
         weights = torch.zeros_like(square)
-        weights[:, -1].fill_(1)  # not `= 1`: that reads a tensor made by the host
+        weights[:, -1].fill_(1)  # not `= 1`: that reads a tensor which the host makes every time
         taken = []
         for pair in range(PAIRS):
             alpha = inverse[:, pair] * (steps[:, pair] * weights).sum(dim=1)

@@ -26,12 +26,13 @@ from pulse_sr.errors import SetupError, UsageError
 from pulse_sr.priors.base import Prior
 from pulse_sr.priors.files import FILE_NAME, save_prior
 from pulse_sr.training.augment.ada import AdaptiveAugment, OverfittingHeuristic
+from pulse_sr.training.averages import bank_name, follow, share_kept
 from pulse_sr.training.checkpoint import (
     load_checkpoint,
     read_checkpoint_header,
     save_checkpoint,
 )
-from pulse_sr.training.config import TrainConfig
+from pulse_sr.training.config import EARLIER, TrainConfig
 from pulse_sr.training.prefetch import Feed, open_feed
 from pulse_sr.training.processes import Processes
 from pulse_sr.training.step import Step
@@ -99,6 +100,7 @@ class Trainer:
         config: everything that decides the course of the run.
         step: the networks, their optimizers.
         average: the averaged generator.
+        bank: averages of other half-lives, by these in thousands of images.
         images_shown: since the run began.
         seconds: spent on them.
         seconds_of_call: of these, in this call of `train`.
@@ -136,6 +138,7 @@ class Trainer:
         self.seconds_of_call = 0.0
         generator = step.objective.generator
         self.average = copy.deepcopy(generator).eval().requires_grad_(False)
+        self.bank = {half_life: copy.deepcopy(self.average) for half_life in config.ema_bank}
         self.heuristic = OverfittingHeuristic()
         self._feed: Feed | None = None
         if self.state_file.exists():
@@ -163,8 +166,8 @@ class Trainer:
 
     @property
     def _modules(self) -> dict[str, torch.nn.Module]:
-        objective = self.step.objective
-        return {"G": objective.generator, "G_ema": self.average, "D": objective.discriminator}
+        averages = {bank_name(half_life): each for half_life, each in self.bank.items()}
+        return self.step.networks | {"G_ema": self.average} | averages
 
     def _resume(self) -> None:
         header = read_checkpoint_header(self.state_file)
@@ -260,17 +263,10 @@ class Trainer:
         if isinstance(self.step.augmentation, AdaptiveAugment):
             self.step.augmentation.p = self.heuristic.p
 
-    @torch.no_grad()
     def _average(self) -> None:
-        config = self.config
-        half_life = config.ema_kimg * 1000
-        if config.ema_rampup is not None:
-            half_life = min(half_life, self.images_shown * config.ema_rampup)
-        keep = 0.5 ** (config.batch / max(half_life, 1e-8))
-        average, current = self.average, self.step.objective.generator
-        torch._foreach_lerp_(list(average.parameters()), list(current.parameters()), 1 - keep)
-        for kept, buffer in zip(average.buffers(), current.buffers(), strict=True):
-            kept.copy_(buffer)
+        generator = self.step.objective.generator
+        for half_life, average in [(self.config.ema_kimg, self.average), *self.bank.items()]:
+            follow(average, generator, share_kept(self.config, half_life, self.images_shown))
 
     def prior(self) -> Prior:
         """The averaged generator as a prior, ready for a search."""
@@ -280,6 +276,8 @@ class Trainer:
         }
         name = self.card.get("name", self.run_dir.resolve().name)
         card = self.card | {"training": training}
+        if self.config.trained_with:
+            card["trained_with"] = self.config.trained_with
         return self.step.objective.make_prior(self.average, name, card)
 
     def checkpoint(self) -> None:
@@ -364,7 +362,7 @@ def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Options that differ, as `name was ..., is ...`; those of the network by their own names."""
     found = []
     for key, value in now.items():
-        old = before.get(key)
+        old = before.get(key, EARLIER.get(key))
         if isinstance(value, dict) and isinstance(old, dict):
             found += _differences(old, value)
         elif old != value:

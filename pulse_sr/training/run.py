@@ -12,6 +12,7 @@ import torch
 
 from pulse_sr.devices import choose_bf16, choose_device, keep_freed_memory
 from pulse_sr.errors import UsageError
+from pulse_sr.metrics.efficientnet_lite import weights_file
 from pulse_sr.priors.fastgan import FastGANConfig
 from pulse_sr.priors.stylegan2 import StyleGAN2Config
 from pulse_sr.training.augment.ada import AdaptiveAugment
@@ -21,6 +22,7 @@ from pulse_sr.training.cache import CachedImages, Progress, cache_images
 from pulse_sr.training.config import NetworkConfig, TrainConfig, recipe
 from pulse_sr.training.discriminator import GROUP_SIZE
 from pulse_sr.training.fastgan_objective import FastGANObjective
+from pulse_sr.training.heads import build_heads
 from pulse_sr.training.lock import lock_run
 from pulse_sr.training.loop import Trainer
 from pulse_sr.training.memory import MemoryPlan, fit_on_device, plan_memory
@@ -145,7 +147,13 @@ class TrainingPlan:
             network.to(self.device)
         augmentation = build_augmentation(self.config)
         step = Step(
-            objective, self.config, augmentation, self.device, self.processes, bf16=self.bf16
+            objective,
+            self.config,
+            augmentation,
+            self.device,
+            self.processes,
+            bf16=self.bf16,
+            heads=build_heads(self.config, self.device),
         )
         self.fit(step)
         if self.compile:
@@ -249,6 +257,10 @@ def plan_training(
     freeze_d: int = 0,
     init: str | None = None,
     ema_kimg: float | None = None,
+    ema_bank: tuple[float, ...] = (),
+    heads: str = "off",
+    heads_weight: float | None = None,
+    heads_warmup: float | None = None,
     licence: str = "unstated",
     seed: int = 0,
     device: str = "auto",
@@ -295,6 +307,7 @@ def plan_training(
         raise UsageError("--freeze-d keeps what --init gave, there is no --init", "--init PRIOR")
     settings = recipe(architecture, loss, resolution, batch)
     own = {"loss": loss, "lr": lr, "gamma": gamma, "ema_kimg": ema_kimg}
+    own |= _heads(heads, heads_weight, heads_warmup)
     settings |= {name: value for name, value in own.items() if value is not None}
     policy = ("color", "translation", "cutout") if cutout else ("color", "translation")
     config = TrainConfig(
@@ -305,6 +318,7 @@ def plan_training(
         policy=policy,
         mirror=mirror,
         freeze_d=freeze_d,
+        ema_bank=ema_bank,
         init="" if source is None else source.sha256,
         seed=seed,
         **settings,
@@ -314,6 +328,23 @@ def plan_training(
     return TrainingPlan(
         images, run_dir, config, chosen, bf16, licence, max_memory, compile, source, processes
     )
+
+
+def _heads(name: str, weight: float | None, warmup: float | None) -> dict[str, Any]:
+    """The settings of the heads; what is None follows `TrainConfig`.
+
+    Raises:
+        UsageError: for a weight or a warm-up without heads.
+        SetupError: when the weights of their network are not installed.
+    """
+    if name == "off":
+        for option, value in (("--heads-weight", weight), ("--heads-warmup", warmup)):
+            if value is not None:
+                raise UsageError(f"{option} is of heads, --heads is off", "leave it out")
+    if name == "efficientnet-lite0":
+        weights_file()  # before the images are decoded
+    images = None if warmup is None else int(warmup * 1000)
+    return {"heads": name, "heads_weight": weight, "heads_warmup": images}
 
 
 def _on_gpu(device: str, processes: Processes) -> bool:

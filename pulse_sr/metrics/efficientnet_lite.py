@@ -13,11 +13,12 @@ from __future__ import annotations
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from pulse_sr.errors import SetupError
 
@@ -113,18 +114,19 @@ def efficientnet_lite0_weights(device: torch.device) -> Weights:
 
 
 def _folded_network(stored: Weights) -> Weights:
-    found = _folded(stored, "_conv_stem", "_bn0", "stem")
+    found = _folded(stored, "_conv_stem", "_bn0", "stem", stride=2)
     for i, block in enumerate(BLOCKS):
         layers = [("_depthwise_conv", "_bn1", "depthwise"), ("_project_conv", "_bn2", "project")]
         if block.expand > 1:
             layers.insert(0, ("_expand_conv", "_bn0", "expand"))
         for conv, norm, name in layers:
             prefix = f"_blocks.{i}."
-            found |= _folded(stored, prefix + conv, prefix + norm, f"{i}.{name}")
+            stride = block.stride if name == "depthwise" else 1
+            found |= _folded(stored, prefix + conv, prefix + norm, f"{i}.{name}", stride)
     return found
 
 
-def _folded(stored: Weights, conv: str, norm: str, name: str) -> Weights:
+def _folded(stored: Weights, conv: str, norm: str, name: str, stride: int) -> Weights:
     """A convolution that does what `conv` and then batch norm `norm` do."""
     scale, shift, mean, variance = (
         stored[f"{norm}.{key}"].double()
@@ -132,25 +134,52 @@ def _folded(stored: Weights, conv: str, norm: str, name: str) -> Weights:
     )
     gain = scale / (variance + _BATCH_NORM_EPS).sqrt()
     kernel = stored[f"{conv}.weight"].double() * gain[:, None, None, None]
+    kernel = _leading_zeros(kernel) if stride == 2 else kernel
     kernel = kernel.float().contiguous(memory_format=torch.channels_last)
     return {f"{name}.weight": kernel, f"{name}.bias": (shift - mean * gain).float()}
 
 
-def _conv(
-    weights: Weights, name: str, x: Tensor, size: int = 1, stride: int = 1, groups: int = 1
-) -> Tensor:
-    """A convolution to ceil(side / stride); odd padding has its larger half behind (TensorFlow)."""
-    kernel, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
-    columns, rows = _padding(x.shape[-1], size, stride), _padding(x.shape[-2], size, stride)
-    if columns == rows and rows[0] == rows[1]:
-        return F.conv2d(x, kernel, bias, stride, rows[0], groups=groups)
-    x = F.pad(x, [*columns, *rows])
-    return F.conv2d(x, kernel, bias, stride, groups=groups)
+class _ConvReLU6(torch.autograd.Function):
+    """A convolution and `min(max(x, 0), 6)`, with a gradient for `x` alone.
+
+    ReLU6 overwrites the map that the convolution made, and its backward pass the gradient that
+    arrives: on a CPU both wait for memory. The map goes into one layer and nowhere else, so that
+    nothing else holds the gradient.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, kernel: Tensor, bias: Tensor, stride: int, groups: int
+    ) -> Tensor:
+        padding = _padding(x, kernel, stride)
+        y = F.relu6(F.conv2d(x, kernel, bias, stride, padding, groups=groups), inplace=True)
+        ctx.save_for_backward(x, y, kernel)
+        ctx.arguments = ([stride] * 2, padding, [1, 1], False, [0, 0], groups)
+        return y
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, y, kernel = ctx.saved_tensors
+        dy = torch.ops.aten.hardtanh_backward.grad_input(dy, y, 0.0, 6.0, grad_input=dy)
+        wanted = (True, False, False)
+        dx = torch.ops.aten.convolution_backward(dy, x, kernel, None, *ctx.arguments, wanted)[0]
+        return dx, None, None, None, None
 
 
-def _padding(side: int, size: int, stride: int) -> tuple[int, int]:
-    total = max((-(-side // stride) - 1) * stride + size - side, 0)
-    return total // 2, total - total // 2
+def _padding(x: Tensor, kernel: Tensor, stride: int) -> list[int]:
+    """Of rows and columns, to ceil(side / stride); see `_leading_zeros`."""
+    least = (kernel.shape[-1] - 1) // 2
+    return [least + (side % 2 if stride == 2 else 0) for side in x.shape[2:]]
+
+
+def _leading_zeros(kernel: Tensor) -> Tensor:
+    """An odd kernel with a row and a column of zeros in front.
+
+    TensorFlow pads an even side by one less in front than behind before a stride of 2. With these
+    zeros the same padding on both sides does that, without a padded copy of the map.
+    """
+    return F.pad(kernel, [1, 0, 1, 0])
 
 
 def efficientnet_lite0_features(images: Tensor, least_side: int = LEAST_SIDE) -> list[Tensor]:
@@ -180,7 +209,7 @@ def efficientnet_lite0_features(images: Tensor, least_side: int = LEAST_SIDE) ->
         x = F.interpolate(x, size=(height, width), mode="bilinear", align_corners=False)
     weights = efficientnet_lite0_weights(x.device)
     x = (x * (255 / _DEVIATION) - _MEAN / _DEVIATION).contiguous(memory_format=torch.channels_last)
-    x = F.relu6(_conv(weights, "stem", x, 3, 2))
+    x = _activated(weights, "stem", x, 2)
     maps = []
     for i, block in enumerate(BLOCKS):
         x = _inverted_residual(weights, i, block, x)
@@ -192,11 +221,15 @@ def efficientnet_lite0_features(images: Tensor, least_side: int = LEAST_SIDE) ->
 def _inverted_residual(weights: Weights, number: int, block: Block, x: Tensor) -> Tensor:
     before = x
     if block.expand > 1:
-        x = F.relu6(_conv(weights, f"{number}.expand", x))
-    name = f"{number}.depthwise"
-    x = F.relu6(_conv(weights, name, x, block.size, block.stride, groups=x.shape[1]))
-    x = _conv(weights, f"{number}.project", x)
+        x = _activated(weights, f"{number}.expand", x)
+    x = _activated(weights, f"{number}.depthwise", x, block.stride, groups=x.shape[1])
+    x = F.conv2d(x, weights[f"{number}.project.weight"], weights[f"{number}.project.bias"])
     return x + before if block.residual else x
+
+
+def _activated(weights: Weights, name: str, x: Tensor, stride: int = 1, groups: int = 1) -> Tensor:
+    kernel, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
+    return cast(Tensor, _ConvReLU6.apply(x, kernel, bias, stride, groups))
 
 
 def pooled_efficientnet_features(images: Tensor, chunk: int = 16) -> Tensor:

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from pulse_sr.priors.fastgan_layers import SpectralConv2d
 
-#: Channels of the mixed maps, the largest map first; no head is wider than the last.
+#: Channels of the mixed maps, the largest map first, and of the maps inside a head.
 WIDTHS = (32, 64, 128, 128)
+HEAD_WIDTH = 64
 #: The side from which on a head gives its logits.
 LOGIT_SIDE = 4
 SLOPE = 0.2
@@ -81,11 +82,10 @@ class Head(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for _ in range(halvings):
-            wider = min(2 * channels, WIDTHS[-1])
-            layers += [BiasedSpectralConv2d(channels, wider, 4, 2, 1), nn.LeakyReLU(SLOPE)]
-            channels = wider
-        layers += [BiasedSpectralConv2d(channels, channels, 3, 1, 1), nn.LeakyReLU(SLOPE)]
-        layers.append(BiasedSpectralConv2d(channels, 1, 1))
+            layers += [BiasedSpectralConv2d(channels, HEAD_WIDTH, 4, 2, 1), nn.LeakyReLU(SLOPE)]
+            channels = HEAD_WIDTH
+        layers += [BiasedSpectralConv2d(channels, HEAD_WIDTH, 3, 1, 1), nn.LeakyReLU(SLOPE)]
+        layers.append(BiasedSpectralConv2d(HEAD_WIDTH, 1, 1))
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:  # [n, C, r, r] -> [n, places]

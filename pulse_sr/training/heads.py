@@ -5,7 +5,8 @@ the discriminator and, more quietly, heads on pretrained features. Images are au
 features (DiffAugment), the heads learn by the hinge loss. The loss of the generator is minus the
 mean logit of each head, averaged over the heads.
 
-The heads learn from the images that the generator has just learned from: their features are there.
+The heads learn in every second step, from the images that the generator has just learned from:
+their features are there. Features of real images are taken in these steps alone.
 All draws come from a generator of their own, so that the other networks draw what they would
 without heads.
 
@@ -32,6 +33,8 @@ POLICY = ("color", "translation", "cutout")
 LEARNING_RATE, BETAS = 0.002, (0.0, 0.99)
 #: Images below this side are enlarged to it before the features, larger ones taken as they are.
 LEAST_SIDE = 64
+#: Steps between two updates of the heads.
+INTERVAL = 2
 
 _HINGE = LOSSES["hinge"]
 
@@ -71,11 +74,18 @@ class FeatureHeads:
         return self.network.features(augmented * 0.5 + 0.5, LEAST_SIDE)
 
     def turn(self, count: int, shown: int, device: torch.device) -> HeadsTurn:
-        """What one step of a batch of `count` images draws and keeps, `shown` images into a run."""
+        """What one step draws and keeps.
+
+        Args:
+            count: images of the whole batch.
+            shown: images that were shown before.
+            device: where the draws are made.
+        """
         rng = torch.Generator(device)
         rng.manual_seed(rng_of(self.seed, "heads", shown).initial_seed())
         on_fake, on_real = (self.augmentation.draw(count, rng) for _ in range(2))
-        return HeadsTurn(self, on_fake, on_real, shown >= self.warmup)
+        learning = shown // count % INTERVAL == 0
+        return HeadsTurn(self, on_fake, on_real, shown >= self.warmup, learning)
 
 
 @dataclass
@@ -87,6 +97,7 @@ class HeadsTurn:
         on_fake: draws of the augmentation for generated images.
         on_real: the same for real ones.
         heard: whether G learns from the heads already.
+        learning: whether the heads learn in this step.
         kept: features of the generated images, one entry a part, in their order.
     """
 
@@ -94,6 +105,7 @@ class HeadsTurn:
     on_fake: Draws
     on_real: Draws
     heard: bool
+    learning: bool
     kept: list[list[Tensor]] = field(default_factory=list)
 
     def generator_loss(self, fake: Tensor, rows: Tensor) -> Tensor:
@@ -105,7 +117,8 @@ class HeadsTurn:
         """
         with torch.set_grad_enabled(self.heard and torch.is_grad_enabled()):
             maps = self.heads.features(fake, take(self.on_fake, rows))
-            self.kept.append([each.detach() for each in maps])
+            if self.learning:
+                self.kept.append([each.detach() for each in maps])
             logits = self.heads.judges(maps)
             return torch.stack([_HINGE.generator(None, each) for each in logits]).mean()
 

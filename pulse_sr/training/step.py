@@ -107,8 +107,8 @@ class Step:
 
         Returns:
             scalars: "generator", "discriminator", "real_sign", "fake_sign", and "r1", "r2", "path"
-            in the steps that compute them; with heads "heads", "heads_generator",
-            "heads_real_sign" and "heads_fake_sign".
+            in the steps that compute them; with heads "heads_generator", and in the steps in which
+            they learn "heads", "heads_real_sign", "heads_fake_sign".
         """
         config = self.config
         rng = torch.Generator(self.device)
@@ -123,7 +123,7 @@ class Step:
             draws = self.objective.draw(len(real), rng)
             fakes = self._generate(draws)
         report |= self._train_discriminator(real, fakes, draws, rng, number)
-        if turn is not None:
+        if turn is not None and turn.learning:
             report |= self._train_heads(real, turn)
         return report
 

@@ -31,6 +31,8 @@ def main(run_dir: Path, name: str, card: Path) -> None:
     facts = json.loads(card.read_text()) | {"training": prior.card["training"]}
     file = registry.FOLDER / f"{name}.safetensors"
     file.parent.mkdir(parents=True, exist_ok=True)
+    if "trained_with" in prior.card:  # the networks that may not judge it
+        facts["trained_with"] = prior.card["trained_with"]
     prior.name, prior.card = name, facts
     save_prior(file, prior, torch.float16)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()

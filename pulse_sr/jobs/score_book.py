@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pulse_sr.atomic import write_atomic, write_text_atomic
-from pulse_sr.metrics.image_set import FRECHET
+from pulse_sr.metrics.image_set import FRECHETS
 from pulse_sr.priors.files import FILE_NAME, read_header
 
 SCORES_NAME, BEST_NAME = "scores.jsonl", "best.safetensors"
@@ -70,8 +70,9 @@ class ScoreBook:
             SetupError: when the disk is full.
         """
         best = self.best
-        value = record["scores"][FRECHET]
-        better = best is None or value < best["scores"][FRECHET]
+        frechet = next(name for name in FRECHETS.values() if name in record["scores"])
+        value = record["scores"][frechet]
+        better = best is None or value < best["scores"].get(frechet, math.inf)
         better = better and math.isfinite(value) and self._keep_model(record["images"])
         self.records.append(record | {"best": better})
         self._write()

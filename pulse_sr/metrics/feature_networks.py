@@ -7,12 +7,13 @@ Shapes: N images, C channels, h w feature map.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from pulse_sr.errors import UsageError
 from pulse_sr.metrics import efficientnet_lite, squeezenet
 
 
@@ -63,3 +64,22 @@ NETWORKS = {
         ),
     )
 }
+
+
+def judge_of(trained_with: Collection[str], wanted: str | None = None) -> FeatureNetwork:
+    """A network that may judge a prior: `wanted`, or the first that took no part in its training.
+
+    Args:
+        trained_with: names of the networks whose features the prior learned from.
+        wanted: name of a network; None: any.
+
+    Raises:
+        UsageError: when the wanted network took part, or all did.
+    """
+    independent = [name for name in NETWORKS if name not in trained_with]
+    if wanted in trained_with or not independent:
+        raise UsageError(
+            f"the prior was trained with {', '.join(trained_with)}, which can not judge it",
+            f"judge it by {' or '.join(independent)}" if independent else "",
+        )
+    return NETWORKS[wanted or independent[0]]

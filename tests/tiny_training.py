@@ -36,14 +36,14 @@ def noise_images(count=20, side=8, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (count, 3, side, side), dtype=np.uint8)
 
 
-def trainer_in(folder, images=None, **options):
+def trainer_in(folder, images=None, continued=None, **options):
     folder.mkdir(exist_ok=True)
     defaults = {"network": NETWORK, "batch": 4, "penalty_interval": 4, "gamma": 0.01}
     config = TrainConfig(**defaults | options)
     networks = (build_objective(config), config, build_augmentation(config), CPU, Processes())
     step = Step(*networks, heads=build_heads(config, CPU))
     images = noise_images() if images is None else images
-    return Trainer(images, folder, config, step, data_sha256=str(len(images)))
+    return Trainer(images, folder, config, step, data_sha256=str(len(images)), continued=continued)
 
 
 def schedule(until, every=80):

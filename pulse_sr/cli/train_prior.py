@@ -116,6 +116,12 @@ class Size(click.ParamType):
     "--init", metavar="PRIOR", help="Begin with the weights of a prior or run, of any resolution."
 )
 @click.option(
+    "--continue",
+    "continued",
+    metavar="RUN",
+    help="Begin with the whole state of a run in another folder; options may differ from its own.",
+)
+@click.option(
     "--freeze-d",
     type=click.IntRange(min=0),
     default=0,
@@ -306,7 +312,18 @@ def _train(data: Path, out: Path, dry_run: bool, console: Console, options: dict
 #: Options that decide how the run goes, not what is shown of it.
 _OF_THE_PLAN: tuple[str, ...] = (
     *("architecture", "resolution", "batch", "loss", "lr", "gamma", "path_weight", "augment"),
-    *("cutout", "mirror", "freeze_d", "init", "ema_kimg", "ema_bank", "licence", "seed", "device"),
+    *(
+        "cutout",
+        "mirror",
+        "freeze_d",
+        "init",
+        "continued",
+        "ema_kimg",
+        "ema_bank",
+        "licence",
+        "seed",
+        "device",
+    ),
     *("precision", "max_memory", "compile", "channel_base", "channel_max", "w_dim"),
     *("mapping_layers", "ngf", "heads", "heads_weight", "heads_warmup"),
 )

@@ -79,9 +79,11 @@ class ScoreBook:
         return better
 
     def _keep_model(self, images: int) -> bool:
-        """Copy the prior file, unless it belongs to another checkpoint: a kill came before the
-        state was written."""
+        """Copy the prior file, unless it belongs to another checkpoint, since a kill came before
+        the state was written, or there is none yet, since the run goes on with another one."""
         model = self._run_dir / FILE_NAME
+        if not model.is_file():
+            return False
         written_at = read_header(model)["card"].get("training", {}).get("images", images)
         if written_at != images:
             return False

@@ -37,14 +37,14 @@ class TrainConfig:
             they ramp up in step with the first.
         heads: out of `HEADS`: discriminators on features of a frozen network, beside D.
         heads_weight: of their loss for G, beside that of D.
-        heads_warmup: so many images long the heads learn, and G does not hear them.
+        heads_warmup: until so many images were shown the heads learn, and G does not hear them.
         mixing: share of images with two latents (StyleGAN2).
         reconstruction: what the decoders of FastGAN's discriminator are judged by.
         augment: "diffaug", "ada" or "off".
         policy: transforms of DiffAugment in their order.
         mirror: flip half of the real images.
         freeze_d: how many stages of D, from the image inwards, stay as `init` gave them.
-        init: sha256 of the weights the run began with; empty: random ones.
+        init: sha256 of the weights, or of the state, the run began with; empty: random ones.
         seed: of everything random.
     """
 

@@ -117,6 +117,7 @@ class Trainer:
         step: Step,
         card: dict[str, Any] | None = None,
         data_sha256: str = "",
+        continued: Path | None = None,
     ) -> None:
         """Set up a run, or take up the one that stands in `run_dir`.
 
@@ -127,6 +128,7 @@ class Trainer:
             step: the networks on their device.
             card: what the prior file says of its data and licence.
             data_sha256: of the decoded images; a run does not go on with other ones.
+            continued: the state of another run, which this one begins with.
 
         Raises:
             UsageError: when the run in `run_dir` was started with another config or other images.
@@ -143,6 +145,8 @@ class Trainer:
         self._feed: Feed | None = None
         if self.state_file.exists():
             self._resume()
+        elif continued is not None:
+            self._continue(continued)
 
     @property
     def device(self) -> torch.device:
@@ -180,6 +184,29 @@ class Trainer:
                 "repeat them, or give another -o folder",
             )
         load_checkpoint(self.state_file, self._modules, self.step.optimizers)
+        self._take_numbers(header)
+
+    def _continue(self, state: Path) -> None:
+        """Begin with all that another run's state has; the rest begins as ever.
+
+        Averages that it has not begin with its own average.
+        """
+        header = read_checkpoint_header(state)
+        before = EARLIER | header["config"]
+        modules, optimizers = dict(self._modules), dict(self.step.optimizers)
+        if before["heads"] != self.config.heads:
+            modules.pop("heads", None)
+            optimizers.pop("adam_heads", None)
+        for half_life in self.bank:
+            if half_life not in before["ema_bank"]:
+                modules.pop(bank_name(half_life))
+        load_checkpoint(state, modules, optimizers)
+        for half_life, average in self.bank.items():
+            if bank_name(half_life) not in modules:
+                average.load_state_dict(self.average.state_dict())
+        self._take_numbers(header)
+
+    def _take_numbers(self, header: dict[str, Any]) -> None:
         self.images_shown, self.seconds = header["images"], header["seconds"]
         self.step.path_mean = header["path_mean"]
         self.heuristic.load(header["augment"])

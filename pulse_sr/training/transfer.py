@@ -23,6 +23,7 @@ from torch import Tensor
 from pulse_sr.errors import SetupError, UsageError
 from pulse_sr.priors import registry
 from pulse_sr.priors.files import prior_path, read_header
+from pulse_sr.training.checkpoint import read_checkpoint_header
 from pulse_sr.training.discriminator import Discriminator
 from pulse_sr.training.growing import fit_new_stages
 from pulse_sr.training.objective import Objective
@@ -70,6 +71,43 @@ def read_source(name_or_path: str) -> Source:
         generator, discriminator = _tensors(state, "G_ema/"), _tensors(state, "D/")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return Source(path, digest, header, generator, discriminator)
+
+
+@dataclass(frozen=True)
+class Continued:
+    """A run whose whole state another run goes on with.
+
+    Attributes:
+        path: of the state.
+        sha256: of that file.
+        header: architecture, and shape of the generator as `config`, like that of a prior file.
+        images: shown when the state was written.
+    """
+
+    path: Path
+    sha256: str
+    header: dict[str, Any]
+    images: int
+
+
+def read_continued(folder: str) -> Continued:
+    """Read what `--continue` names: the folder of a run.
+
+    Raises:
+        UsageError: there is no state in it.
+        SetupError: the state is damaged.
+    """
+    path = Path(folder) / STATE_NAME
+    if not path.is_file():
+        raise UsageError(
+            f"--continue {folder}: there is no {STATE_NAME} in it",
+            "give the folder of a run, or begin with a prior alone: --init PRIOR",
+        )
+    found = read_checkpoint_header(path)
+    config = found["config"]
+    header = {"architecture": config["architecture"], "config": config["network"]}
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Continued(path, digest, header | {"name": path.resolve().parent.name}, found["images"])
 
 
 def _tensors(path: Path, prefix: str) -> dict[str, Tensor]:

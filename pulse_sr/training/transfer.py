@@ -64,11 +64,11 @@ def read_source(name_or_path: str) -> Source:
     entry = registry.bundled().get(name_or_path)
     path = registry.FOLDER / entry["file"] if entry else prior_path(Path(name_or_path))
     header = read_header(path)
-    generator, discriminator = _tensors(path, "G."), {}
+    generator, discriminator = tensors_of(path, "G."), {}
     state = Path(name_or_path) / STATE_NAME
     if state.is_file():
         # The state's own generator: what a prior file holds may be folded for searching.
-        generator, discriminator = _tensors(state, "G_ema/"), _tensors(state, "D/")
+        generator, discriminator = tensors_of(state, "G_ema/"), tensors_of(state, "D/")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return Source(path, digest, header, generator, discriminator)
 
@@ -110,7 +110,12 @@ def read_continued(folder: str) -> Continued:
     return Continued(path, digest, header | {"name": path.resolve().parent.name}, found["images"])
 
 
-def _tensors(path: Path, prefix: str) -> dict[str, Tensor]:
+def tensors_of(path: Path, prefix: str) -> dict[str, Tensor]:
+    """The tensors of a file whose names begin with a prefix, float32, by the rest of their names.
+
+    Raises:
+        SetupError: the file is damaged.
+    """
     try:
         tensors = safetensors.torch.load_file(path)
     except (OSError, ValueError, safetensors.SafetensorError) as error:

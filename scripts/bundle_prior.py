@@ -2,7 +2,9 @@
 
     python scripts/bundle_prior.py runs/faces --name faces-128 --card scripts/bundled/faces-128.json
 
-The grid shows the seeds 0 to 63 of the file as it is shipped, uncurated.
+The grid shows the seeds 0 to 63 of the file as it is shipped, uncurated. `--ema 20` takes the
+average of that half-life out of the run's state (`train-prior --ema-bank`); with `-o FILE` it is
+only written there, to be looked at and scored.
 """
 
 from __future__ import annotations
@@ -17,20 +19,50 @@ import torch
 from pulse_sr.atomic import write_atomic
 from pulse_sr.images import write_png
 from pulse_sr.priors import registry
+from pulse_sr.priors.base import Prior
 from pulse_sr.priors.files import read_prior, save_prior
+from pulse_sr.training.averages import bank_name
+from pulse_sr.training.config import TrainConfig
+from pulse_sr.training.run import build_objective, describe_network
 from pulse_sr.training.snapshot import GRID_SIDE, tile
+from pulse_sr.training.transfer import read_continued, tensors_of
+
+
+def prior_of(run_dir: Path, half_life: float | None) -> Prior:
+    """The prior of a run, or the one whose average has another half-life, in thousand images."""
+    prior = read_prior(run_dir)
+    if half_life is None:
+        return prior
+    state = read_continued(str(run_dir))
+    architecture = state.header["architecture"]
+    config = TrainConfig(describe_network(architecture, prior.resolution, state))
+    objective = build_objective(config)
+    tensors = tensors_of(state.path, f"{bank_name(half_life)}/")
+    if not tensors:
+        raise click.UsageError(f"{state.path} has no average of half-life {half_life:g}")
+    objective.generator.load_state_dict(tensors)
+    ema = {"ema_kimg": half_life, "images": state.images}
+    card = prior.card | {"training": prior.card["training"] | ema}
+    return objective.make_prior(objective.generator, prior.name, card)
 
 
 @click.command()
 @click.argument("run_dir", type=click.Path(exists=True, path_type=Path))
 @click.option("--name", required=True, help="Name of the bundled prior.")
 @click.option("--card", type=click.Path(exists=True, path_type=Path), required=True)
-def main(run_dir: Path, name: str, card: Path) -> None:
+@click.option("--ema", type=float, help="Half-life of the average; default: the run's first.")
+@click.option("-o", "out", type=click.Path(path_type=Path), help="Only write this prior file.")
+def main(run_dir: Path, name: str, card: Path, ema: float | None, out: Path | None) -> None:
     """Write pulse_sr/priors/bundled/NAME.safetensors, NAME.png and registry.json."""
-    prior = read_prior(run_dir)
+    prior = prior_of(run_dir, ema)
+    if out is not None:
+        save_prior(out, prior, torch.float16)
+        return
     facts = json.loads(card.read_text()) | {"training": prior.card["training"]}
     file = registry.FOLDER / f"{name}.safetensors"
     file.parent.mkdir(parents=True, exist_ok=True)
+    if "trained_with" in prior.card:  # the networks that may not judge it
+        facts["trained_with"] = prior.card["trained_with"]
     prior.name, prior.card = name, facts
     save_prior(file, prior, torch.float16)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()

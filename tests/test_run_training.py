@@ -25,6 +25,7 @@ from pulse_sr.jobs.scoring import COPY_RATIO, COPY_SHARE, Scores
 from pulse_sr.jobs.training import Observation, grid_name, neighbourhood, run_training
 from pulse_sr.jobs.training_card import flops_of, parameters_of
 from pulse_sr.metrics import sliced_wasserstein
+from pulse_sr.metrics.feature_networks import NETWORKS
 from pulse_sr.metrics.image_set import FRECHET, KERNEL, SPREAD
 from pulse_sr.metrics.neighbours import TrainingImages
 from pulse_sr.priors import bank as banks
@@ -50,7 +51,7 @@ class FakeTrainer:
     def __init__(self, run_dir, images_shown=0, first=True):
         self.run_dir, self.images_shown, self.seconds = run_dir, images_shown, images_shown / 100
         self.images = np.random.default_rng(0).integers(0, 256, (30, 3, SIDE, SIDE), dtype=np.uint8)
-        self.config = types.SimpleNamespace(mirror=True, architecture="stylegan2")
+        self.config = types.SimpleNamespace(mirror=True, architecture="stylegan2", trained_with=[])
         self.device = torch.device("cpu")
         self.processes = types.SimpleNamespace(first=first)
         self.log_file = run_dir / "log.jsonl"
@@ -85,6 +86,7 @@ class QuickScorer:
     """Scores that are a function of the prior, without the seconds that real ones take."""
 
     samples, references, threshold, others = 10, 10, 0.1, "held-back images"
+    network = NETWORKS["squeezenet"]
 
     def __init__(self, images, samples, **options):
         self.training = TrainingImages(images)

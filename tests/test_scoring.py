@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tarfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,7 +21,8 @@ from pulse_sr.jobs.scoring import (
     read_images,
     sample_chunks,
 )
-from pulse_sr.metrics import image_set, sliced_wasserstein
+from pulse_sr.metrics import sliced_wasserstein
+from pulse_sr.metrics.feature_networks import NETWORKS, judge_of
 from pulse_sr.metrics.image_set import FRECHET, KERNEL, PRECISION, RECALL, SPREAD
 
 COUNT = 12
@@ -71,6 +73,31 @@ def test_scores_of_another_distribution_are_worse():
     assert poor[PRECISION] + poor[RECALL] < good[PRECISION] + good[RECALL]
 
 
+def test_the_names_say_which_network_judged(tmp_path):
+    """The features of two networks are kept apart."""
+    network = NETWORKS["efficientnet-lite0"]
+    Scorer(IMAGES, COUNT, cache=tmp_path)
+    values = Scorer(IMAGES, COUNT, cache=tmp_path, network=network).score(PRIOR).values
+    renamed = {name.replace("SqueezeNet", "EfficientNet-Lite0") for name in EXPECTED_NAMES}
+    assert values.keys() == renamed
+    assert (
+        min(values["precision (EfficientNet-Lite0)"], values["recall (EfficientNet-Lite0)"]) > 0.5
+    )
+    assert len(list(tmp_path.glob("features-*.safetensors"))) == 2
+
+
+def test_a_network_that_took_part_in_the_training_does_not_judge():
+    prior = LinearPrior(resolution=16)
+    prior.card = {"trained_with": ["squeezenet"]}
+    with pytest.raises(UsageError, match="trained with squeezenet, which can not judge") as caught:
+        Scorer(IMAGES, COUNT).score(prior)
+    assert "efficientnet-lite0" in caught.value.hint
+    assert judge_of([]).name == "squeezenet"
+    assert judge_of(["squeezenet"]).name == "efficientnet-lite0"
+    with pytest.raises(UsageError, match="can not judge"):
+        judge_of(["squeezenet", "efficientnet-lite0"])
+
+
 def test_copies_are_found():
     """A prior that gives back training images, some of them mirrored."""
     scorer = Scorer(IMAGES, COUNT)
@@ -82,13 +109,13 @@ def test_copies_are_found():
     assert float(scores.distances.max()) == 0
 
 
-def test_scores_repeat_and_use_the_features_kept_before(tmp_path, monkeypatch):
+def test_scores_repeat_and_use_the_features_kept_before(tmp_path):
     first = Scorer(IMAGES, COUNT, cache=tmp_path).score(PRIOR)
     (file,) = tmp_path.glob("features-*.safetensors")
     calls = []
-    pooled = image_set.pooled_features
-    monkeypatch.setattr(image_set, "pooled_features", lambda x: calls.append(len(x)) or pooled(x))
-    again = Scorer(IMAGES, COUNT, cache=tmp_path)
+    network = NETWORKS["squeezenet"]
+    counting = replace(network, pooled=lambda x: calls.append(len(x)) or network.pooled(x))
+    again = Scorer(IMAGES, COUNT, cache=tmp_path, network=counting)
     assert calls == []  # the features of the references were read
     assert again.score(PRIOR).values == first.values
     file.write_bytes(b"damaged")

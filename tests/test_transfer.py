@@ -6,14 +6,21 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_training import few_statistics, noise_images, train, trainer_in
+from tiny_training import (
+    assert_same_state,
+    few_statistics,
+    noise_images,
+    schedule,
+    train,
+    trainer_in,
+)
 
 from pulse_sr.errors import SetupError, UsageError
 from pulse_sr.priors.files import read_prior
 from pulse_sr.priors.stylegan2 import StyleGAN2Config
 from pulse_sr.training.run import build_objective, describe_network, plan_training
 from pulse_sr.training.stream import rng_of
-from pulse_sr.training.transfer import begin_with, read_source
+from pulse_sr.training.transfer import begin_with, read_continued, read_source
 
 SMALL = StyleGAN2Config(8, 16, 16, 2, (8, 8))
 
@@ -136,6 +143,43 @@ def test_a_source_that_is_not_there_or_damaged(run, tmp_path):
         read_source(str(run))
 
 
+def test_a_run_goes_on_with_the_whole_state_of_another(run, tmp_path):
+    """Networks, averages, moments and numbers; without new options the course is the same."""
+    state = run / "state.safetensors"
+    other = trainer_in(tmp_path / "other", continued=state)
+    list(other.train(schedule(60)))
+    train(run, 60)
+    assert_same_state(run, tmp_path / "other")
+
+
+def test_what_a_continued_state_has_not_begins_as_ever(run, tmp_path):
+    """Heads are new, further averages begin with the one that is there."""
+    before = trainer_in(run)
+    options = {"heads": "squeezenet", "heads_warmup": 48, "ema_bank": (20.0,)}
+    other = trainer_in(tmp_path / "other", continued=run / "state.safetensors", **options)
+    assert other.images_shown == 40
+    weights = before.average.state_dict()
+    for average in (other.average, other.bank[20.0]):
+        assert all(torch.equal(weights[k], v) for k, v in average.state_dict().items())
+    list(other.train(schedule(60)))
+    again = trainer_in(tmp_path / "again", continued=other.state_file, **options)
+    heads = other.step.networks["heads"].state_dict()
+    kept = again.step.networks["heads"].state_dict()
+    assert all(torch.equal(heads[name], each) for name, each in kept.items())
+    assert not torch.equal(weights["mapping.fc0.weight"], again.average.mapping.fc0.weight)
+
+
+def test_continuing_is_refused_in_one_line(run, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    with pytest.raises(UsageError, match=r"there is no state\.safetensors in it"):
+        read_continued(str(folder))
+    with pytest.raises(UsageError, match="is a stylegan2 run, --arch is fastgan"):
+        plan_training(folder, tmp_path / "x", architecture="fastgan", continued=str(run))
+    with pytest.raises(UsageError, match="--init and --continue"):
+        plan_training(folder, tmp_path / "x", init=str(run), continued=str(run))
+
+
 def test_the_run_remembers_what_it_began_with(run, tmp_path):
     """Another source is another run; the card names the first one."""
     from PIL import Image
@@ -152,6 +196,11 @@ def test_the_run_remembers_what_it_began_with(run, tmp_path):
     trainer.lock.close()
     card = read_prior(tmp_path / "out").card
     assert card["began_with"] == {"prior": "run", "sha256": read_prior(run).sha256}
+    warm = {"heads": "squeezenet", "heads_warmup": 0.1}
+    continued = plan_training(folder, tmp_path / "y", continued=str(run), **warm, **options)
+    assert continued.config.heads_warmup == 40 + 100  # what the run had been shown, and then some
+    assert continued.config.network.channels == (8, 8)
+    assert continued.config.init == read_continued(str(run)).sha256
     again = plan_training(folder, tmp_path / "out", **options, channel_max=8, channel_base=64)
     with pytest.raises(UsageError, match="init was"):
         again.start()

@@ -14,6 +14,7 @@ from pulse_sr.priors.statistics import fit_statistics
 from pulse_sr.priors.stylegan2 import StyleGAN2Config
 from pulse_sr.training import stylegan2_objective
 from pulse_sr.training.config import TrainConfig
+from pulse_sr.training.heads import build_heads
 from pulse_sr.training.loop import Schedule, Trainer
 from pulse_sr.training.processes import Processes
 from pulse_sr.training.run import build_augmentation, build_objective
@@ -35,13 +36,14 @@ def noise_images(count=20, side=8, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (count, 3, side, side), dtype=np.uint8)
 
 
-def trainer_in(folder, images=None, **options):
+def trainer_in(folder, images=None, continued=None, **options):
     folder.mkdir(exist_ok=True)
     defaults = {"network": NETWORK, "batch": 4, "penalty_interval": 4, "gamma": 0.01}
     config = TrainConfig(**defaults | options)
-    step = Step(build_objective(config), config, build_augmentation(config), CPU, Processes())
+    networks = (build_objective(config), config, build_augmentation(config), CPU, Processes())
+    step = Step(*networks, heads=build_heads(config, CPU))
     images = noise_images() if images is None else images
-    return Trainer(images, folder, config, step, data_sha256=str(len(images)))
+    return Trainer(images, folder, config, step, data_sha256=str(len(images)), continued=continued)
 
 
 def schedule(until, every=80):
@@ -57,11 +59,11 @@ def train(folder, *stops, every=80, **options):
     return trainer
 
 
-def assert_same_state(a, b):
+def assert_same_state(a, b, more=()):
     """Every tensor of two checkpoints: networks, averages, optimizer moments. Bit for bit."""
     first, second = load_file(a / "state.safetensors"), load_file(b / "state.safetensors")
     assert first.keys() == second.keys()
-    assert {key.split("/")[0] for key in first} == STATE_PARTS
+    assert {key.split("/")[0] for key in first} == STATE_PARTS | set(more)
     assert [k for k in first if not torch.equal(first[k], second[k])] == []
 
 

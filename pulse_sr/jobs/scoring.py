@@ -22,6 +22,7 @@ from torch import Tensor
 
 from pulse_sr.atomic import write_atomic
 from pulse_sr.errors import InputError, UsageError
+from pulse_sr.metrics.feature_networks import NETWORKS, FeatureNetwork, judge_of
 from pulse_sr.metrics.image_set import Features, ImageSet, compare
 from pulse_sr.metrics.inception import load_inception
 from pulse_sr.metrics.neighbours import USUAL_SHARE, TrainingImages, memorisation
@@ -65,6 +66,7 @@ class Scorer:
         inception: TorchScript file for FID and KID.
         cache: folder to keep features in.
         device: where the features are computed.
+        network: by whose features.
     """
 
     images: np.ndarray
@@ -74,6 +76,7 @@ class Scorer:
     inception: Path | None = None
     cache: Path | None = None
     device: torch.device | str = "cpu"
+    network: FeatureNetwork = NETWORKS["squeezenet"]
     references: int = field(init=False)
     training: TrainingImages = field(init=False)
 
@@ -105,12 +108,17 @@ class Scorer:
         return float(self._others.double().quantile(USUAL_SHARE))
 
     def score(self, prior: Prior) -> Scores:
-        """Score uncurated samples of a prior of the same resolution, seeds from `FIRST_SEED`."""
+        """Score uncurated samples of a prior of the same resolution, seeds from `FIRST_SEED`.
+
+        Raises:
+            UsageError: when the prior learned from the features that would judge it.
+        """
+        judge_of(prior.card.get("trained_with", []), self.network.name)
         return self.score_images(sample_chunks(prior, self.samples))
 
     def score_images(self, chunks: Iterable[Tensor]) -> Scores:
         """Score as many images as `samples`, uint8 `[n, 3, R, R]` a chunk."""
-        found = ImageSet(self.samples, _SAMPLE_SEED, self._inception)
+        found = ImageSet(self.samples, _SAMPLE_SEED, self._inception, network=self.network)
         distances = []
         for chunk in chunks:
             found.add(chunk)
@@ -150,7 +158,7 @@ class Scorer:
 
     def _measure_known(self, images: np.ndarray, seed: int) -> ImageSet:
         known = self._read_features(images)
-        found = ImageSet(len(images), seed, self._inception, known)
+        found = ImageSet(len(images), seed, self._inception, known, self.network)
         for chunk in image_chunks(images, self.device):
             found.add(chunk)
         if known is None and self.cache is not None:
@@ -167,7 +175,9 @@ class Scorer:
 
     def _cache_file(self, images: np.ndarray) -> Path:
         assert self.cache is not None  # the callers ask first
-        key = hashlib.sha256(f"squeezenet 1, {self._inception_key}, {images.shape}".encode())
+        key = hashlib.sha256(
+            f"{self.network.name} 1, {self._inception_key}, {images.shape}".encode()
+        )
         key.update(np.ascontiguousarray(images).data)
         return self.cache / f"features-{key.hexdigest()[:16]}.safetensors"
 

@@ -27,7 +27,8 @@ from pulse_sr.images import to_uint8, write_png
 from pulse_sr.jobs.score_book import ScoreBook
 from pulse_sr.jobs.scoring import FIRST_SEED, Scorer, Scores, read_images
 from pulse_sr.jobs.training_card import card_facts
-from pulse_sr.metrics.image_set import FRECHET, KERNEL, SPREAD
+from pulse_sr.metrics.feature_networks import judge_of
+from pulse_sr.metrics.image_set import FRECHETS, KERNELS, SPREAD
 from pulse_sr.metrics.neighbours import TrainingImages
 from pulse_sr.priors.bank import write_bank
 from pulse_sr.priors.base import Prior
@@ -139,6 +140,7 @@ class Observer:
             inception=observation.inception,
             cache=trainer.run_dir,
             device=trainer.device,
+            network=judge_of(trainer.config.trained_with),
         )
 
     def catch_up(self, schedule: Schedule) -> None:
@@ -192,10 +194,11 @@ class Observer:
             "references": scorer.references,
             "scores": scores.values,
         }
-        best = self._book.add(record)
+        best, judge = self._book.add(record), scorer.network.name
+        frechet, kernel = FRECHETS[judge], KERNELS[judge]
         self._say(
-            f"{trainer.images_shown / 1000:.1f} kimg  {FRECHET} {scores.values[FRECHET]:.3f}  "
-            f"{KERNEL} {scores.values[KERNEL]:.3f}  ({scorer.samples} samples, "
+            f"{trainer.images_shown / 1000:.1f} kimg  {frechet} {scores.values[frechet]:.3f}  "
+            f"{kernel} {scores.values[kernel]:.3f}  ({scorer.samples} samples, "
             f"{time.perf_counter() - started:.0f} s{', best so far' if best else ''})"
         )
         for line in self._watch.observe_spread(trainer.images_shown, scores.values[SPREAD]):

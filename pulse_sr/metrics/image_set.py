@@ -11,16 +11,20 @@ import torch
 from torch import Tensor
 
 from pulse_sr.metrics.diversity import PairwiseDistance
+from pulse_sr.metrics.feature_networks import NETWORKS, FeatureNetwork
 from pulse_sr.metrics.frechet import frechet_distance
 from pulse_sr.metrics.inception import inception_features
 from pulse_sr.metrics.kernel import kernel_distance
 from pulse_sr.metrics.manifold import precision_recall
 from pulse_sr.metrics.sliced_wasserstein import patch_sets, patches_per_image, sliced_wasserstein
-from pulse_sr.metrics.squeezenet import pooled_features
 
-FRECHET = "Fréchet (SqueezeNet)"
-KERNEL = "kernel x 1000 (SqueezeNet)"
-PRECISION, RECALL = "precision (SqueezeNet)", "recall (SqueezeNet)"
+FRECHETS = {name: f"Fréchet ({each.title})" for name, each in NETWORKS.items()}
+KERNELS = {name: f"kernel x 1000 ({each.title})" for name, each in NETWORKS.items()}
+PRECISIONS = {name: f"precision ({each.title})" for name, each in NETWORKS.items()}
+RECALLS = {name: f"recall ({each.title})" for name, each in NETWORKS.items()}
+#: The names of the scores by the usual network.
+FRECHET, KERNEL = FRECHETS["squeezenet"], KERNELS["squeezenet"]
+PRECISION, RECALL = PRECISIONS["squeezenet"], RECALLS["squeezenet"]
 SLICED = "sliced Wasserstein x 1000"
 SPREAD = "spread / that of the training images"
 INCEPTION_FRECHET, INCEPTION_KERNEL = "FID", "KID x 1000"
@@ -43,6 +47,7 @@ class ImageSet:
         seed: int,
         inception: torch.jit.ScriptModule | None = None,
         known: Features | None = None,
+        network: FeatureNetwork = NETWORKS["squeezenet"],
     ) -> None:
         """Begin an empty set.
 
@@ -51,9 +56,10 @@ class ImageSet:
             seed: of the places of the patches; two sets that are compared take different ones.
             inception: network of the user's for FID and KID.
             known: the features of the images, where they have been computed before.
+            network: whose features are taken.
         """
         self.count, self.spread = count, PairwiseDistance()
-        self._inception, self._known = inception, known
+        self._inception, self._known, self._network = inception, known, network
         self._rng = torch.Generator().manual_seed(seed)
         self._features: list[Features] = []
         self._patches: list[list[Tensor]] = []
@@ -64,7 +70,7 @@ class ImageSet:
         self.spread.add(pixels)
         self._patches.append(patch_sets(pixels, patches_per_image(self.count), self._rng))
         if self._known is None:
-            found = {"squeezenet": pooled_features(pixels).cpu()}
+            found = {self._network.name: self._network.pooled(pixels).cpu()}
             if self._inception is not None:
                 found["inception"] = inception_features(self._inception, images)
             self._features.append(found)
@@ -86,15 +92,20 @@ class ImageSet:
 def compare(images: ImageSet, reference: ImageSet, resolution: int) -> dict[str, float]:
     """All distances of a set of images to a set of training images, by their exact names.
 
-    FID and KID are among them only where both sets were made with the Inception network.
+    Their names say which network judged; the Fréchet distance by it comes first. FID and KID are
+    among them only where both sets were made with the Inception network.
     """
     ours, theirs = images.features, reference.features
-    a, b = ours["squeezenet"], theirs["squeezenet"]
-    found = {FRECHET: frechet_distance(a, b), KERNEL: 1000 * kernel_distance(a, b)}
+    network = next(name for name in NETWORKS if name in ours)
+    a, b = ours[network], theirs[network]
+    found = {
+        FRECHETS[network]: frechet_distance(a, b),
+        KERNELS[network]: 1000 * kernel_distance(a, b),
+    }
     levels = sliced_wasserstein(images.patches, reference.patches)
     found |= {f"{SLICED}, {resolution >> i} px": value for i, value in enumerate(levels)}
     found[f"{SLICED}, mean"] = sum(levels) / len(levels)
-    found[PRECISION], found[RECALL] = precision_recall(a, b)
+    found[PRECISIONS[network]], found[RECALLS[network]] = precision_recall(a, b)
     found[SPREAD] = images.spread.value() / max(reference.spread.value(), 1e-12)
     if "inception" in ours and "inception" in theirs:
         a, b = ours["inception"], theirs["inception"]

@@ -22,6 +22,7 @@ LEAST_SIDE = 224
 
 #: Feature maps that `squeezenet_features` returns: the input of every pooling, and the last one.
 LAYERS = ("conv1", "fire4", "fire8", "fire9")
+CHANNELS = (96, 256, 512, 512)
 
 _FIRES = ("fire2", "fire3", "fire4", "pool", "fire5", "fire6", "fire7", "fire8", "pool", "fire9")
 _MEAN_BGR = (104.0, 117.0, 123.0)
@@ -31,7 +32,8 @@ Weights = dict[str, Tensor]
 
 
 @cache
-def _weights(device: torch.device) -> Weights:
+def squeezenet_weights(device: torch.device) -> Weights:
+    """Kernels and biases by layer, float32."""
     source = files("pulse_sr.metrics") / "weights" / "squeezenet_v1.0_decoded_fp16.npz"
     with source.open("rb") as file, np.load(file, allow_pickle=False) as stored:
         arrays = {key: stored[key] for key in stored.files}
@@ -88,7 +90,7 @@ def squeezenet_features(images: Tensor, least_side: int = LEAST_SIDE) -> list[Te
         ValueError: for another shape or integers.
     """
     x = _preprocess(images, least_side)
-    weights = _weights(x.device)
+    weights = squeezenet_weights(x.device)
     x = _conv(weights, "conv1", x, stride=2)
     maps = [x]
     x = _pool(x)
@@ -102,7 +104,7 @@ def squeezenet_features(images: Tensor, least_side: int = LEAST_SIDE) -> list[Te
 def class_scores(images: Tensor) -> Tensor:
     """ImageNet logits `[N, 1000]`, to check the preprocessing by; arguments as above."""
     last = squeezenet_features(images)[-1]
-    return _conv(_weights(last.device), "conv_final", last).mean(dim=[2, 3])
+    return _conv(squeezenet_weights(last.device), "conv_final", last).mean(dim=[2, 3])
 
 
 def feature_distance(a: Tensor, b: Tensor, least_side: int = LEAST_SIDE) -> Tensor:

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pulse_sr.metrics.image_set import INCEPTION_FRECHET, SPREAD
+from pulse_sr.metrics.feature_networks import NETWORKS
+from pulse_sr.metrics.image_set import FRECHETS, INCEPTION_FRECHET, SPREAD
 
 #: Fewer different training images than this: the card says that the prior knows little else.
 _FEW_IMAGES = 1000
@@ -155,9 +156,14 @@ def _scores(facts: CardFacts) -> list[str]:
         for name in names
     ]
     basis = (
-        "The features are those of SqueezeNet 1.0 (ImageNet), which pulse-sr carries: the numbers "
-        "compare with nothing but themselves, taken with the same numbers of images."
+        f"The features are those of {_judge(names)} (ImageNet): the numbers compare with nothing "
+        "but themselves, taken with the same numbers of images."
     )
+    if facts.card.get("trained_with"):
+        basis += (
+            f" The prior learned from features of {', '.join(facts.card['trained_with'])}, "
+            "which judges nothing here."
+        )
     if INCEPTION_FRECHET in names:
         basis += " FID and KID come from the Inception file that the user gave."
     if facts.floor is None:
@@ -165,6 +171,12 @@ def _scores(facts: CardFacts) -> list[str]:
     else:
         basis += " The last column is the floor: other real images against the same training ones."
     return ["## Scores", basis, "\n".join([*heading, *lines])]
+
+
+def _judge(names: Sequence[str]) -> str:
+    """The network that the names of scores speak of."""
+    networks = [name for name, frechet in FRECHETS.items() if frechet in names]
+    return NETWORKS[networks[0]].title if networks else "no network"
 
 
 def _memorisation(found: Memorised | None) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pulse_sr.metrics.image_set import FRECHET, INCEPTION_FRECHET, KERNEL, SLICED
+from pulse_sr.metrics.image_set import FRECHETS, INCEPTION_FRECHET, KERNELS, SLICED
 from pulse_sr.report.training_history import History
 
 Values = NDArray[np.float64]
@@ -22,14 +22,14 @@ _SMOOTHED_SHARE = 0.04
 #: (title, names of the log): what belongs into one panel. All other numbers are losses.
 _PANELS = (
     ("sign of D: real and fake", ("real_sign", "fake_sign")),
+    ("sign of the heads: real and fake", ("heads_real_sign", "heads_fake_sign")),
     ("penalties", ("r1", "r2", "path")),
     ("augmentation p", ("augment_p",)),
     ("images per second", ("images_per_second",)),
 )
 #: (title, beginnings of the names of scores)
 _SCORES = (
-    (f"{FRECHET}, lower is better", (FRECHET,)),
-    (f"{KERNEL}, lower is better", (KERNEL,)),
+    *((f"{name}, lower is better", (name,)) for name in (*FRECHETS.values(), *KERNELS.values())),
     (f"{SLICED}, lower is better", (SLICED,)),
     ("FID", (INCEPTION_FRECHET,)),
 )

@@ -10,6 +10,8 @@ from pulse_sr.priors.stylegan2 import StyleGAN2Config
 from pulse_sr.training.losses import LOSSES
 
 AUGMENTS = ("diffaug", "ada", "off")
+#: No heads, or the network that they stand on (`metrics.feature_networks`).
+HEADS = ("off", "squeezenet", "efficientnet-lite0")
 NetworkConfig = StyleGAN2Config | FastGANConfig
 
 
@@ -31,13 +33,18 @@ class TrainConfig:
         path_interval: steps between two path length steps.
         ema_kimg: half-life of the averaged generator in thousands of images.
         ema_rampup: the half-life is at most this share of the images shown.
+        ema_bank: half-lives of further averages that the state keeps, to choose from at the end;
+            they ramp up in step with the first.
+        heads: out of `HEADS`: discriminators on features of a frozen network, beside D.
+        heads_weight: of their loss for G, beside that of D.
+        heads_warmup: until so many images were shown the heads learn, and G does not hear them.
         mixing: share of images with two latents (StyleGAN2).
         reconstruction: what the decoders of FastGAN's discriminator are judged by.
         augment: "diffaug", "ada" or "off".
         policy: transforms of DiffAugment in their order.
         mirror: flip half of the real images.
         freeze_d: how many stages of D, from the image inwards, stay as `init` gave them.
-        init: sha256 of the weights the run began with; empty: random ones.
+        init: sha256 of the weights, or of the state, the run began with; empty: random ones.
         seed: of everything random.
     """
 
@@ -53,6 +60,10 @@ class TrainConfig:
     path_interval: int = 4
     ema_kimg: float = 10.0
     ema_rampup: float | None = 0.05
+    ema_bank: tuple[float, ...] = ()
+    heads: str = "off"
+    heads_weight: float = 0.3
+    heads_warmup: int = 2000
     mixing: float = 0.5
     reconstruction: str = "squeezenet"
     augment: str = "diffaug"
@@ -67,6 +78,8 @@ class TrainConfig:
             raise ValueError(f"loss is {self.loss!r}, expected one of {', '.join(LOSSES)}")
         if self.augment not in AUGMENTS:
             raise ValueError(f"augment is {self.augment!r}, expected one of {', '.join(AUGMENTS)}")
+        if self.heads not in HEADS:
+            raise ValueError(f"heads is {self.heads!r}, expected one of {', '.join(HEADS)}")
         if min(self.batch, self.penalty_interval, self.path_interval) < 1:
             raise ValueError(f"a batch or an interval below 1 in {self}")
 
@@ -75,6 +88,11 @@ class TrainConfig:
         """ "stylegan2" or "fastgan"."""
         return "stylegan2" if isinstance(self.network, StyleGAN2Config) else "fastgan"
 
+    @property
+    def trained_with(self) -> list[str]:
+        """The networks whose features G learns from: they are no judges of it."""
+        return [] if self.heads == "off" else [self.heads]
+
     def to_json(self) -> dict[str, Any]:
         """The fields that matter for the architecture, as plain JSON values."""
         fields = asdict(replace(self)) | {
@@ -82,14 +100,23 @@ class TrainConfig:
             "network": self.network.to_json(),
             "betas": list(self.betas),
             "policy": list(self.policy) if self.augment == "diffaug" else [],
+            "ema_bank": list(self.ema_bank),
         }
-        for name in _FOREIGN[self.architecture]:
+        foreign = _FOREIGN[self.architecture]
+        if self.heads == "off":
+            foreign += ("heads_weight", "heads_warmup")
+        for name in foreign:
             del fields[name]
         return fields
 
 
 #: Fields that have no meaning for an architecture.
-_FOREIGN = {"stylegan2": ("reconstruction",), "fastgan": ("mixing", "path_weight", "path_interval")}
+_FOREIGN: dict[str, tuple[str, ...]] = {
+    "stylegan2": ("reconstruction",),
+    "fastgan": ("mixing", "path_weight", "path_interval"),
+}
+#: What the fields that a state of an earlier version does not name were then.
+EARLIER: dict[str, Any] = {"heads": "off", "ema_bank": []}
 
 
 def recipe(architecture: str, loss: str | None, resolution: int, batch: int) -> dict[str, Any]:

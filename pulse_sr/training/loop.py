@@ -26,12 +26,13 @@ from pulse_sr.errors import SetupError, UsageError
 from pulse_sr.priors.base import Prior
 from pulse_sr.priors.files import FILE_NAME, save_prior
 from pulse_sr.training.augment.ada import AdaptiveAugment, OverfittingHeuristic
+from pulse_sr.training.averages import bank_name, follow, share_kept
 from pulse_sr.training.checkpoint import (
     load_checkpoint,
     read_checkpoint_header,
     save_checkpoint,
 )
-from pulse_sr.training.config import TrainConfig
+from pulse_sr.training.config import EARLIER, TrainConfig
 from pulse_sr.training.prefetch import Feed, open_feed
 from pulse_sr.training.processes import Processes
 from pulse_sr.training.step import Step
@@ -99,6 +100,7 @@ class Trainer:
         config: everything that decides the course of the run.
         step: the networks, their optimizers.
         average: the averaged generator.
+        bank: averages of other half-lives, by these in thousands of images.
         images_shown: since the run began.
         seconds: spent on them.
         seconds_of_call: of these, in this call of `train`.
@@ -115,6 +117,7 @@ class Trainer:
         step: Step,
         card: dict[str, Any] | None = None,
         data_sha256: str = "",
+        continued: Path | None = None,
     ) -> None:
         """Set up a run, or take up the one that stands in `run_dir`.
 
@@ -125,6 +128,7 @@ class Trainer:
             step: the networks on their device.
             card: what the prior file says of its data and licence.
             data_sha256: of the decoded images; a run does not go on with other ones.
+            continued: the state of another run, which this one begins with.
 
         Raises:
             UsageError: when the run in `run_dir` was started with another config or other images.
@@ -136,10 +140,13 @@ class Trainer:
         self.seconds_of_call = 0.0
         generator = step.objective.generator
         self.average = copy.deepcopy(generator).eval().requires_grad_(False)
+        self.bank = {half_life: copy.deepcopy(self.average) for half_life in config.ema_bank}
         self.heuristic = OverfittingHeuristic()
         self._feed: Feed | None = None
         if self.state_file.exists():
             self._resume()
+        elif continued is not None:
+            self._continue(continued)
 
     @property
     def device(self) -> torch.device:
@@ -163,8 +170,8 @@ class Trainer:
 
     @property
     def _modules(self) -> dict[str, torch.nn.Module]:
-        objective = self.step.objective
-        return {"G": objective.generator, "G_ema": self.average, "D": objective.discriminator}
+        averages = {bank_name(half_life): each for half_life, each in self.bank.items()}
+        return self.step.networks | {"G_ema": self.average} | averages
 
     def _resume(self) -> None:
         header = read_checkpoint_header(self.state_file)
@@ -177,6 +184,29 @@ class Trainer:
                 "repeat them, or give another -o folder",
             )
         load_checkpoint(self.state_file, self._modules, self.step.optimizers)
+        self._take_numbers(header)
+
+    def _continue(self, state: Path) -> None:
+        """Begin with all that another run's state has; the rest begins as ever.
+
+        Averages that it has not begin with its own average.
+        """
+        header = read_checkpoint_header(state)
+        before = EARLIER | header["config"]
+        modules, optimizers = dict(self._modules), dict(self.step.optimizers)
+        if before["heads"] != self.config.heads:
+            modules.pop("heads", None)
+            optimizers.pop("adam_heads", None)
+        for half_life in self.bank:
+            if half_life not in before["ema_bank"]:
+                modules.pop(bank_name(half_life))
+        load_checkpoint(state, modules, optimizers)
+        for half_life, average in self.bank.items():
+            if bank_name(half_life) not in modules:
+                average.load_state_dict(self.average.state_dict())
+        self._take_numbers(header)
+
+    def _take_numbers(self, header: dict[str, Any]) -> None:
         self.images_shown, self.seconds = header["images"], header["seconds"]
         self.step.path_mean = header["path_mean"]
         self.heuristic.load(header["augment"])
@@ -260,17 +290,10 @@ class Trainer:
         if isinstance(self.step.augmentation, AdaptiveAugment):
             self.step.augmentation.p = self.heuristic.p
 
-    @torch.no_grad()
     def _average(self) -> None:
-        config = self.config
-        half_life = config.ema_kimg * 1000
-        if config.ema_rampup is not None:
-            half_life = min(half_life, self.images_shown * config.ema_rampup)
-        keep = 0.5 ** (config.batch / max(half_life, 1e-8))
-        average, current = self.average, self.step.objective.generator
-        torch._foreach_lerp_(list(average.parameters()), list(current.parameters()), 1 - keep)
-        for kept, buffer in zip(average.buffers(), current.buffers(), strict=True):
-            kept.copy_(buffer)
+        generator = self.step.objective.generator
+        for half_life, average in [(self.config.ema_kimg, self.average), *self.bank.items()]:
+            follow(average, generator, share_kept(self.config, half_life, self.images_shown))
 
     def prior(self) -> Prior:
         """The averaged generator as a prior, ready for a search."""
@@ -280,6 +303,8 @@ class Trainer:
         }
         name = self.card.get("name", self.run_dir.resolve().name)
         card = self.card | {"training": training}
+        if self.config.trained_with:
+            card["trained_with"] = self.config.trained_with
         return self.step.objective.make_prior(self.average, name, card)
 
     def checkpoint(self) -> None:
@@ -364,7 +389,7 @@ def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Options that differ, as `name was ..., is ...`; those of the network by their own names."""
     found = []
     for key, value in now.items():
-        old = before.get(key)
+        old = before.get(key, EARLIER.get(key))
         if isinstance(value, dict) and isinstance(old, dict):
             found += _differences(old, value)
         elif old != value:

@@ -65,13 +65,14 @@ def plan_memory(step: Step, limit: int, share: int) -> MemoryPlan:
 
 
 def fixed_bytes(step: Step) -> int:
-    """Weights, gradients, moments of Adam and the averaged generator."""
-    objective = step.objective
-    generator, discriminator = (
-        sum(p.numel() * p.element_size() for p in network.parameters())
-        for network in (objective.generator, objective.discriminator)
-    )
-    return 4 * (generator + discriminator) + generator
+    """Weights, gradients, moments of Adam, the averages of G and a frozen network."""
+    sizes = {
+        name: sum(p.numel() * p.element_size() for p in network.parameters())
+        for name, network in step.networks.items()
+    }
+    frozen = sum(each.numel() * each.element_size() for each in step.frozen())
+    averages = 1 + len(step.config.ema_bank)
+    return 4 * sum(sizes.values()) + averages * sizes["G"] + frozen
 
 
 def bytes_per_image(step: Step, count: int) -> float:
@@ -84,11 +85,12 @@ def bytes_per_image(step: Step, count: int) -> float:
 
 def saved_bytes(step: Step, loss: Callable[[], Tensor]) -> int:
     """Bytes of the distinct tensors that autograd keeps for the backward pass of `loss`."""
-    known = {
-        tensor.untyped_storage().data_ptr()
-        for network in (step.objective.generator, step.objective.discriminator)
+    weights = [
+        tensor
+        for network in step.networks.values()
         for tensor in [*network.parameters(), *network.buffers()]
-    }
+    ]
+    known = {tensor.untyped_storage().data_ptr() for tensor in [*weights, *step.frozen()]}
     kept: list[Tensor] = []  # alive, so that no two storages have one address
     total = 0
 

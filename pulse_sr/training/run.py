@@ -12,6 +12,7 @@ import torch
 
 from pulse_sr.devices import choose_bf16, choose_device, keep_freed_memory
 from pulse_sr.errors import UsageError
+from pulse_sr.metrics.efficientnet_lite import weights_file
 from pulse_sr.priors.fastgan import FastGANConfig
 from pulse_sr.priors.stylegan2 import StyleGAN2Config
 from pulse_sr.training.augment.ada import AdaptiveAugment
@@ -21,6 +22,7 @@ from pulse_sr.training.cache import CachedImages, Progress, cache_images
 from pulse_sr.training.config import NetworkConfig, TrainConfig, recipe
 from pulse_sr.training.discriminator import GROUP_SIZE
 from pulse_sr.training.fastgan_objective import FastGANObjective
+from pulse_sr.training.heads import build_heads
 from pulse_sr.training.lock import lock_run
 from pulse_sr.training.loop import Trainer
 from pulse_sr.training.memory import MemoryPlan, fit_on_device, plan_memory
@@ -29,7 +31,13 @@ from pulse_sr.training.processes import Processes
 from pulse_sr.training.sources import ImageSource, open_source
 from pulse_sr.training.step import Step
 from pulse_sr.training.stylegan2_objective import StyleGAN2Objective
-from pulse_sr.training.transfer import Source, begin_with, read_source
+from pulse_sr.training.transfer import (
+    Continued,
+    Source,
+    begin_with,
+    read_continued,
+    read_source,
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,7 @@ class TrainingPlan:
         max_memory: bytes that a step may take; None: what the device has.
         compile: run the networks through torch.compile.
         source: the weights to begin with.
+        continued: the state to begin with.
         processes: who shares the work.
     """
 
@@ -58,6 +67,7 @@ class TrainingPlan:
     max_memory: int | None = None
     compile: bool = False
     source: Source | None = field(default=None, repr=False)
+    continued: Continued | None = None
     processes: Processes = field(default_factory=Processes)
 
     def describe(self) -> dict[str, Any]:
@@ -94,6 +104,7 @@ class TrainingPlan:
             self.build(cached.pixels),
             self._card(cached),
             cached.content_sha256,
+            None if self.continued is None else self.continued.path,
         )
         trainer.lock = lock
         return trainer
@@ -106,8 +117,9 @@ class TrainingPlan:
         alignment = self.data.alignment()
         if alignment is not None:
             card["alignment"] = alignment
-        if self.source is not None:
-            card["began_with"] = {"prior": self.source.header["name"], "sha256": self.source.sha256}
+        began = self.source or self.continued
+        if began is not None:
+            card["began_with"] = {"prior": began.header["name"], "sha256": began.sha256}
         return card
 
     def summary(self, trainer: Trainer) -> str:
@@ -145,7 +157,13 @@ class TrainingPlan:
             network.to(self.device)
         augmentation = build_augmentation(self.config)
         step = Step(
-            objective, self.config, augmentation, self.device, self.processes, bf16=self.bf16
+            objective,
+            self.config,
+            augmentation,
+            self.device,
+            self.processes,
+            bf16=self.bf16,
+            heads=build_heads(self.config, self.device),
         )
         self.fit(step)
         if self.compile:
@@ -184,7 +202,7 @@ def build_augmentation(config: TrainConfig) -> Augmentation:
 def describe_network(
     architecture: str,
     resolution: int,
-    source: Source | None = None,
+    source: Source | Continued | None = None,
     *,
     channel_base: int | None = None,
     channel_max: int | None = None,
@@ -216,7 +234,9 @@ def describe_network(
         raise UsageError(f"--resolution: {error}", "use 32, 64, 128, 256, ...") from error
 
 
-def _describe_fastgan(resolution: int, source: Source | None, ngf: int | None) -> FastGANConfig:
+def _describe_fastgan(
+    resolution: int, source: Source | Continued | None, ngf: int | None
+) -> FastGANConfig:
     if source is not None and ngf is None:
         ngf = source.header["config"]["ngf"]
     return FastGANConfig(resolution, **({} if ngf is None else {"ngf": ngf}))
@@ -248,7 +268,12 @@ def plan_training(
     mirror: bool = True,
     freeze_d: int = 0,
     init: str | None = None,
+    continued: str | None = None,
     ema_kimg: float | None = None,
+    ema_bank: tuple[float, ...] = (),
+    heads: str = "off",
+    heads_weight: float | None = None,
+    heads_warmup: float | None = None,
     licence: str = "unstated",
     seed: int = 0,
     device: str = "auto",
@@ -266,6 +291,9 @@ def plan_training(
         architecture: "stylegan2" or "fastgan".
         resolution: R; None: the largest power of two that the data supports.
         batch: images per step over all processes; None: 16, FastGAN 8.
+        init: prior or folder of a run whose weights to begin with.
+        continued: folder of a run whose whole state to begin with.
+        heads_warmup: in thousands of images, from the beginning of this run.
         widths: `channel_base`, `channel_max`, `w_dim`, `mapping_layers` (StyleGAN2), `ngf`.
 
     The others are those of `TrainConfig` and `TrainingPlan`.
@@ -276,11 +304,12 @@ def plan_training(
     """
     processes = processes or Processes()
     source = None if init is None else read_source(init)
-    if source is not None and source.header["architecture"] != architecture:
-        raise UsageError(
-            f"--init {init} is a {source.header['architecture']} prior, --arch is {architecture}",
-            f"--arch {source.header['architecture']}",
-        )
+    state = None if continued is None else read_continued(continued)
+    if source is not None and state is not None:
+        raise UsageError("--init and --continue both say what to begin with", "give one of them")
+    began = source or state
+    if began is not None:
+        _check_architecture(init or continued, began, architecture)
     images = open_source(data)
     if resolution is None:
         resolution = images.largest_resolution()
@@ -295,25 +324,70 @@ def plan_training(
         raise UsageError("--freeze-d keeps what --init gave, there is no --init", "--init PRIOR")
     settings = recipe(architecture, loss, resolution, batch)
     own = {"loss": loss, "lr": lr, "gamma": gamma, "ema_kimg": ema_kimg}
+    own |= _heads(heads, heads_weight, heads_warmup, 0 if state is None else state.images)
     settings |= {name: value for name, value in own.items() if value is not None}
     policy = ("color", "translation", "cutout") if cutout else ("color", "translation")
     config = TrainConfig(
-        describe_network(architecture, resolution, source, **widths),
+        describe_network(architecture, resolution, began, **widths),
         batch=batch,
         path_weight=path_weight,
         augment=augment,
         policy=policy,
         mirror=mirror,
         freeze_d=freeze_d,
-        init="" if source is None else source.sha256,
+        ema_bank=ema_bank,
+        init="" if began is None else began.sha256,
         seed=seed,
         **settings,
     )
     chosen = choose_device(f"cuda:{processes.local_rank}" if _on_gpu(device, processes) else device)
     bf16 = choose_bf16(precision, chosen)
     return TrainingPlan(
-        images, run_dir, config, chosen, bf16, licence, max_memory, compile, source, processes
+        images,
+        run_dir,
+        config,
+        chosen,
+        bf16,
+        licence,
+        max_memory,
+        compile,
+        source,
+        state,
+        processes,
     )
+
+
+def _check_architecture(name: str | None, began: Source | Continued, architecture: str) -> None:
+    """Raises UsageError when a run begins with a prior or a run of another architecture."""
+    found = began.header["architecture"]
+    if found != architecture:
+        option, what = ("--init", "prior") if isinstance(began, Source) else ("--continue", "run")
+        raise UsageError(
+            f"{option} {name} is a {found} {what}, --arch is {architecture}", f"--arch {found}"
+        )
+
+
+def _heads(name: str, weight: float | None, warmup: float | None, shown: int) -> dict[str, Any]:
+    """The settings of the heads; what is None follows `TrainConfig`.
+
+    Args:
+        name: out of `config.HEADS`.
+        weight: of the heads for G.
+        warmup: in thousands of images, from the beginning of the run.
+        shown: images that were shown before the run begins.
+
+    Raises:
+        UsageError: for a weight or a warm-up without heads.
+        SetupError: when the weights of their network are not installed.
+    """
+    if name == "off":
+        for option, value in (("--heads-weight", weight), ("--heads-warmup", warmup)):
+            if value is not None:
+                raise UsageError(f"{option} is of heads, --heads is off", "leave it out")
+    if name == "efficientnet-lite0":
+        weights_file()  # before the images are decoded
+    images = TrainConfig.heads_warmup if warmup is None else int(warmup * 1000)
+    return {"heads": name, "heads_weight": weight, "heads_warmup": shown + images}
 
 
 def _on_gpu(device: str, processes: Processes) -> bool:

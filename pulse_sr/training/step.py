@@ -17,6 +17,7 @@ from torch import Tensor
 from pulse_sr.training.augment.ada import AdaptiveAugment, OverfittingHeuristic
 from pulse_sr.training.augment.base import Augmentation
 from pulse_sr.training.config import TrainConfig
+from pulse_sr.training.heads import FeatureHeads, HeadsTurn
 from pulse_sr.training.objective import (
     Augment,
     Draws,
@@ -46,6 +47,7 @@ class Step:
         processes: who shares the batch.
         micro_steps: in how many parts this process takes its share of a batch.
         recompute: whether activations are computed again instead of kept.
+        heads: discriminators on the features of a frozen network, beside D.
         bf16: run the networks in bfloat16 autocast.
         path_mean: running mean of the path lengths.
     """
@@ -59,6 +61,7 @@ class Step:
     bf16: bool = False
     path_mean: float = 0.0
     recompute: bool = False
+    heads: FeatureHeads | None = None
 
     def __post_init__(self) -> None:
         config = self.config
@@ -72,6 +75,17 @@ class Step:
             "adam_g": self._adam(self.objective.generator, lazy_g),
             "adam_d": self._adam(self.objective.discriminator, lazy_d),
         }
+        if self.heads is not None:
+            self.optimizers["adam_heads"] = self.heads.make_optimizer()
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """What is trained, by the name that a state gives it."""
+        found: dict[str, nn.Module] = {
+            "G": self.objective.generator,
+            "D": self.objective.discriminator,
+        }
+        return found if self.heads is None else found | {"heads": self.heads.judges}
 
     def _adam(self, network: nn.Module, interval: int) -> torch.optim.Adam:
         ratio = interval / (interval + 1) if interval else 1.0
@@ -79,6 +93,10 @@ class Step:
         parameters = [p for p in network.parameters() if p.requires_grad]
         betas = (first**ratio, second**ratio)
         return torch.optim.Adam(parameters, lr=self.config.lr * ratio, betas=betas, fused=True)
+
+    def frozen(self) -> list[Tensor]:
+        """Weights that are never trained."""
+        return [] if self.heads is None else self.heads.frozen(self.device)
 
     def run(self, real: Tensor, shown: int) -> dict[str, Tensor]:
         """Train G, then D, each with its regulariser when that is due.
@@ -89,24 +107,28 @@ class Step:
 
         Returns:
             scalars: "generator", "discriminator", "real_sign", "fake_sign", and "r1", "r2", "path"
-            in the steps that compute them.
+            in the steps that compute them; with heads "heads_generator", and in the steps in which
+            they learn "heads", "heads_real_sign", "heads_fake_sign".
         """
         config = self.config
         rng = torch.Generator(self.device)
         rng.manual_seed(rng_of(config.seed, "step", shown).initial_seed())
         number = shown // config.batch
         draws = self.objective.draw(len(real), rng)
-        report, fakes = self._train_generator(real, draws, rng)
+        turn = None if self.heads is None else self.heads.turn(len(real), shown, self.device)
+        report, fakes = self._train_generator(real, draws, rng, turn)
         if config.path_weight and number % config.path_interval == 0:
             report |= self._regularise_paths(rng)
         if not self.objective.shares_images:
             draws = self.objective.draw(len(real), rng)
             fakes = self._generate(draws)
         report |= self._train_discriminator(real, fakes, draws, rng, number)
+        if turn is not None and turn.learning:
+            report |= self._train_heads(real, turn)
         return report
 
     def _train_generator(
-        self, real: Tensor, draws: Draws, rng: torch.Generator
+        self, real: Tensor, draws: Draws, rng: torch.Generator, turn: HeadsTurn | None = None
     ) -> tuple[dict[str, Tensor], Iterator[Images]]:
         """Also returns the images of each part, before the update, where D learns from them."""
         augments = self.augmentation.draw(len(real), rng)
@@ -118,7 +140,11 @@ class Step:
             if self.objective.shares_images:
                 fakes.append(tuple(each.detach() for each in fake))
             value = self.objective.generator_loss(real[rows], fake, augment)
-            return value, {"generator": value}
+            if turn is None:
+                return value, {"generator": value}
+            term = turn.generator_loss(fake[0], rows)
+            report = {"generator": value, "heads_generator": term}
+            return value + turn.heads.weight * term, report
 
         self.objective.prepare(self.objective.generator)
         with self._learning("adam_g"):
@@ -163,6 +189,19 @@ class Step:
                 report |= self._penalise(real, rng)
         if due or config.penalty_interval == 1:
             self._update("adam_d")
+        return report
+
+    def _train_heads(self, real: Tensor, turn: HeadsTurn) -> dict[str, Tensor]:
+        """From the features of the images that G has just learned from."""
+
+        def loss(rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            value, signs = turn.judges_loss(real[rows], rows)
+            return value, {"heads": value, **signs}
+
+        self.objective.prepare(turn.heads.judges)
+        with self._learning("adam_heads"):
+            report = self._backward(loss, self._parts(len(real)))
+        self._update("adam_heads")
         return report
 
     def _penalise(self, real: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
@@ -214,8 +253,7 @@ class Step:
     @contextmanager
     def unchanged(self) -> Iterator[None]:
         """Undo what forward passes do to the buffers of the networks."""
-        networks = (self.objective.generator, self.objective.discriminator)
-        buffers = [buffer for network in networks for buffer in network.buffers()]
+        buffers = [buffer for network in self.networks.values() for buffer in network.buffers()]
         kept = [buffer.clone() for buffer in buffers]
         try:
             yield
@@ -247,7 +285,12 @@ class Step:
         objective = self.objective
 
         def of_generator() -> Tensor:
-            return objective.generator_loss(real, objective.generate(draws), augment)
+            fake = objective.generate(draws)
+            value = objective.generator_loss(real, fake, augment)
+            if self.heads is None:
+                return value
+            turn = self.heads.turn(count, self.heads.warmup, self.device)
+            return value + turn.generator_loss(fake[0], torch.arange(count))
 
         def of_discriminator() -> Tensor:
             with torch.no_grad():

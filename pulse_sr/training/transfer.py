@@ -23,6 +23,7 @@ from torch import Tensor
 from pulse_sr.errors import SetupError, UsageError
 from pulse_sr.priors import registry
 from pulse_sr.priors.files import prior_path, read_header
+from pulse_sr.training.checkpoint import read_checkpoint_header
 from pulse_sr.training.discriminator import Discriminator
 from pulse_sr.training.growing import fit_new_stages
 from pulse_sr.training.objective import Objective
@@ -63,16 +64,58 @@ def read_source(name_or_path: str) -> Source:
     entry = registry.bundled().get(name_or_path)
     path = registry.FOLDER / entry["file"] if entry else prior_path(Path(name_or_path))
     header = read_header(path)
-    generator, discriminator = _tensors(path, "G."), {}
+    generator, discriminator = tensors_of(path, "G."), {}
     state = Path(name_or_path) / STATE_NAME
     if state.is_file():
         # The state's own generator: what a prior file holds may be folded for searching.
-        generator, discriminator = _tensors(state, "G_ema/"), _tensors(state, "D/")
+        generator, discriminator = tensors_of(state, "G_ema/"), tensors_of(state, "D/")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return Source(path, digest, header, generator, discriminator)
 
 
-def _tensors(path: Path, prefix: str) -> dict[str, Tensor]:
+@dataclass(frozen=True)
+class Continued:
+    """A run whose whole state another run goes on with.
+
+    Attributes:
+        path: of the state.
+        sha256: of that file.
+        header: architecture, and shape of the generator as `config`, like that of a prior file.
+        images: shown when the state was written.
+    """
+
+    path: Path
+    sha256: str
+    header: dict[str, Any]
+    images: int
+
+
+def read_continued(folder: str) -> Continued:
+    """Read what `--continue` names: the folder of a run.
+
+    Raises:
+        UsageError: there is no state in it.
+        SetupError: the state is damaged.
+    """
+    path = Path(folder) / STATE_NAME
+    if not path.is_file():
+        raise UsageError(
+            f"--continue {folder}: there is no {STATE_NAME} in it",
+            "give the folder of a run, or begin with a prior alone: --init PRIOR",
+        )
+    found = read_checkpoint_header(path)
+    config = found["config"]
+    header = {"architecture": config["architecture"], "config": config["network"]}
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Continued(path, digest, header | {"name": path.resolve().parent.name}, found["images"])
+
+
+def tensors_of(path: Path, prefix: str) -> dict[str, Tensor]:
+    """The tensors of a file whose names begin with a prefix, float32, by the rest of their names.
+
+    Raises:
+        SetupError: the file is damaged.
+    """
     try:
         tensors = safetensors.torch.load_file(path)
     except (OSError, ValueError, safetensors.SafetensorError) as error:

@@ -3,8 +3,9 @@
     python scripts/bench/score_prior.py --prior faces-64 --train TRAIN_DIR --held-back EVAL_DIR
 
 Prints a Markdown table: distances of samples to training images, of held-back images to training
-images as the floor, precision and recall, and the check for copies. The features are SqueezeNet's:
-none of the numbers is FID or KID, unless an Inception file is given. `--size` scores samples and
+images as the floor, precision and recall, and the check for copies. The features are those of the
+first of SqueezeNet and EfficientNet-Lite0 that the prior was not trained with, and the names of the
+scores say which: none is FID or KID, unless an Inception file is given. `--size` scores samples and
 images at another size, so that priors of different resolution compare.
 """
 
@@ -29,6 +30,7 @@ from pulse_sr.jobs.scoring import (
     read_images,
     sample_chunks,
 )
+from pulse_sr.metrics.feature_networks import NETWORKS, judge_of
 
 
 def resized(chunks: Iterator[torch.Tensor], side: int) -> Iterator[torch.Tensor]:
@@ -56,6 +58,7 @@ def table(columns: list[tuple[str, dict[str, float]]]) -> str:
 @click.option("--held-back", type=click.Path(exists=True, path_type=Path), required=True)
 @click.option("--count", default=5000, show_default=True, help="Samples and training images.")
 @click.option("--size", type=int, default=None, help="Score at this size; default: the prior's.")
+@click.option("--features", type=click.Choice(list(NETWORKS)), help="The network that judges.")
 @click.option("--inception", type=click.Path(path_type=Path), default=None, help="For FID, KID.")
 @click.option("--device", default="auto", show_default=True)
 def main(
@@ -64,6 +67,7 @@ def main(
     held_back: Path,
     count: int,
     size: int | None,
+    features: str | None,
     inception: Path | None,
     device: str,
 ) -> None:
@@ -77,6 +81,7 @@ def main(
         held_back=read_images(held_back, side, count),
         inception=inception,
         device=prior.device,
+        network=judge_of(prior.card.get("trained_with", []), features),
     )
     chunks = sample_chunks(prior, count)
     found = scorer.score_images(resized(chunks, side) if side != prior.resolution else chunks)

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Operator": "pulse_sr.operators",
+    "Operator": "pulse_sr.operators.base",
     "PulseError": "pulse_sr.errors",
-    "Result": "pulse_sr.result",
+    "Result": "pulse_sr.api",
     "SearchConfig": "pulse_sr.config",
     "align": "pulse_sr.jobs.aligning",
     "load_prior": "pulse_sr.api",
-    "make_operator": "pulse_sr.operators",
+    "make_operator": "pulse_sr.operators.building",
     "run": "pulse_sr.jobs.local",
     "super_resolve": "pulse_sr.api",
 }
@@ -40,10 +40,11 @@ if TYPE_CHECKING:
     from pulse_sr.api import load_prior, super_resolve
     from pulse_sr.config import SearchConfig
     from pulse_sr.errors import PulseError
+    from pulse_sr.inversion.result import Result
     from pulse_sr.jobs.aligning import align
     from pulse_sr.jobs.local import run
-    from pulse_sr.operators import Operator, make_operator
-    from pulse_sr.result import Result
+    from pulse_sr.operators.base import Operator
+    from pulse_sr.operators.building import make_operator
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,35 @@ import numpy as np
 from pulse_sr.config import SearchConfig
 from pulse_sr.devices import choose_device
 from pulse_sr.errors import UsageError
-from pulse_sr.images import LowResImage, read_image
-from pulse_sr.priors import registry
+from pulse_sr.images.read import LowResImage, read_image
+from pulse_sr.inversion import result as inversion
+from pulse_sr.inversion.stream import Request as Request
+from pulse_sr.inversion.stream import search_images as search_images
+from pulse_sr.jobs.store import save_result
+from pulse_sr.models import registry
 from pulse_sr.priors.base import Prior
-from pulse_sr.result import Result
 from pulse_sr.search.sampling import OnStep, SearchProgress
-from pulse_sr.streaming import Request as Request
-from pulse_sr.streaming import search_images as search_images
 
 list_priors = registry.list_priors
+
+
+class Result(inversion.Result):
+    """What a search found, and how to write it."""
+
+    def save(self, out_dir: str | Path, *, cluster: bool = False) -> Path:
+        """Writes the samples, pictures and `result.json`, as `pulse-sr run -o out_dir` does.
+
+        Args:
+            out_dir: the run folder.
+            cluster: show the samples in covering order, as `--cluster` does.
+
+        Returns:
+            the folder of this input inside `out_dir`.
+
+        Raises:
+            SetupError: the disk is full or the place can not be written.
+        """
+        return save_result(Path(out_dir), self, cluster=cluster)
 
 
 def load_prior(name_or_path: str | Path | None = None, device: str = "auto") -> Prior:
@@ -93,7 +114,7 @@ def search_image(
     [(_, outcome)] = search_images(requests, prior, config, report, samples=len(indices))
     if isinstance(outcome, Exception):
         raise outcome
-    return outcome
+    return Result(**{each.name: getattr(outcome, each.name) for each in fields(outcome)})
 
 
 def _as_image(source: str | Path | LowResImage | np.ndarray) -> LowResImage:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pulse_sr.errors import UsageError
-from pulse_sr.operator_spec import AUTO, OperatorSpec, parse_operator
+from pulse_sr.operators.spec import AUTO, OperatorSpec, parse_operator
 
 METHODS = ("phased", "pulse", "ilo", "langevin")
 #: Methods that draw samples: all take all their steps.

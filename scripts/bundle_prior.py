@@ -16,16 +16,16 @@ from pathlib import Path
 import click
 import torch
 
-from pulse_sr.atomic import write_atomic
-from pulse_sr.images import write_png
-from pulse_sr.priors import registry
+from pulse_sr.files.atomic import write_atomic
+from pulse_sr.images.write import write_png
+from pulse_sr.models import registry
 from pulse_sr.priors.base import Prior
 from pulse_sr.priors.files import read_prior, save_prior
-from pulse_sr.training.averages import bank_name
-from pulse_sr.training.config import TrainConfig
+from pulse_sr.training.ema import bank_name
+from pulse_sr.training.gan.config import TrainConfig
+from pulse_sr.training.gan.transfer import read_continued, tensors_of
 from pulse_sr.training.run import build_objective, describe_network
 from pulse_sr.training.snapshot import GRID_SIDE, tile
-from pulse_sr.training.transfer import read_continued, tensors_of
 
 
 def prior_of(run_dir: Path, half_life: float | None) -> Prior:

@@ -98,4 +98,7 @@ def fake_api(monkeypatch):
     api.search_images = fake_search.one_by_one(lambda *a, **k: api.search_image(*a, **k))
     api.list_priors = lambda: [{**fake_search.PRIOR.card, "sha256": "f" * 64, "resolution": 64}]
     monkeypatch.setitem(sys.modules, "pulse_sr.api", api)
+    searched = "pulse_sr.inversion.stream.search_images"
+    monkeypatch.setattr(searched, lambda *a, **k: api.search_images(*a, **k))
+    monkeypatch.setattr("pulse_sr.models.registry.load", lambda *a: api.load_prior(*a))
     return api

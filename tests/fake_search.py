@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from pulse_sr.errors import SetupError
-from pulse_sr.fitting import fit_to_prior
-from pulse_sr.images import to_uint8
-from pulse_sr.operators import make_operator
-from pulse_sr.result import Result, Sample, sample_status
+from pulse_sr.images.fit import fit_to_prior
+from pulse_sr.images.pixels import to_uint8
+from pulse_sr.inversion.result import Result, Sample, sample_status
+from pulse_sr.operators.building import make_operator
 
 PRIOR = SimpleNamespace(
     name="fake-64",
@@ -63,7 +63,7 @@ def search(image, prior, config, indices, progress=None):
 
 
 def one_by_one(search):
-    """A stream of searches, as `pulse_sr.streaming.search_images`, that takes input after input."""
+    """A stream of searches, as `inversion.stream.search_images`, that takes input after input."""
 
     def stream(requests, prior, config, progress=None, samples=None):
         for request in requests:

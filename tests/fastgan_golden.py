@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from pulse_sr.priors.fastgan import FastGANConfig, FastGANGenerator
-from pulse_sr.training.fastgan_discriminator import FastGANDiscriminator
+from pulse_sr.training.gan.fastgan_discriminator import FastGANDiscriminator
 
 FOLDER = Path(__file__).parent / "data"
 ARRAYS = np.load(FOLDER / "fastgan_tiny.npz", allow_pickle=False)

@@ -14,8 +14,8 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from pulse_sr.training.losses import LOSSES
-from pulse_sr.training.objective import Objective, gradient_penalty
+from pulse_sr.training.gan.losses import LOSSES
+from pulse_sr.training.gan.objective import Objective, gradient_penalty
 
 GOLDEN = np.load(Path(__file__).parent / "data" / "adversarial_losses.npz", allow_pickle=False)
 GAMMA = 1.7  # what the stored R3GAN step was made with

@@ -31,12 +31,13 @@ from pulse_sr.alignment.geometry import (
     similarity,
 )
 from pulse_sr.alignment.intake import faces_to_search, low_res_face, low_res_side
+from pulse_sr.alignment.landmarks.base import Face, box_of
+from pulse_sr.alignment.landmarks.yunet import YuNet
 from pulse_sr.alignment.paste import mask, paste
 from pulse_sr.errors import InputError, SetupError, UsageError
-from pulse_sr.images import read_image, to_pillow
-from pulse_sr.landmarks.base import Face, box_of
-from pulse_sr.landmarks.yunet import YuNet
-from pulse_sr.operators import degrade
+from pulse_sr.images.pixels import to_pillow
+from pulse_sr.images.read import read_image
+from pulse_sr.operators.degrading import degrade
 
 DATA = Path(__file__).parent / "data"
 TEMPLATE = {
@@ -161,7 +162,7 @@ def test_the_template_comes_from_the_card_and_is_ffhq_without_one():
 
 
 def test_the_bundled_prior_names_its_template():
-    from pulse_sr.priors.registry import read_card
+    from pulse_sr.models.registry import read_card
 
     found = framing_of(read_card(None)).template
     assert found is not None

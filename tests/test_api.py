@@ -13,15 +13,17 @@ from PIL import Image
 from random_priors import random_stylegan2
 
 import pulse_sr
-from pulse_sr import streaming
 from pulse_sr.api import search_image
 from pulse_sr.config import SearchConfig
 from pulse_sr.devices import choose_bf16, choose_device
 from pulse_sr.errors import InputError, SetupError, UsageError
-from pulse_sr.images import read_image, to_uint8
+from pulse_sr.images.pixels import to_uint8
+from pulse_sr.images.read import read_image
+from pulse_sr.inversion import stream as streaming
 from pulse_sr.jobs import local
-from pulse_sr.operators import degrade, make_operator
-from pulse_sr.priors import registry
+from pulse_sr.models import registry
+from pulse_sr.operators.building import make_operator
+from pulse_sr.operators.degrading import degrade
 from pulse_sr.priors.bank import find_bank
 from pulse_sr.priors.stylegan2 import StyleGAN2Prior
 from pulse_sr.search.sampling import Settings, find_candidates, sample_seed

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from pictures import chw, picture
 
-from pulse_sr.atomic import write_atomic, write_parts_atomic, write_text_atomic
 from pulse_sr.errors import SetupError
-from pulse_sr.images import write_png
+from pulse_sr.files.atomic import write_atomic, write_parts_atomic, write_text_atomic
+from pulse_sr.images.write import write_png
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from pulse_sr import background
-from pulse_sr.background import AHEAD, Background, read_ahead
+from pulse_sr.inversion import background
+from pulse_sr.inversion.background import AHEAD, Background, read_ahead
 
 
 def threads_of(name):

@@ -9,8 +9,8 @@ import pytest
 import torch
 from toy_priors import LinearPrior
 
+from pulse_sr.models import registry
 from pulse_sr.priors import bank as banks
-from pulse_sr.priors import registry
 from pulse_sr.priors.bank import (
     SeedBank,
     bank_of,

@@ -17,7 +17,7 @@ from pulse_sr.bench.sides import low_res_target, measure_alone
 from pulse_sr.cli import main
 from pulse_sr.cli.bench_text import search_lines
 from pulse_sr.errors import SetupError, UsageError
-from pulse_sr.operators import make_operator
+from pulse_sr.operators.building import make_operator
 from pulse_sr.priors.statistics import fit_statistics
 from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config, StyleGAN2Prior
 from pulse_sr.search.engine import Best, search

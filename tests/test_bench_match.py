@@ -15,7 +15,7 @@ from pulse_sr.bench import match
 from pulse_sr.bench.match import Matched, bench_match, match_rows
 from pulse_sr.cli import main
 from pulse_sr.errors import UsageError
-from pulse_sr.images import read_image
+from pulse_sr.images.read import read_image
 
 
 @pytest.fixture(scope="module")

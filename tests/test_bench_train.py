@@ -17,7 +17,7 @@ from pulse_sr.errors import SetupError
 from pulse_sr.priors.fastgan import FastGANConfig
 from pulse_sr.priors.fastgan_layers import advance_spectral_norm
 from pulse_sr.training.augment.diffaug import DiffAugment
-from pulse_sr.training.fastgan_objective import FastGANObjective
+from pulse_sr.training.gan.fastgan_objective import FastGANObjective
 from pulse_sr.training.run import build_augmentation, build_objective
 
 CPU = torch.device("cpu")

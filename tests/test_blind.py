@@ -7,10 +7,16 @@ import pytest
 import torch
 from toy_priors import standard_statistics
 
-from pulse_sr.blind import FACES, choose_operator, default_candidates, is_gray, learn
-from pulse_sr.blind_ranking import Ranking, recorded_ranking
 from pulse_sr.errors import UsageError
-from pulse_sr.operators import degrade
+from pulse_sr.inversion.blind.detection import (
+    FACES,
+    choose_operator,
+    default_candidates,
+    is_gray,
+    learn,
+)
+from pulse_sr.inversion.blind.ranking import Ranking, recorded_ranking
+from pulse_sr.operators.degrading import degrade
 from pulse_sr.priors.base import Prior
 
 

@@ -13,10 +13,10 @@ from PIL import Image
 from pulse_sr.alignment.duplicates import MOST_BITS, near_duplicates
 from pulse_sr.alignment.geometry import FFHQ
 from pulse_sr.cli import main
+from pulse_sr.data.check import CheckedImage, DataCheck, check_data
+from pulse_sr.data.picture import NOT_TRAINING_DATA, list_images
 from pulse_sr.errors import UsageError
 from pulse_sr.report.data_check import lines, verdict
-from pulse_sr.training.check import CheckedImage, DataCheck, check_data
-from pulse_sr.training.images import NOT_TRAINING_DATA, list_images
 
 
 def picture(seed, size=(32, 32)):

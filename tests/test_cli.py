@@ -69,7 +69,7 @@ def test_import_of_the_package_is_light_and_names_are_lazy():
         assert "torch" not in sys.modules and "numpy" not in sys.modules
         assert pulse_sr.SearchConfig(samples=2).samples == 2
         assert "torch" not in sys.modules
-        assert pulse_sr.make_operator.__module__ == "pulse_sr.operators"
+        assert pulse_sr.make_operator.__module__ == "pulse_sr.operators.building"
         assert "super_resolve" in dir(pulse_sr)
         try:
             pulse_sr.nothing
@@ -314,17 +314,17 @@ def test_every_option_of_run_reaches_the_search(call, face, fake_api):
 
 
 SLOW = """
-    import sys, time, types, fake_search
+    import sys, time, fake_search
     from pulse_sr.cli import main
-    api = types.ModuleType("pulse_sr.api")
-    api.load_prior = lambda *_: fake_search.PRIOR
+    from pulse_sr.inversion import stream
+    from pulse_sr.models import registry
+    registry.load = lambda *_: fake_search.PRIOR
     def search(image, *rest):
         if "b.png" in image.path:
             print("searching", flush=True)
             time.sleep(60)
         return fake_search.search(image, *rest)
-    api.search_images = fake_search.one_by_one(search)
-    sys.modules["pulse_sr.api"] = api
+    stream.search_images = fake_search.one_by_one(search)
     main(sys.argv[1:], prog_name="pulse-sr")
 """
 
@@ -349,8 +349,8 @@ def test_an_interruption_keeps_what_is_done(call, face, tmp_path, number, code):
 
 
 def test_degrade_writes_what_the_operator_says(call, face):
-    from pulse_sr.images import read_image
-    from pulse_sr.operators import degrade
+    from pulse_sr.images.read import read_image
+    from pulse_sr.operators.degrading import degrade
 
     face("hr.png", size=(64, 48)), face("sub/hr.png", 1, (64, 64)), face("odd.png", size=(63, 64))
     result = call("degrade", "hr.png", "sub/hr.png", "odd.png", "-o", "lr", "--scale", 4, "--json")

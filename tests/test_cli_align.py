@@ -18,9 +18,9 @@ from PIL import Image
 
 from pulse_sr.alignment.geometry import affine_of, framing_of
 from pulse_sr.cli import main
-from pulse_sr.images import read_image
-from pulse_sr.operators import degrade
-from pulse_sr.training.images import NOT_TRAINING_DATA, alignment_of, list_images
+from pulse_sr.data.picture import NOT_TRAINING_DATA, alignment_of, list_images
+from pulse_sr.images.read import read_image
+from pulse_sr.operators.degrading import degrade
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(__file__).parent / "data"
@@ -324,7 +324,7 @@ def test_an_interruption_keeps_what_is_done(portrait, tmp_path, call):
     code = """
         import time
         from pulse_sr.cli import main
-        from pulse_sr.landmarks.yunet import YuNet
+        from pulse_sr.alignment.landmarks.yunet import YuNet
         find = YuNet.find
         def slow(self, image):
             if "b.jpg" in image.path:

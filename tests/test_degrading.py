@@ -14,14 +14,10 @@ from PIL import Image
 
 from pulse_sr.cli import main
 from pulse_sr.errors import InputError
-from pulse_sr.images import read_image
-from pulse_sr.operators import (
-    CANDIDATE_SPECS,
-    degrade,
-    degrade_picture,
-    make_operator,
-    rank_operators,
-)
+from pulse_sr.images.read import read_image
+from pulse_sr.operators.building import make_operator
+from pulse_sr.operators.degrading import degrade, degrade_picture
+from pulse_sr.operators.ranking import CANDIDATE_SPECS, rank_operators
 
 DATA = Path(__file__).parent / "data"
 

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from pulse_sr.priors.stylegan2 import StyleGAN2Config
-from pulse_sr.training.discriminator import Discriminator, minibatch_std
-from pulse_sr.training.objective import gradient_penalty
-from pulse_sr.training.stylegan2_objective import StyleGAN2Objective
+from pulse_sr.training.gan.discriminator import Discriminator, minibatch_std
+from pulse_sr.training.gan.objective import gradient_penalty
+from pulse_sr.training.gan.stylegan2_objective import StyleGAN2Objective
 
 FOLDER = Path(__file__).parent / "data"
 GOLDEN = np.load(FOLDER / "stylegan2_tiny.npz", allow_pickle=False)

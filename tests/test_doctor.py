@@ -13,9 +13,9 @@ import pytest
 from click.testing import CliRunner
 
 import pulse_sr
-from pulse_sr import diagnosis
 from pulse_sr.cli import main
-from pulse_sr.priors import registry
+from pulse_sr.jobs import diagnosis
+from pulse_sr.models import registry
 from stylegan_ops import recipe
 from stylegan_ops.toolchain import TorchBuild
 

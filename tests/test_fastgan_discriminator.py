@@ -22,7 +22,7 @@ from fastgan_golden import (
 
 from pulse_sr.priors.fastgan import FastGANConfig
 from pulse_sr.priors.fastgan_layers import advance_spectral_norm
-from pulse_sr.training.fastgan_discriminator import FastGANDiscriminator, quarter_of
+from pulse_sr.training.gan.fastgan_discriminator import FastGANDiscriminator, quarter_of
 
 QUARTERS = torch.tensor([0, 1])
 

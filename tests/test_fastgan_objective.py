@@ -16,9 +16,9 @@ from pulse_sr.priors.batch_norm import BatchNorm
 from pulse_sr.priors.fastgan import FastGANConfig
 from pulse_sr.priors.fastgan_prior import FastGANPrior
 from pulse_sr.priors.recalibration import recalibrate
-from pulse_sr.training.fastgan_objective import FastGANObjective, noisy_hinge
-from pulse_sr.training.fastgan_reconstruction import multiscale_l1, squeezenet_content
-from pulse_sr.training.objective import gradient_penalty, take
+from pulse_sr.training.gan.fastgan_objective import FastGANObjective, noisy_hinge
+from pulse_sr.training.gan.fastgan_reconstruction import multiscale_l1, squeezenet_content
+from pulse_sr.training.gan.objective import gradient_penalty, take
 
 CONFIG = FastGANConfig(64, ngf=8, z_dim=12)
 RATE = 2e-4

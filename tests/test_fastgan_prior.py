@@ -15,13 +15,13 @@ from fastgan_golden import CONFIG, NOISE, every_fourth, golden, official_generat
 
 from pulse_sr.api import super_resolve
 from pulse_sr.cli import main
-from pulse_sr.operators import make_operator
+from pulse_sr.models.registry import read_card
+from pulse_sr.operators.building import make_operator
 from pulse_sr.priors.fastgan import FastGANConfig, FastGANGenerator
 from pulse_sr.priors.fastgan_folding import fold
 from pulse_sr.priors.fastgan_prior import FastGANPrior
 from pulse_sr.priors.files import FILE_NAME, read_header, read_prior, save_prior
 from pulse_sr.priors.recalibration import recalibrate
-from pulse_sr.priors.registry import read_card
 from pulse_sr.priors.statistics import standard_statistics
 from pulse_sr.search.engine import Best, search
 from pulse_sr.search.latents import diagonal_map, full_map

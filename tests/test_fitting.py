@@ -8,8 +8,8 @@ from pictures import chw, picture, smooth
 from PIL import Image
 
 from pulse_sr.errors import InputError, UsageError
-from pulse_sr.fitting import fit_to_prior
-from pulse_sr.images import LowResImage
+from pulse_sr.images.fit import fit_to_prior
+from pulse_sr.images.read import LowResImage
 
 
 def image_of(pixels: np.ndarray, notes: tuple[str, ...] = ()) -> LowResImage:

@@ -11,15 +11,15 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from tiny_training import assert_same_state, few_statistics, schedule, train, trainer_in
 
+from pulse_sr.data.order import rng_of
 from pulse_sr.errors import UsageError
 from pulse_sr.metrics.feature_networks import NETWORKS, FeatureNetwork
 from pulse_sr.priors.fastgan import FastGANConfig
 from pulse_sr.priors.files import read_prior
 from pulse_sr.training.augment.base import NoAugment
-from pulse_sr.training.config import HEADS as CHOICES
-from pulse_sr.training.feature_judges import WIDTHS, FeatureJudges
-from pulse_sr.training.heads import FeatureHeads, HeadsTurn
-from pulse_sr.training.stream import rng_of
+from pulse_sr.training.gan.config import HEADS as CHOICES
+from pulse_sr.training.gan.feature_judges import WIDTHS, FeatureJudges
+from pulse_sr.training.gan.heads import FeatureHeads, HeadsTurn
 
 CPU = torch.device("cpu")
 HEADS = {"heads": "squeezenet", "heads_warmup": 0}

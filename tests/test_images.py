@@ -14,18 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 from pictures import chw, picture, smooth
-from PIL import Image, ImageFile
+from PIL import Image, ImageCms, ImageFile
 
-from pulse_sr import images
 from pulse_sr.errors import InputError, UsageError
-from pulse_sr.images import (
-    find_images,
-    jpeg_noise_level,
-    read_image,
-    to_float,
-    to_uint8,
-    write_png,
-)
+from pulse_sr.images import read
+from pulse_sr.images.find import find_images
+from pulse_sr.images.jpeg import jpeg_noise_level
+from pulse_sr.images.pixels import to_float, to_uint8
+from pulse_sr.images.read import read_image
+from pulse_sr.images.write import write_png
 
 
 def save(image: Image.Image, path: Path, **options: Any) -> Path:
@@ -50,14 +47,14 @@ def test_rgb_png_and_its_facts(tmp_path: Path) -> None:
 def test_every_8_bit_mode(tmp_path: Path, mode: str) -> None:
     original = Image.fromarray(smooth(6, 8))
     if mode == "LAB":
-        lab, srgb = images.ImageCms.createProfile("LAB"), images.ImageCms.createProfile("sRGB")
-        stored = images.ImageCms.profileToProfile(original, srgb, lab, outputMode="LAB")
+        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        stored = ImageCms.profileToProfile(original, srgb, lab, outputMode="LAB")
         expected, tolerance = np.asarray(original), 4
     else:
         stored = original.convert(mode)
         expected, tolerance = np.asarray(stored.convert("RGB")), 0
     if mode == "HSV":  # no file format keeps it
-        rgb, _ = images._to_rgb("a", stored, False)
+        rgb, _ = read._to_rgb("a", stored, False)
         np.testing.assert_array_equal(rgb, expected)
         return
     suffix = "tif" if mode in ("CMYK", "YCbCr", "LAB") else "png"

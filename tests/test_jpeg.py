@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pulse_sr.jpeg_tables import nearest_quality, quantisation_table, read_quality
+from pulse_sr.images.jpeg import nearest_quality, quantisation_table, read_quality
 from pulse_sr.operators.jpeg import jpeg_round_trip
 
 DATA = Path(__file__).parent / "data"

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pulse_sr.alignment.landmarks import fan, yunet
+from pulse_sr.alignment.landmarks.base import Face, box_of, left_to_right, without_repeats
+from pulse_sr.alignment.landmarks.choice import make_landmarks
+from pulse_sr.alignment.landmarks.file import FileLandmarks
+from pulse_sr.alignment.landmarks.yunet import YuNet
 from pulse_sr.errors import InputError, SetupError, UsageError
-from pulse_sr.images import read_image
-from pulse_sr.landmarks import fan, yunet
-from pulse_sr.landmarks.base import Face, box_of, left_to_right, without_repeats
-from pulse_sr.landmarks.choice import make_landmarks
-from pulse_sr.landmarks.file import FileLandmarks
-from pulse_sr.landmarks.yunet import YuNet
+from pulse_sr.images.read import read_image
 
 DATA = Path(__file__).parent / "data"
 

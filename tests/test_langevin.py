@@ -8,7 +8,7 @@ import pytest
 import torch
 from toy_priors import LinearPrior
 
-from pulse_sr.operators import make_operator
+from pulse_sr.operators.building import make_operator
 from pulse_sr.search.curvature import row_root
 from pulse_sr.search.engine import Last, Start, search
 from pulse_sr.search.langevin import (

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from pulse_sr.metrics.niqe import niqe, niqe_features, niqe_of_set
-from pulse_sr.resampling import matlab_matrix
+from pulse_sr.operators.resampling import matlab_matrix
 
 WEIGHTS = Path(__file__).parent.parent / "pulse_sr" / "metrics" / "weights" / "niqe_pris_params.npz"
 

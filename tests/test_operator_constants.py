@@ -12,7 +12,9 @@ import torch
 from emulated_graph import EmulatedGraph
 from PIL import Image
 
-from pulse_sr.operators import Operator, jpeg, rectangular_operator, separable
+from pulse_sr.operators import jpeg, separable
+from pulse_sr.operators.base import Operator
+from pulse_sr.operators.building import rectangular_operator
 
 HIGH, LOW = (16, 24), (4, 6)
 SPECS = {

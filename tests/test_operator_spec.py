@@ -10,7 +10,7 @@ import pytest
 
 from pulse_sr.config import SearchConfig
 from pulse_sr.errors import UsageError
-from pulse_sr.operator_spec import KERNELS, parse_operator
+from pulse_sr.operators.spec import KERNELS, parse_operator
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -107,7 +107,7 @@ def test_settings_refuse_a_wrong_operator_and_an_exact_jpeg():
 
 def test_reading_words_loads_no_torch():
     code = (
-        "import sys; from pulse_sr.operator_spec import parse_operator;"
+        "import sys; from pulse_sr.operators.spec import parse_operator;"
         "parse_operator('gaussian:1|area|jpeg:4'); assert not {'torch', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

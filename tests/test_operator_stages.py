@@ -11,21 +11,20 @@ import torch
 from PIL import Image
 
 from pulse_sr.errors import UsageError
-from pulse_sr.operator_spec import parse_operator
-from pulse_sr.operators import (
-    FiledOperator,
-    MaskedOperator,
-    SeparableOperator,
+from pulse_sr.operators.building import (
+    build_operator,
     check_operator,
     make_operator,
-    project_to_floor,
-    project_to_noise,
     rectangular_operator,
 )
-from pulse_sr.operators.building import build_operator
 from pulse_sr.operators.conjugate_gradients import solve
+from pulse_sr.operators.filed import FiledOperator
 from pulse_sr.operators.jpeg import jpeg_round_trip
-from pulse_sr.resampling import gaussian_matrix, resampling_matrix
+from pulse_sr.operators.masked import MaskedOperator
+from pulse_sr.operators.projection import project_to_floor, project_to_noise
+from pulse_sr.operators.resampling import gaussian_matrix, resampling_matrix
+from pulse_sr.operators.separable import SeparableOperator
+from pulse_sr.operators.spec import parse_operator
 
 LUMA = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)  # BT.601
 HIGH, LOW = (16, 24), (4, 6)

@@ -16,15 +16,12 @@ from scipy.ndimage import gaussian_filter1d
 
 import pulse_sr.operators
 from pulse_sr.errors import UsageError
-from pulse_sr.operators import (
-    CANDIDATE_SPECS,
-    Operator,
-    degrade,
-    make_operator,
-    project_to_floor,
-    rectangular_operator,
-)
-from pulse_sr.resampling import matlab_matrix, resampling_matrix
+from pulse_sr.operators.base import Operator
+from pulse_sr.operators.building import make_operator, rectangular_operator
+from pulse_sr.operators.degrading import degrade
+from pulse_sr.operators.projection import project_to_floor
+from pulse_sr.operators.ranking import CANDIDATE_SPECS
+from pulse_sr.operators.resampling import matlab_matrix, resampling_matrix
 
 DATA = Path(__file__).parent / "data"
 ALL_SPECS = [*CANDIDATE_SPECS]

@@ -25,7 +25,7 @@ from pulse_sr.bench.roofline import (
 )
 from pulse_sr.bench.sides import METHODS, low_side, ours, what_moves
 from pulse_sr.bench.step_work import Formats, Moved, Pass, count_step
-from pulse_sr.operators import make_operator
+from pulse_sr.operators.building import make_operator
 from pulse_sr.priors.files import read_prior, save_prior
 from pulse_sr.priors.stylegan2 import StyleGAN2Config
 from stylegan_ops import setup_filter, style_epilogue, upfirdn2d, upsample_matrix

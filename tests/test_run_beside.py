@@ -16,9 +16,9 @@ import fake_search
 import pytest
 from test_background import wait_until
 
-from pulse_sr.background import AHEAD
 from pulse_sr.config import SearchConfig
 from pulse_sr.errors import SetupError
+from pulse_sr.inversion.background import AHEAD
 from pulse_sr.jobs import local, manifest, store
 from pulse_sr.jobs.manifest import put_row, read_rows
 

@@ -12,12 +12,13 @@ import pytest
 from PIL import Image, ImageDraw
 from searched import psnr, samples, save, search
 
-from pulse_sr import blind
 from pulse_sr.api import load_prior
 from pulse_sr.config import SearchConfig
-from pulse_sr.images import read_image, to_uint8
+from pulse_sr.images.pixels import to_uint8
+from pulse_sr.images.read import read_image
+from pulse_sr.inversion.blind import detection as blind
 from pulse_sr.jobs.local import run
-from pulse_sr.operators import degrade
+from pulse_sr.operators.degrading import degrade
 
 
 @pytest.fixture(scope="module")

@@ -16,17 +16,16 @@ from click.testing import CliRunner
 from PIL import Image
 from searched import STEPS, document, pixels, psnr, samples, save, search
 
-from pulse_sr import blind
 from pulse_sr.api import load_prior
 from pulse_sr.cli import main
 from pulse_sr.config import SearchConfig
 from pulse_sr.errors import UsageError
-from pulse_sr.images import to_uint8
+from pulse_sr.images.pixels import to_uint8
+from pulse_sr.inversion.blind import detection as blind
 from pulse_sr.jobs.local import run
-from pulse_sr.operator_spec import parse_operator
-from pulse_sr.operators import degrade, degrade_picture
 from pulse_sr.operators.building import build_steps
-from pulse_sr.operators.degrading import simulate
+from pulse_sr.operators.degrading import degrade, degrade_picture, simulate
+from pulse_sr.operators.spec import parse_operator
 
 
 @pytest.fixture(scope="module")

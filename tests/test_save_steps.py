@@ -16,10 +16,11 @@ from pulse_sr.api import search_image
 from pulse_sr.cli import main
 from pulse_sr.config import SearchConfig
 from pulse_sr.errors import InputError
-from pulse_sr.images import read_image
+from pulse_sr.images.read import read_image
 from pulse_sr.jobs import local, store
 from pulse_sr.jobs.steps import ANIMATION, FOLDER
-from pulse_sr.operators import degrade, make_operator
+from pulse_sr.operators.building import make_operator
+from pulse_sr.operators.degrading import degrade
 from pulse_sr.report.animation import frames_of, read_matches
 
 STEPS = 6

@@ -6,7 +6,7 @@ import pytest
 import torch
 from toy_priors import LinearPrior
 
-from pulse_sr.operators import make_operator
+from pulse_sr.operators.building import make_operator
 from pulse_sr.priors.statistics import fit_statistics
 from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config, StyleGAN2Prior
 from pulse_sr.search.engine import Best, Last, search

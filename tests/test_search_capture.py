@@ -18,7 +18,7 @@ from PIL import Image
 from random_priors import random_stylegan2
 from toy_priors import LinearPrior
 
-from pulse_sr.operators import make_operator
+from pulse_sr.operators.building import make_operator
 from pulse_sr.priors.files import read_prior, save_prior
 from pulse_sr.search import capture, engine
 from pulse_sr.search import goals as goals_module

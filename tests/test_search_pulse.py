@@ -9,7 +9,7 @@ import pytest
 import torch
 from toy_priors import SigmoidPrior, standard_statistics
 
-from pulse_sr.operators import make_operator
+from pulse_sr.operators.building import make_operator
 from pulse_sr.priors.base import LatentStatistics
 from pulse_sr.search.engine import Best, search
 from pulse_sr.search.latents import diagonal_map

@@ -11,7 +11,7 @@ import torch
 from random_priors import random_stylegan2
 
 from pulse_sr.errors import InputError, SetupError
-from pulse_sr.operators import make_operator
+from pulse_sr.operators.building import make_operator
 from pulse_sr.priors.bank import draw_bank
 from pulse_sr.search import goals as goals_module
 from pulse_sr.search.adam import SlotAdam

@@ -11,9 +11,9 @@ import torch
 from random_priors import random_stylegan2
 from toy_priors import LinearPrior
 
-from pulse_sr.operators import make_operator
-from pulse_sr.priors.bank import SeedBank, draw_bank
-from pulse_sr.priors.base import LatentStatistics, standard_normal
+from pulse_sr.operators.building import make_operator
+from pulse_sr.priors.bank import draw_bank
+from pulse_sr.priors.base import LatentStatistics, SeedBank, standard_normal
 from pulse_sr.search import seedbank
 from pulse_sr.search.latents import full_map
 from pulse_sr.search.losses import mean_square

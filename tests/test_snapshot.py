@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from toy_priors import LinearPrior
 
-from pulse_sr.images import to_uint8
+from pulse_sr.images.pixels import to_uint8
 from pulse_sr.training.snapshot import (
     GRID_SIDE,
     STRIP_SEEDS,

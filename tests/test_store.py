@@ -15,12 +15,12 @@ from PIL import Image
 
 from pulse_sr.config import SearchConfig
 from pulse_sr.errors import SetupError
-from pulse_sr.images import read_image
+from pulse_sr.images.read import read_image
 from pulse_sr.jobs import store
 from pulse_sr.jobs.manifest import assign_stems, put_row, read_rows
 from pulse_sr.jobs.task import fingerprint
 from pulse_sr.metrics.squeezenet import feature_distance
-from pulse_sr.operators import make_operator
+from pulse_sr.operators.building import make_operator
 
 
 def result_of(path, samples=3, indices=None, **options):

@@ -13,12 +13,12 @@ from PIL import Image
 from random_priors import random_stylegan2
 from test_background import wait_until
 
-from pulse_sr import streaming
 from pulse_sr.config import SearchConfig
 from pulse_sr.errors import SetupError
-from pulse_sr.images import read_image
-from pulse_sr.operators import degrade
-from pulse_sr.result import Result
+from pulse_sr.images.read import read_image
+from pulse_sr.inversion import stream as streaming
+from pulse_sr.inversion.result import Result
+from pulse_sr.operators.degrading import degrade
 
 STEPS = 4
 CONFIG = SearchConfig(steps=STEPS, batch=2)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from pulse_sr.priors.base import LatentStatistics
 from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config, StyleGAN2Prior
-from pulse_sr.training.stylegan2_objective import StyleGAN2Objective
+from pulse_sr.training.gan.stylegan2_objective import StyleGAN2Objective
 
 FOLDER = Path(__file__).parent / "data"
 GOLDEN = np.load(FOLDER / "stylegan2_tiny.npz", allow_pickle=False)

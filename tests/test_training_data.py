@@ -17,10 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pulse_sr.errors import InputError, SetupError, UsageError
-from pulse_sr.images import read_image
-from pulse_sr.training.cache import cache_images
-from pulse_sr.training.images import (
+from pulse_sr.data.cache import cache_images
+from pulse_sr.data.open import open_source
+from pulse_sr.data.picture import (
     NOT_TRAINING_DATA,
     decode,
     decode_bytes,
@@ -28,7 +27,8 @@ from pulse_sr.training.images import (
     require_resolution,
     walk_images,
 )
-from pulse_sr.training.sources import open_source
+from pulse_sr.errors import InputError, SetupError, UsageError
+from pulse_sr.images.read import read_image
 
 
 def picture(seed, size=(16, 16), mode="RGB"):
@@ -275,7 +275,7 @@ def forbid(monkeypatch, name):
     def called(*arguments, **options):
         raise AssertionError(f"{name} was called")
 
-    monkeypatch.setattr(f"pulse_sr.training.cache.{name}", called)
+    monkeypatch.setattr(f"pulse_sr.data.cache.{name}", called)
 
 
 def test_an_unchanged_folder_is_not_opened_again(data, tmp_path, monkeypatch):
@@ -442,8 +442,8 @@ DECODE = """
 import sys
 from pathlib import Path
 from pulse_sr.errors import PulseError
-from pulse_sr.training.cache import cache_images
-from pulse_sr.training.sources import open_source
+from pulse_sr.data.cache import cache_images
+from pulse_sr.data.open import open_source
 
 def stop(done, total, skipped):
     if done == int(sys.argv[3]):

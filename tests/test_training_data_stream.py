@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from pulse_sr.training.prefetch import PrefetchFeed, ResidentFeed, open_feed
-from pulse_sr.training.stream import ImageStream
+from pulse_sr.data.feed import PrefetchFeed, ResidentFeed, open_feed
+from pulse_sr.data.order import ImageStream
 
 CPU = torch.device("cpu")
 
@@ -187,7 +187,7 @@ def test_a_set_that_fits_lies_on_the_device():
 
 def test_a_set_is_copied_to_the_device_in_pieces(monkeypatch):
     images = noise()
-    monkeypatch.setattr("pulse_sr.training.prefetch._CHUNK_BYTES", 5 * images[0].nbytes)
+    monkeypatch.setattr("pulse_sr.data.feed._CHUNK_BYTES", 5 * images[0].nbytes)
     feed = ResidentFeed(ImageStream(images, 0), 23, CPU)
     assert torch.equal(feed.batch(0), torch.from_numpy(images))  # an epoch, sorted
 

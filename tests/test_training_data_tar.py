@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pulse_sr.data.cache import cache_images
+from pulse_sr.data.check import check_data
+from pulse_sr.data.open import open_source
+from pulse_sr.data.picture import NOT_TRAINING_DATA
+from pulse_sr.data.shards import expand_shards
+from pulse_sr.data.sources import FolderSource
 from pulse_sr.errors import InputError, UsageError
-from pulse_sr.training.cache import cache_images
-from pulse_sr.training.check import check_data
-from pulse_sr.training.images import NOT_TRAINING_DATA
-from pulse_sr.training.shards import expand_shards
-from pulse_sr.training.sources import FolderSource, open_source
 
 
 def encoded(seed, size=(16, 16), kind="PNG"):

@@ -24,13 +24,13 @@ from tiny_training import (
     trainer_in,
 )
 
-from pulse_sr import atomic
+from pulse_sr.data.order import rng_of
 from pulse_sr.errors import SetupError, UsageError
+from pulse_sr.files import atomic
+from pulse_sr.files.lock import lock_run
 from pulse_sr.priors.files import read_prior
 from pulse_sr.priors.stylegan2 import StyleGAN2Config
-from pulse_sr.training.lock import lock_run
 from pulse_sr.training.loop import Schedule
-from pulse_sr.training.stream import rng_of
 
 
 @pytest.fixture(autouse=True)

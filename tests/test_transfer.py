@@ -15,12 +15,12 @@ from tiny_training import (
     trainer_in,
 )
 
+from pulse_sr.data.order import rng_of
 from pulse_sr.errors import SetupError, UsageError
 from pulse_sr.priors.files import read_prior
 from pulse_sr.priors.stylegan2 import StyleGAN2Config
+from pulse_sr.training.gan.transfer import begin_with, read_continued, read_source
 from pulse_sr.training.run import build_objective, describe_network, plan_training
-from pulse_sr.training.stream import rng_of
-from pulse_sr.training.transfer import begin_with, read_continued, read_source
 
 SMALL = StyleGAN2Config(8, 16, 16, 2, (8, 8))
 

@@ -12,13 +12,13 @@ from safetensors.torch import load_file
 
 from pulse_sr.priors.statistics import fit_statistics
 from pulse_sr.priors.stylegan2 import StyleGAN2Config
-from pulse_sr.training import stylegan2_objective
-from pulse_sr.training.config import TrainConfig
-from pulse_sr.training.heads import build_heads
+from pulse_sr.training.gan import stylegan2_objective
+from pulse_sr.training.gan.config import TrainConfig
+from pulse_sr.training.gan.heads import build_heads
+from pulse_sr.training.gan.step import Step
 from pulse_sr.training.loop import Schedule, Trainer
 from pulse_sr.training.processes import Processes
 from pulse_sr.training.run import build_augmentation, build_objective
-from pulse_sr.training.step import Step
 
 NETWORK = StyleGAN2Config(8, 16, 16, 2, (8, 8))
 CPU = torch.device("cpu")

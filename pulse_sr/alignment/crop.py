@@ -15,7 +15,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from pulse_sr.alignment.geometry import Points, side_of
-from pulse_sr.images import Pixels, to_pillow
+from pulse_sr.images.pixels import Pixels, to_pillow
 
 _SUPERSAMPLING = 4
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from pulse_sr.images import Pixels, to_pillow
+from pulse_sr.images.pixels import Pixels, to_pillow
 
 #: Crops whose hashes differ in at most this many bits are the same picture.
 MOST_BITS = 48

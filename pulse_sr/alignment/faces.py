@@ -12,9 +12,10 @@ from scipy.ndimage import laplace
 
 from pulse_sr.alignment.crop import crop_quad
 from pulse_sr.alignment.geometry import Framing, Points, inside_share, rounded, side_of
+from pulse_sr.alignment.landmarks.base import Face, Landmarks
 from pulse_sr.errors import InputError
-from pulse_sr.images import LowResImage, Pixels
-from pulse_sr.landmarks.base import Face, Landmarks
+from pulse_sr.images.pixels import Pixels
+from pulse_sr.images.read import LowResImage
 
 #: Faces are measured for sharpness at this side, or at their own if that is smaller.
 SHARPNESS_SIDE = 128

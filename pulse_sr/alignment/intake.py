@@ -17,13 +17,13 @@ import numpy as np
 from pulse_sr.alignment.crop import crop_quad
 from pulse_sr.alignment.faces import FramedFace, frame_faces
 from pulse_sr.alignment.geometry import Framing, Points
+from pulse_sr.alignment.landmarks.base import Landmarks
 from pulse_sr.alignment.paste import FEATHER
 from pulse_sr.config import ALIGN_MODES
 from pulse_sr.errors import InputError, UsageError
-from pulse_sr.fitting import low_res_sides
-from pulse_sr.images import LowResImage
-from pulse_sr.landmarks.base import Landmarks
-from pulse_sr.operators import degrade
+from pulse_sr.images.fit import low_res_sides
+from pulse_sr.images.read import LowResImage
+from pulse_sr.operators.degrading import degrade
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from scipy.ndimage import affine_transform
 
 from pulse_sr.alignment.crop import crop_quad
 from pulse_sr.alignment.geometry import Points, affine_of, side_of
-from pulse_sr.images import Pixels
+from pulse_sr.images.pixels import Pixels
 
 #: Width of the feathered rim, in units of the crop's side.
 FEATHER = 0.12

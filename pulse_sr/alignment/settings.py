@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pulse_sr.alignment.faces import Limits
 from pulse_sr.alignment.geometry import FFHQ, Framing
 from pulse_sr.errors import UsageError
-from pulse_sr.operators import make_operator
+from pulse_sr.operators.building import make_operator
 
 #: Part of every fingerprint: raise it when equal settings start to give other crops.
 REVISION = 1

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from pulse_sr.diagnosis import cpu_model
+from pulse_sr.jobs.diagnosis import cpu_model
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:

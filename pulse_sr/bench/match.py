@@ -23,8 +23,9 @@ from pulse_sr.bench.sides import BASELINE, low_res_target, start_of_baseline, sy
 from pulse_sr.config import DEFAULT_STEPS, SearchConfig
 from pulse_sr.devices import choose_bf16, keep_freed_memory
 from pulse_sr.errors import UsageError
-from pulse_sr.images import LowResImage
-from pulse_sr.operators import Operator, make_operator
+from pulse_sr.images.read import LowResImage
+from pulse_sr.operators.base import Operator
+from pulse_sr.operators.building import make_operator
 from pulse_sr.priors.bank import bank_of
 from pulse_sr.priors.base import Prior
 from pulse_sr.priors.stylegan2 import StyleGAN2Prior

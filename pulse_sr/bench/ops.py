@@ -36,8 +36,8 @@ from pulse_sr.bench.op_cases import (
     verify,
 )
 from pulse_sr.devices import choose_device, keep_freed_memory
-from pulse_sr.diagnosis import cpu_model
 from pulse_sr.errors import PulseError, SetupError
+from pulse_sr.jobs.diagnosis import cpu_model
 from stylegan_ops import library
 from stylegan_ops.build import BuildError
 

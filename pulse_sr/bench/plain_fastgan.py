@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.utils import spectral_norm
 
 from pulse_sr.priors.fastgan import NOISY_SIDES, FastGANConfig
-from pulse_sr.training import fastgan_discriminator as shapes
+from pulse_sr.training.gan import fastgan_discriminator as shapes
 
 
 def _conv(

@@ -25,7 +25,8 @@ from torch import Tensor
 from pulse_sr.bench.baseline import BaselineSearch
 from pulse_sr.bench.step_work import Moved
 from pulse_sr.devices import choose_bf16, keep_freed_memory
-from pulse_sr.operators import Operator, make_operator
+from pulse_sr.operators.base import Operator
+from pulse_sr.operators.building import make_operator
 from pulse_sr.priors.files import read_prior
 from pulse_sr.priors.stylegan2 import StyleGAN2Prior
 from pulse_sr.search.engine import Best, Method, search

@@ -24,7 +24,7 @@ from pulse_sr.bench.train_sides import SIDES, steps_in_turn, training_config
 from pulse_sr.devices import choose_bf16, choose_device
 from pulse_sr.errors import SetupError, UsageError
 from pulse_sr.priors.fastgan import FastGANConfig
-from pulse_sr.training.config import TrainConfig
+from pulse_sr.training.gan.config import TrainConfig
 
 Report = dict[str, Any]
 Row = dict[str, Any]

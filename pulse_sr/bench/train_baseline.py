@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pulse_sr.bench.plain_fastgan import PlainDiscriminator, PlainGenerator, quarter_of
-from pulse_sr.training.config import TrainConfig
-from pulse_sr.training.fastgan_discriminator import LOGITS
-from pulse_sr.training.fastgan_objective import RECONSTRUCTION_WEIGHT, FastGANObjective
+from pulse_sr.training.gan.config import TrainConfig
+from pulse_sr.training.gan.fastgan_discriminator import LOGITS
+from pulse_sr.training.gan.fastgan_objective import RECONSTRUCTION_WEIGHT, FastGANObjective
 
 #: What the published training keeps of the average in each step.
 AVERAGE_DECAY = 0.999

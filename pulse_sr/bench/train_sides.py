@@ -24,12 +24,12 @@ from pulse_sr.bench.sides import peak_memory_mb, synchronize
 from pulse_sr.bench.train_baseline import BaselineTraining
 from pulse_sr.devices import choose_bf16, keep_freed_memory
 from pulse_sr.priors.fastgan import FastGANConfig
-from pulse_sr.training.config import TrainConfig, recipe
-from pulse_sr.training.fastgan_objective import FastGANObjective
+from pulse_sr.training.gan.config import TrainConfig, recipe
+from pulse_sr.training.gan.fastgan_objective import FastGANObjective
+from pulse_sr.training.gan.step import Step
 from pulse_sr.training.loop import RECORD_STEPS, Schedule, Trainer
 from pulse_sr.training.processes import Processes
 from pulse_sr.training.run import build_augmentation, build_objective
-from pulse_sr.training.step import Step
 
 Side = Callable[[TrainConfig, torch.device], Iterator[Any]]
 

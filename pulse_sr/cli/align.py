@@ -127,7 +127,7 @@ def command(
     Example: pulse-sr align holidays/ -o faces --size 128 --lr 16,32
     """
     console = Console(quiet=quiet, verbose=verbose)
-    from pulse_sr.images import find_images
+    from pulse_sr.images.find import find_images
 
     paths = find_images(list(inputs))
     _keep_inputs(paths, out)
@@ -150,7 +150,7 @@ def _keep_inputs(paths: list[Path], out: Path) -> None:
 
 
 def _landmarks(options: dict[str, Any]) -> Any:
-    from pulse_sr.landmarks.choice import make_landmarks
+    from pulse_sr.alignment.landmarks.choice import make_landmarks
 
     device = "cpu"
     if options["landmarks"] == "fan":
@@ -170,10 +170,10 @@ def _landmarks(options: dict[str, Any]) -> Any:
 def _settings(options: dict[str, Any]) -> AlignSettings:
     from pulse_sr.alignment.faces import Limits
     from pulse_sr.alignment.geometry import FFHQ, framing_of
+    from pulse_sr.alignment.landmarks.choice import NAMES
     from pulse_sr.alignment.settings import AlignSettings
     from pulse_sr.jobs.task import file_sha256
-    from pulse_sr.landmarks.choice import NAMES
-    from pulse_sr.priors.registry import read_card
+    from pulse_sr.models.registry import read_card
 
     source = options["landmarks"]
     limits = (options["min_score"], options["min_size"], options["min_sharpness"])

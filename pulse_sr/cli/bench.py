@@ -143,7 +143,7 @@ def match_command(
     console = Console(quiet=quiet, verbose=verbose)
     from pulse_sr.api import load_prior
     from pulse_sr.bench import match
-    from pulse_sr.images import read_image
+    from pulse_sr.images.read import read_image
 
     inputs = [read_image(path) for path in images]
     loaded = load_prior(prior, device)

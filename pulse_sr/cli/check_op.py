@@ -24,9 +24,9 @@ def command(high: Path, low: Path, quiet: bool, verbose: bool, as_json: bool) ->
     JPEG.
     """
     console = Console(quiet=quiet, verbose=verbose)
-    from pulse_sr.images import read_image
-    from pulse_sr.jpeg_tables import read_quality
-    from pulse_sr.operators import rank_operators
+    from pulse_sr.images.jpeg import read_quality
+    from pulse_sr.images.read import read_image
+    from pulse_sr.operators.ranking import rank_operators
 
     low_res = read_image(low).pixels
     quality = read_quality(low)

@@ -17,12 +17,12 @@ from pulse_sr.cli.options import (
 )
 from pulse_sr.config import SearchConfig
 from pulse_sr.errors import InputError, UsageError
-from pulse_sr.operator_spec import OperatorSpec, parse_operator
+from pulse_sr.operators.spec import OperatorSpec, parse_operator
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from pulse_sr.operators import Degraded
+    from pulse_sr.operators.degrading import Degraded
 
 
 @click.command("degrade", context_settings=CONTEXT)
@@ -65,7 +65,7 @@ def command(
     SearchConfig(seed=seed)  # checks its range
     spec = parse_operator(operator)
     scale = (8 if spec.resizes else 1) if scale is None else scale
-    from pulse_sr.images import find_images
+    from pulse_sr.images.find import find_images
 
     suffix = ".jpg" if spec.stages[-1].kind == "jpeg" else ".png"
     pairs = _name_outputs(find_images(list(inputs)), out, suffix)
@@ -112,8 +112,8 @@ def _name_outputs(sources: list[Path], out: Path, suffix: str) -> list[tuple[Pat
 def _degrade_one(
     source: Path, target: Path, spec: OperatorSpec, scale: int, seed: int, console: Console
 ) -> dict[str, Any]:
-    from pulse_sr.images import read_image
-    from pulse_sr.operators import degrade_picture
+    from pulse_sr.images.read import read_image
+    from pulse_sr.operators.degrading import degrade_picture
 
     row: dict[str, Any] = {"path": str(source), "file": str(target), "status": "done"}
     try:
@@ -138,8 +138,8 @@ def _generator(seed: int, sha256: str) -> np.random.Generator:
 
 def _write(target: Path, made: Degraded, spec: OperatorSpec, scale: int) -> None:
     from pulse_sr import __version__
-    from pulse_sr.atomic import write_atomic
-    from pulse_sr.images import write_png
+    from pulse_sr.files.atomic import write_atomic
+    from pulse_sr.images.write import write_png
 
     if made.jpeg is not None:
         write_atomic(target, made.jpeg)

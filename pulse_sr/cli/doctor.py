@@ -22,7 +22,7 @@ def command(build: bool, quiet: bool, verbose: bool, as_json: bool) -> int:
     Example for a bug report: pulse-sr doctor --json
     """
     console = Console(quiet=quiet, verbose=verbose)
-    from pulse_sr.diagnosis import collect
+    from pulse_sr.jobs.diagnosis import collect
 
     if build:
         _build(console)
@@ -40,8 +40,8 @@ def command(build: bool, quiet: bool, verbose: bool, as_json: bool) -> int:
 
 def _build(console: Console) -> None:
     """Compiles what can be compiled; a failure is raised after all were tried."""
-    from pulse_sr.diagnosis import build_ops
     from pulse_sr.errors import SetupError
+    from pulse_sr.jobs.diagnosis import build_ops
 
     failures = []
     for built in build_ops(console.live):

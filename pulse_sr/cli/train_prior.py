@@ -256,10 +256,10 @@ def _missing_out() -> click.MissingParameter:
 def _check(
     data: Path, out: Path | None, dry_run: bool, console: Console, options: dict[str, Any]
 ) -> int:
+    from pulse_sr.data.check import check_data
+    from pulse_sr.data.open import open_source
     from pulse_sr.jobs.checking import write_check
     from pulse_sr.report.data_check import document, lines
-    from pulse_sr.training.check import check_data
-    from pulse_sr.training.sources import open_source
 
     def progress(done: int, total: int) -> None:
         console.live(f"[{done}/{total}] images read")

@@ -27,10 +27,14 @@ from pulse_sr.alignment.faces import (
     reason_against,
     sharpness,
 )
+from pulse_sr.alignment.landmarks.base import Landmarks
 from pulse_sr.alignment.settings import AlignSettings
-from pulse_sr.atomic import write_atomic
+from pulse_sr.data.picture import NOT_TRAINING_DATA, licence_files
 from pulse_sr.errors import InputError, PulseError, SetupError
-from pulse_sr.images import LowResImage, Pixels, read_image, write_png
+from pulse_sr.files.atomic import write_atomic
+from pulse_sr.images.pixels import Pixels
+from pulse_sr.images.read import LowResImage, read_image
+from pulse_sr.images.write import write_png
 from pulse_sr.jobs.manifest import (
     NAME,
     Names,
@@ -42,10 +46,8 @@ from pulse_sr.jobs.manifest import (
 from pulse_sr.jobs.sidecar import left_out_entry, sidecar
 from pulse_sr.jobs.store import make_folder
 from pulse_sr.jobs.task import file_sha256
-from pulse_sr.landmarks.base import Landmarks
-from pulse_sr.operators import degrade
+from pulse_sr.operators.degrading import degrade
 from pulse_sr.report.sheet import contact_sheet
-from pulse_sr.training.images import NOT_TRAINING_DATA, licence_files
 
 log = logging.getLogger(__name__)
 

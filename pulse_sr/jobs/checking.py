@@ -12,15 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from pulse_sr.atomic import write_atomic
-from pulse_sr.images import write_png
+from pulse_sr.data.check import DataCheck
+from pulse_sr.data.decode import decode_files
+from pulse_sr.data.open import open_source
+from pulse_sr.files.atomic import write_atomic
+from pulse_sr.images.write import write_png
 from pulse_sr.jobs.aligning import make_side_folder
 from pulse_sr.jobs.manifest import json_bytes
 from pulse_sr.report.data_check import document
 from pulse_sr.report.sheet import Pixels, contact_sheet
-from pulse_sr.training.check import DataCheck
-from pulse_sr.training.decoding import decode_files
-from pulse_sr.training.sources import open_source
 
 _MOST_PICKED = 64
 _MOST_DUPLICATES = 200

@@ -18,10 +18,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from pulse_sr.images import write_png
+from pulse_sr.images.write import write_png
 from pulse_sr.jobs.marks import XMP
 from pulse_sr.metrics.covering import covering_order, feature_distances
-from pulse_sr.operator_spec import parse_operator
+from pulse_sr.operators.spec import parse_operator
 from pulse_sr.report.page_section import shown_samples
 from pulse_sr.report.pictures import SampleLabel, grid
 from pulse_sr.report.spread import (

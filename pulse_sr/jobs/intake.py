@@ -11,14 +11,14 @@ from typing import Any
 
 from pulse_sr.alignment.geometry import framing_of
 from pulse_sr.alignment.intake import FaceOfPhoto, face_of_record, faces_to_search
+from pulse_sr.alignment.landmarks.base import Landmarks
 from pulse_sr.config import SearchConfig
 from pulse_sr.errors import InputError, PulseError
-from pulse_sr.images import read_image
+from pulse_sr.images.read import read_image
 from pulse_sr.jobs import store
 from pulse_sr.jobs.manifest import Names, Row, base_of, face_names, read_rows
 from pulse_sr.jobs.task import fingerprint
-from pulse_sr.landmarks.base import Landmarks
-from pulse_sr.operator_spec import AUTO, parse_operator
+from pulse_sr.operators.spec import AUTO, parse_operator
 
 log = logging.getLogger(__name__)
 
@@ -139,6 +139,6 @@ class Intake:
 
     @cached_property
     def _landmarks(self) -> Landmarks:
-        from pulse_sr.landmarks.choice import make_landmarks
+        from pulse_sr.alignment.landmarks.choice import make_landmarks
 
         return make_landmarks()

@@ -1,6 +1,6 @@
 """The loop over many inputs in this process: plan, search, write, go on.
 
-The samples of all inputs go through one stream of slots (`pulse_sr.streaming`). Beside it a thread
+The samples of all inputs go through one stream of slots (`inversion.stream`). Beside it a thread
 reads the next inputs, and others write each input as soon as its last sample is done. One bad input
 never stops the others. What is finished is on disk, so the same command resumes after an
 interruption.
@@ -16,17 +16,17 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Protocol
 
-from pulse_sr.atomic import remove_leftovers
-from pulse_sr.background import Background, read_ahead
 from pulse_sr.config import SearchConfig
 from pulse_sr.errors import SetupError
+from pulse_sr.files.atomic import remove_leftovers
+from pulse_sr.inversion.background import Background, read_ahead
+from pulse_sr.inversion.stream import Outcome, Request
 from pulse_sr.jobs import store
 from pulse_sr.jobs.manifest import base_of, drop_rows
 from pulse_sr.jobs.outcomes import Record, failed, failed_before, skipped, write_outcome
 from pulse_sr.jobs.plan import DEFAULT_OUT, Plan, plan_run
 from pulse_sr.jobs.reading import read_input
 from pulse_sr.jobs.task import Task
-from pulse_sr.streaming import Outcome, Request
 
 #: Other shards write to the run folder too; none of them takes so long for one file, in seconds.
 _LEFT_BEHIND_S = 60.0
@@ -42,7 +42,7 @@ Report = Callable[[Request, Any], None]
 
 
 class Search(Protocol):
-    """The stream of searches: `pulse_sr.streaming.search_images`, or a stand-in for tests."""
+    """The stream of searches: `inversion.stream.search_images`, or a stand-in for tests."""
 
     def __call__(
         self,
@@ -82,7 +82,7 @@ def run(
         retry_failed: try again what failed in an earlier run with the same settings.
         shard: (i, N): only every N-th input from the i-th, in the order of their resolved paths,
             so that N processes can share one run folder.
-        search: stands in for `pulse_sr.streaming.search_images`.
+        search: stands in for `pulse_sr.inversion.stream.search_images`.
         progress: called during each search.
         align: "auto" finds the faces of photos, searches each and pastes it back, and leaves
             low-res faces as they are (`alignment.intake.faces_to_search`); "always" takes every
@@ -209,6 +209,6 @@ class _Run:
 
 
 def _real_search() -> Search:
-    from pulse_sr.api import search_images
+    from pulse_sr.inversion.stream import search_images
 
     return search_images

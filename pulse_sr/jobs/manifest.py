@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pulse_sr.atomic import write_atomic
+from pulse_sr.files.atomic import write_atomic
 
 try:
     import fcntl

@@ -10,10 +10,10 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from pulse_sr import __version__
-from pulse_sr.operator_spec import AUTO
+from pulse_sr.operators.spec import AUTO
 
 if TYPE_CHECKING:
-    from pulse_sr.result import Result
+    from pulse_sr.inversion.result import Result
 
 COMMENT = "synthetic face: a plausible reconstruction, not the person"
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"

@@ -8,17 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pulse_sr.blind_ranking import recorded_ranking
 from pulse_sr.errors import PulseError, SetupError, is_disk_full
+from pulse_sr.inversion.blind.ranking import recorded_ranking
+from pulse_sr.inversion.stream import Request
 from pulse_sr.jobs import store
 from pulse_sr.jobs.manifest import put_row, read_rows
 from pulse_sr.jobs.plan import Plan
 from pulse_sr.jobs.reading import Taken
 from pulse_sr.jobs.task import Task
-from pulse_sr.streaming import Request
 
 if TYPE_CHECKING:
-    from pulse_sr.result import Result
+    from pulse_sr.inversion.result import Result
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pulse_sr.alignment.intake import FaceOfPhoto
 from pulse_sr.alignment.paste import paste
-from pulse_sr.images import LowResImage
+from pulse_sr.images.read import LowResImage
 
 Pixels = NDArray[np.uint8]
 

@@ -10,13 +10,13 @@ from typing import Any
 from pulse_sr.alignment.intake import check_mode
 from pulse_sr.config import SearchConfig
 from pulse_sr.errors import UsageError
-from pulse_sr.images import find_images
+from pulse_sr.images.find import find_images
 from pulse_sr.jobs import store
 from pulse_sr.jobs.intake import Intake, Target
 from pulse_sr.jobs.manifest import assign_stems, read_rows
 from pulse_sr.jobs.task import Task, file_sha256
-from pulse_sr.operator_spec import AUTO, parse_operator
-from pulse_sr.operators import check_operator
+from pulse_sr.operators.building import check_operator
+from pulse_sr.operators.spec import AUTO, parse_operator
 
 DEFAULT_OUT = "pulse_out"
 
@@ -164,6 +164,7 @@ def _check_scale(scale: int, prior: Any) -> None:
 
 
 def _load_prior(source: str | None, device: str) -> Any:
-    from pulse_sr.api import load_prior
+    from pulse_sr.devices import choose_device
+    from pulse_sr.models import registry
 
-    return load_prior(source, device)
+    return registry.load(source, choose_device(device))

@@ -6,15 +6,15 @@ import time
 from dataclasses import dataclass
 
 from pulse_sr.alignment.intake import low_res_face
-from pulse_sr.atomic import remove_leftovers
 from pulse_sr.errors import InputError
-from pulse_sr.images import read_image
+from pulse_sr.files.atomic import remove_leftovers
+from pulse_sr.images.read import read_image
+from pulse_sr.inversion.stream import Request
 from pulse_sr.jobs.placement import Placement
 from pulse_sr.jobs.plan import Plan
 from pulse_sr.jobs.steps import FOLDER, begin_steps
 from pulse_sr.jobs.task import Task
 from pulse_sr.report.animation import StepFrames
-from pulse_sr.streaming import Request
 
 
 @dataclass(frozen=True)

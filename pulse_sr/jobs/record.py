@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from pulse_sr import __version__
-from pulse_sr.images import LowResImage
+from pulse_sr.images.read import LowResImage
+from pulse_sr.inversion.result import Result
 from pulse_sr.jobs.drawing import Document, Pixels, diversity_entry
-from pulse_sr.result import Result
 
 SCHEMA = 1
 

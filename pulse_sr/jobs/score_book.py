@@ -12,7 +12,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from pulse_sr.atomic import write_atomic, write_text_atomic
+from pulse_sr.files.atomic import write_atomic, write_text_atomic
 from pulse_sr.metrics.image_set import FRECHETS
 from pulse_sr.priors.files import FILE_NAME, read_header
 

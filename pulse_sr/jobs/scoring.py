@@ -20,15 +20,15 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from pulse_sr.atomic import write_atomic
+from pulse_sr.data.decode import decode_files
+from pulse_sr.data.open import open_source
 from pulse_sr.errors import InputError, UsageError
+from pulse_sr.files.atomic import write_atomic
 from pulse_sr.metrics.feature_networks import NETWORKS, FeatureNetwork, judge_of
 from pulse_sr.metrics.image_set import Features, ImageSet, compare
 from pulse_sr.metrics.inception import load_inception
 from pulse_sr.metrics.neighbours import USUAL_SHARE, TrainingImages, memorisation
 from pulse_sr.priors.base import Prior
-from pulse_sr.training.decoding import decode_files
-from pulse_sr.training.sources import open_source
 
 #: Seed of the first scored sample; the grids show the seeds below.
 FIRST_SEED = 1000

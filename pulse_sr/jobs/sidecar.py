@@ -8,7 +8,7 @@ from pulse_sr import __version__
 from pulse_sr.alignment.faces import FramedFace
 from pulse_sr.alignment.geometry import affine_of
 from pulse_sr.alignment.settings import AlignSettings
-from pulse_sr.images import LowResImage
+from pulse_sr.images.read import LowResImage
 
 
 def sidecar(

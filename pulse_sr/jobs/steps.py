@@ -9,8 +9,8 @@ from typing import Any
 from PIL import Image
 
 from pulse_sr import __version__
-from pulse_sr.atomic import write_atomic
 from pulse_sr.config import SearchConfig
+from pulse_sr.files.atomic import write_atomic
 from pulse_sr.jobs.drawing import read_pixels
 from pulse_sr.jobs.marks import COMMENT, XMP
 from pulse_sr.report.animation import (

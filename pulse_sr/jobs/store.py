@@ -15,10 +15,12 @@ import numpy as np
 import torch
 
 from pulse_sr import __version__
-from pulse_sr.atomic import write_atomic, write_parts_atomic
 from pulse_sr.config import SAMPLERS
 from pulse_sr.errors import SetupError
-from pulse_sr.images import LowResImage, write_png
+from pulse_sr.files.atomic import write_atomic, write_parts_atomic
+from pulse_sr.images.read import LowResImage
+from pulse_sr.images.write import write_png
+from pulse_sr.inversion.result import Result, Sample, sample_status
 from pulse_sr.jobs.drawing import (
     PICTURES,
     Document,
@@ -34,10 +36,10 @@ from pulse_sr.jobs.placement import Placement, pasted_name
 from pulse_sr.jobs.record import SCHEMA, input_entry, make_document, timing_entry
 from pulse_sr.jobs.steps import clear_steps, finish_steps, has_steps
 from pulse_sr.jobs.task import fingerprint
-from pulse_sr.operators import Operator, make_operator
+from pulse_sr.operators.base import Operator
+from pulse_sr.operators.building import make_operator
 from pulse_sr.report.animation import StepFrames
 from pulse_sr.report.page import render_page
-from pulse_sr.result import Result, Sample, sample_status
 
 RECORD = "result.json"
 

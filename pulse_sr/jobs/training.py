@@ -22,8 +22,9 @@ from typing import Any
 
 import torch
 
-from pulse_sr.atomic import write_atomic, write_text_atomic
-from pulse_sr.images import to_uint8, write_png
+from pulse_sr.files.atomic import write_atomic, write_text_atomic
+from pulse_sr.images.pixels import to_uint8
+from pulse_sr.images.write import write_png
 from pulse_sr.jobs.score_book import ScoreBook
 from pulse_sr.jobs.scoring import FIRST_SEED, Scorer, Scores, read_images
 from pulse_sr.jobs.training_card import card_facts

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pulse_sr.resampling import matlab_matrix
+from pulse_sr.operators.resampling import matlab_matrix
 
 #: Side of a block at full size, in pixels: the smallest image that has a score.
 BLOCK = 96

@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pulse_sr.errors import UsageError
-from pulse_sr.images import jpeg_noise_level, read_image
-from pulse_sr.jpeg_tables import quantisation_table
-from pulse_sr.operator_spec import OperatorSpec, Stage
+from pulse_sr.images.jpeg import jpeg_noise_level, quantisation_table
+from pulse_sr.images.read import read_image
 from pulse_sr.operators.base import Operator, Range, Size
 from pulse_sr.operators.filed import FiledOperator
 from pulse_sr.operators.jpeg import jpeg_round_trip
 from pulse_sr.operators.masked import MaskedOperator
+from pulse_sr.operators.resampling import gaussian_matrix, resampling_matrix
 from pulse_sr.operators.separable import LUMA_ENERGY, SeparableOperator
-from pulse_sr.resampling import gaussian_matrix, resampling_matrix
+from pulse_sr.operators.spec import OperatorSpec, Stage, parse_operator
 
 #: A low-res pixel counts as known if unknown pixels change it by less than half a grey level.
 _REACH = 0.5 / 255
@@ -47,6 +47,39 @@ class Jpeg:
 
 #: What happens to a picture, in turn.
 Step = SeparableOperator | Noise | Jpeg
+
+
+def make_operator(
+    spec: str,
+    low: int,
+    high: int,
+    rows: tuple[int, int] | None = None,
+    columns: tuple[int, int] | None = None,
+) -> Operator:
+    """Builds the operator from square `high` px images to square `low` px images.
+
+    Args:
+        spec: for example `bicubic` or `gaussian:1.6|pillow|noise:0.02`, see `parse_operator`.
+        low: low-res side in pixels.
+        high: high-res side in pixels.
+        rows, columns: half-open window of the low-res grid that the picture covers, None: all of
+            it. The same as `Operator.observed`, but a mask file may have the size of the window.
+
+    Raises:
+        UsageError: unknown stage (the message lists the known ones), impossible sizes, or a mask
+            file that is missing or does not fit.
+        InputError: a mask file that is not a picture.
+    """
+    return build_operator(parse_operator(spec), (low, low), (high, high), rows, columns)
+
+
+def rectangular_operator(spec: str, low: tuple[int, int], high: tuple[int, int]) -> Operator:
+    """The same for images that are not square; sizes are (height, width).
+
+    Raises:
+        UsageError, InputError: see `make_operator`.
+    """
+    return build_operator(parse_operator(spec), low, high)
 
 
 def build_operator(

@@ -16,11 +16,11 @@ from PIL import Image
 from torch import Tensor
 
 from pulse_sr.errors import InputError
-from pulse_sr.images import to_pillow
-from pulse_sr.operator_spec import OperatorSpec, parse_operator
+from pulse_sr.images.pixels import to_pillow
 from pulse_sr.operators.base import Size
 from pulse_sr.operators.building import Jpeg, Noise, Step, build_steps
 from pulse_sr.operators.jpeg import jpeg_round_trip
+from pulse_sr.operators.spec import OperatorSpec, parse_operator
 
 Pixels = NDArray[np.uint8]
 

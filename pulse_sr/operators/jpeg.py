@@ -17,7 +17,7 @@ import functools
 import torch
 from torch import Tensor
 
-from pulse_sr.jpeg_tables import quantisation_table
+from pulse_sr.images.jpeg import quantisation_table
 from stylegan_ops.products import product
 
 _BLOCK = 8

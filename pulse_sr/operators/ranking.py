@@ -1,5 +1,5 @@
 """Which operator turned one picture into the other? (Both are at hand; without the high-res one,
-see `pulse_sr.blind`.)
+see `pulse_sr.inversion.blind.detection`.)
 
 Shape legend: H W high-res, h w low-res. Pixels are uint8.
 """
@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from pulse_sr.errors import InputError, UsageError
-from pulse_sr.operator_spec import parse_operator
 from pulse_sr.operators.base import psnr
 from pulse_sr.operators.degrading import degrade_to
+from pulse_sr.operators.spec import parse_operator
 
 #: What `rank_operators` tries beside the best `gaussian:SIGMA`.
 CANDIDATE_SPECS = (

@@ -17,7 +17,6 @@ import contextlib
 import hashlib
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors
@@ -25,9 +24,9 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 
-from pulse_sr.atomic import write_atomic
 from pulse_sr.errors import PulseError
-from pulse_sr.priors.base import Prior, in_float32, standard_normal
+from pulse_sr.files.atomic import write_atomic
+from pulse_sr.priors.base import Prior, SeedBank, in_float32
 from pulse_sr.priors.files import FILE_NAME
 from stylegan_ops import library
 
@@ -41,24 +40,6 @@ FIRST_SEED = 10_000_000
 COUNT, SIDE = 1024, 16
 
 _CHUNK, _CHUNK_PIXELS = 32, 2**21
-
-
-@dataclass(frozen=True, eq=False)
-class SeedBank:
-    """Thumbnails of the samples of a range of seeds.
-
-    Attributes:
-        first_seed: the samples are those of `first_seed`, `first_seed + 1`, ...
-        thumbnails: uint8 `[N, 3, s, s]` on the CPU, area means of the samples in [0, 1], times 255.
-    """
-
-    first_seed: int
-    thumbnails: torch.Tensor
-
-    def latents(self, indices: torch.Tensor, z_dim: int) -> torch.Tensor:
-        """The inputs of `Prior.map` of the samples `indices` `[K]`, `[K, z_dim]` on the CPU."""
-        seeds = [self.first_seed + index for index in indices.tolist()]
-        return torch.stack([standard_normal(seed, (z_dim,)) for seed in seeds])
 
 
 def draw_bank(prior: Prior, count: int = COUNT, first_seed: int = FIRST_SEED) -> SeedBank:

@@ -10,12 +10,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-
-if TYPE_CHECKING:
-    from pulse_sr.priors.bank import SeedBank
 
 #: Slope of the leaky ReLU that a StyleGAN2 mapping ends in.
 STYLEGAN2_SLOPE = 0.2
@@ -41,6 +38,24 @@ class LatentStatistics:
     cholesky: torch.Tensor
     count: int
     slope: float = STYLEGAN2_SLOPE
+
+
+@dataclass(frozen=True, eq=False)
+class SeedBank:
+    """Thumbnails of the samples of a range of seeds.
+
+    Attributes:
+        first_seed: the samples are those of `first_seed`, `first_seed + 1`, ...
+        thumbnails: uint8 `[N, 3, s, s]` on the CPU, area means of the samples in [0, 1], times 255.
+    """
+
+    first_seed: int
+    thumbnails: torch.Tensor
+
+    def latents(self, indices: torch.Tensor, z_dim: int) -> torch.Tensor:
+        """The inputs of `Prior.map` of the samples `indices` `[K]`, `[K, z_dim]` on the CPU."""
+        seeds = [self.first_seed + index for index in indices.tolist()]
+        return torch.stack([standard_normal(seed, (z_dim,)) for seed in seeds])
 
 
 @dataclass

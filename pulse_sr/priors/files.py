@@ -14,8 +14,8 @@ import safetensors
 import safetensors.torch
 import torch
 
-from pulse_sr.atomic import write_atomic
 from pulse_sr.errors import SetupError, UsageError
+from pulse_sr.files.atomic import write_atomic
 from pulse_sr.priors.architectures import ARCHITECTURES, stored_as
 from pulse_sr.priors.base import STYLEGAN2_SLOPE, LatentStatistics, Prior
 

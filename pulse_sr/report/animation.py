@@ -18,8 +18,9 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from pulse_sr.atomic import write_text_atomic
-from pulse_sr.images import to_uint8, write_png
+from pulse_sr.files.atomic import write_text_atomic
+from pulse_sr.images.pixels import to_uint8
+from pulse_sr.images.write import write_png
 from pulse_sr.report.animation_frame import Cell, Curve, FrameLayout
 from pulse_sr.report.canvas import Pixels
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pulse_sr.training.check import DataCheck
+from pulse_sr.data.check import DataCheck
 
 _MOST_LINES = 10
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from pulse_sr.blind_ranking import recorded_ranking
 from pulse_sr.config import SearchConfig
+from pulse_sr.inversion.blind.ranking import recorded_ranking
 from pulse_sr.report.pictures import role_of
 
 Row = Mapping[str, Any]

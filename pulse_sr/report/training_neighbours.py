@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from pulse_sr.images import to_pillow
+from pulse_sr.images.pixels import to_pillow
 
 Pixels = NDArray[np.uint8]
 

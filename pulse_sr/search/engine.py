@@ -17,7 +17,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-from pulse_sr.operators import Operator
+from pulse_sr.operators.base import Operator
 from pulse_sr.search.capture import Captured, graph_on, write_numbers
 from pulse_sr.search.losses import mean_square, psnr
 

@@ -20,9 +20,8 @@ from typing import Any
 import torch
 
 from pulse_sr.errors import SetupError
-from pulse_sr.operators import Operator
-from pulse_sr.priors.bank import SeedBank
-from pulse_sr.priors.base import Prior
+from pulse_sr.operators.base import Operator
+from pulse_sr.priors.base import Prior, SeedBank
 from pulse_sr.search.engine import Start
 from pulse_sr.search.losses import mse_of
 from pulse_sr.search.methods import METHODS, Settings, uses_bank

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import torch
 
 from pulse_sr.config import DEFAULT_STEPS
-from pulse_sr.operators import ROUNDING_VARIANCE, Operator
+from pulse_sr.operators.base import ROUNDING_VARIANCE, Operator
 from pulse_sr.priors.base import LatentStatistics, Prior
 from pulse_sr.search.curvature import Curvature, mean_curvature, row_root
 from pulse_sr.search.engine import Chain, Start

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pulse_sr.operators import Operator
+from pulse_sr.operators.base import Operator
 from pulse_sr.priors.base import Prior
 from pulse_sr.search.engine import Method
 from pulse_sr.search.ilo import Ilo

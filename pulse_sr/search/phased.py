@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pulse_sr.operators import Operator
+from pulse_sr.operators.base import Operator
 from pulse_sr.priors.base import Prior
 from pulse_sr.search.engine import Start
 from pulse_sr.search.latents import LatentMap, draw_noise, radius, to_sphere_

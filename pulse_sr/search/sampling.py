@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import torch
 
 from pulse_sr.errors import InputError
-from pulse_sr.operators import Operator
-from pulse_sr.priors.bank import SeedBank
-from pulse_sr.priors.base import Prior
+from pulse_sr.operators.base import Operator
+from pulse_sr.priors.base import Prior, SeedBank
 from pulse_sr.search.engine import Chain
 from pulse_sr.search.goals import Goal, sample_seed, search_goals
 from pulse_sr.search.methods import Settings, uses_bank

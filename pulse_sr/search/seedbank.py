@@ -17,9 +17,8 @@ from collections.abc import Iterator, Sequence
 import torch
 import torch.nn.functional as F
 
-from pulse_sr.operators import Operator
-from pulse_sr.priors.bank import SeedBank
-from pulse_sr.priors.base import LatentStatistics, Prior
+from pulse_sr.operators.base import Operator
+from pulse_sr.priors.base import LatentStatistics, Prior, SeedBank
 from pulse_sr.search.losses import mean_square
 
 _CHUNK, _CHUNK_PIXELS = 256, 2**20

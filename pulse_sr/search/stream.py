@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from pulse_sr.operators import Operator
+from pulse_sr.operators.base import Operator
 from pulse_sr.search.engine import Best, Chain, Last, Look, Method, Sampler, Start, Step
 
 #: How often a sample is started again after a loss that was not finite.

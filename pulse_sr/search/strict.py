@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from pulse_sr.operators import Operator
+from pulse_sr.operators.base import Operator
 from pulse_sr.priors.base import Prior
 from pulse_sr.search.engine import Last, search
 from pulse_sr.search.latents import diagonal_map

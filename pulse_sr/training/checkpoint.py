@@ -12,8 +12,8 @@ import safetensors.torch
 import torch
 import torch.nn as nn
 
-from pulse_sr.atomic import write_atomic
 from pulse_sr.errors import SetupError
+from pulse_sr.files.atomic import write_atomic
 
 HEADER_KEY = "pulse-sr-training"
 

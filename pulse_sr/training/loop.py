@@ -21,22 +21,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pulse_sr.atomic import write_text_atomic
+from pulse_sr.data.feed import Feed, open_feed
+from pulse_sr.data.order import ImageStream, rng_of
 from pulse_sr.errors import SetupError, UsageError
+from pulse_sr.files.atomic import write_text_atomic
 from pulse_sr.priors.base import Prior
 from pulse_sr.priors.files import FILE_NAME, save_prior
 from pulse_sr.training.augment.ada import AdaptiveAugment, OverfittingHeuristic
-from pulse_sr.training.averages import bank_name, follow, share_kept
 from pulse_sr.training.checkpoint import (
     load_checkpoint,
     read_checkpoint_header,
     save_checkpoint,
 )
-from pulse_sr.training.config import EARLIER, TrainConfig
-from pulse_sr.training.prefetch import Feed, open_feed
+from pulse_sr.training.ema import bank_name, follow, share_kept
+from pulse_sr.training.gan.config import EARLIER, TrainConfig
+from pulse_sr.training.gan.step import Step
 from pulse_sr.training.processes import Processes
-from pulse_sr.training.step import Step
-from pulse_sr.training.stream import ImageStream, rng_of
 
 STATE_NAME = "state.safetensors"
 #: Steps between two looks at the device: reading a loss waits for all work in flight.

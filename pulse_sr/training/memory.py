@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pulse_sr.errors import UsageError
-from pulse_sr.training.step import Step
+from pulse_sr.training.gan.step import Step
 
 #: Work space of convolutions, gradients on their way, and the allocator's rounding, as a share of
 #: what is saved; measured (docs/training.md).

@@ -10,34 +10,35 @@ from typing import Any
 import numpy as np
 import torch
 
+from pulse_sr.data.cache import CachedImages, Progress, cache_images
+from pulse_sr.data.open import open_source
+from pulse_sr.data.sources import ImageSource
 from pulse_sr.devices import choose_bf16, choose_device, keep_freed_memory
 from pulse_sr.errors import UsageError
+from pulse_sr.files.lock import lock_run
 from pulse_sr.metrics.efficientnet_lite import weights_file
 from pulse_sr.priors.fastgan import FastGANConfig
 from pulse_sr.priors.stylegan2 import StyleGAN2Config
 from pulse_sr.training.augment.ada import AdaptiveAugment
 from pulse_sr.training.augment.base import Augmentation, NoAugment
 from pulse_sr.training.augment.diffaug import DiffAugment
-from pulse_sr.training.cache import CachedImages, Progress, cache_images
-from pulse_sr.training.config import NetworkConfig, TrainConfig, recipe
-from pulse_sr.training.discriminator import GROUP_SIZE
-from pulse_sr.training.fastgan_objective import FastGANObjective
-from pulse_sr.training.heads import build_heads
-from pulse_sr.training.lock import lock_run
-from pulse_sr.training.loop import Trainer
-from pulse_sr.training.memory import MemoryPlan, fit_on_device, plan_memory
-from pulse_sr.training.objective import Objective
-from pulse_sr.training.processes import Processes
-from pulse_sr.training.sources import ImageSource, open_source
-from pulse_sr.training.step import Step
-from pulse_sr.training.stylegan2_objective import StyleGAN2Objective
-from pulse_sr.training.transfer import (
+from pulse_sr.training.gan.config import NetworkConfig, TrainConfig, recipe
+from pulse_sr.training.gan.discriminator import GROUP_SIZE
+from pulse_sr.training.gan.fastgan_objective import FastGANObjective
+from pulse_sr.training.gan.heads import build_heads
+from pulse_sr.training.gan.objective import Objective
+from pulse_sr.training.gan.step import Step
+from pulse_sr.training.gan.stylegan2_objective import StyleGAN2Objective
+from pulse_sr.training.gan.transfer import (
     Continued,
     Source,
     begin_with,
     read_continued,
     read_source,
 )
+from pulse_sr.training.loop import Trainer
+from pulse_sr.training.memory import MemoryPlan, fit_on_device, plan_memory
+from pulse_sr.training.processes import Processes
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ import torch
 from search_inputs import drawn_faces, real_faces
 
 import pulse_sr
-from pulse_sr.blind import Learned, default_candidates, learn
-from pulse_sr.operators import degrade
+from pulse_sr.inversion.blind.detection import Learned, default_candidates, learn
+from pulse_sr.operators.degrading import degrade
 
 
 def truths(scale: int) -> list[str]:

@@ -38,14 +38,17 @@ import torch
 from search_inputs import Face, drawn_faces, sha256_of, to_tensor
 
 from pulse_sr.api import load_prior
-from pulse_sr.atomic import write_text_atomic
 from pulse_sr.config import DEFAULT_STEPS
 from pulse_sr.devices import keep_freed_memory
-from pulse_sr.images import to_uint8
+from pulse_sr.files.atomic import write_text_atomic
+from pulse_sr.images.pixels import to_uint8
 from pulse_sr.metrics.psnr import psnr
-from pulse_sr.operators import Operator, degrade, make_operator, project_to_floor
-from pulse_sr.priors.bank import SeedBank, draw_bank
-from pulse_sr.priors.base import Prior
+from pulse_sr.operators.base import Operator
+from pulse_sr.operators.building import make_operator
+from pulse_sr.operators.degrading import degrade
+from pulse_sr.operators.projection import project_to_floor
+from pulse_sr.priors.bank import draw_bank
+from pulse_sr.priors.base import Prior, SeedBank
 from pulse_sr.search.curvature import row_root
 from pulse_sr.search.diagnostics import describe_chains
 from pulse_sr.search.engine import Last, Start, search

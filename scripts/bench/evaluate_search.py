@@ -38,13 +38,15 @@ from search_table import NOTE, Record, aggregate, markdown
 from search_variants import TRIED, Variant, named
 
 from pulse_sr.api import load_prior
-from pulse_sr.atomic import write_text_atomic
 from pulse_sr.config import DEFAULT_STEPS
 from pulse_sr.devices import keep_freed_memory
 from pulse_sr.errors import PulseError
-from pulse_sr.operators import degrade, make_operator, project_to_floor
-from pulse_sr.priors.bank import SeedBank, draw_bank
-from pulse_sr.priors.base import Prior
+from pulse_sr.files.atomic import write_text_atomic
+from pulse_sr.operators.building import make_operator
+from pulse_sr.operators.degrading import degrade
+from pulse_sr.operators.projection import project_to_floor
+from pulse_sr.priors.bank import draw_bank
+from pulse_sr.priors.base import Prior, SeedBank
 from pulse_sr.search.sampling import Settings, find_candidates
 
 

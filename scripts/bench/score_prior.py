@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 import pulse_sr
-from pulse_sr.images import to_pillow
+from pulse_sr.images.pixels import to_pillow
 from pulse_sr.jobs.scoring import (
     COPY_RATIO,
     COPY_SHARE,

@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from pulse_sr.images import read_image, to_uint8
+from pulse_sr.images.pixels import to_uint8
+from pulse_sr.images.read import read_image
 from pulse_sr.metrics.squeezenet import pooled_features
 from pulse_sr.priors.base import Prior
 

@@ -16,7 +16,7 @@ from pulse_sr.metrics.diversity import distance_maps, diversity_score
 from pulse_sr.metrics.niqe import BLOCK, niqe_features
 from pulse_sr.metrics.psnr import psnr
 from pulse_sr.metrics.squeezenet import feature_distance, pooled_features
-from pulse_sr.operators import make_operator
+from pulse_sr.operators.building import make_operator
 
 #: Methods of which every face has one record, without a search.
 UNSEARCHED = ("truth", "bicubic")

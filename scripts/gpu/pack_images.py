@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 from PIL import Image
 
-from pulse_sr.training.images import decode, list_images
+from pulse_sr.data.picture import decode, list_images
 
 
 @click.command()

@@ -1,0 +1,120 @@
+"""The index beside a cache of decoded images: what its rows come from, as JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pulse_sr.data.sources import ImageSource, Refusal, Stamp
+
+#: Counts the ways of decoding: another number, another key.
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Row:
+    """A file of the data set.
+
+    Attributes:
+        name: below the source.
+        sha256: of its bytes; empty if they could not be read.
+        width: in pixels, after EXIF rotation.
+        height: the same.
+        one_colour: all of its pixels are the same.
+        reason: why it has no row in the array; empty for those that have.
+    """
+
+    name: str
+    sha256: str = ""
+    width: int = 0
+    height: int = 0
+    one_colour: bool = False
+    reason: str = "could not be read"
+
+
+@dataclass(frozen=True)
+class CacheIndex:
+    """What a cache holds.
+
+    Attributes:
+        resolution: R.
+        location: absolute path of the source.
+        stamps: size and time of each file on the disk, when the images were last compared.
+        files: all files, in the order of training.
+        refused: what could not be listed, with reasons.
+    """
+
+    resolution: int
+    location: str
+    stamps: dict[str, Stamp]
+    files: tuple[Row, ...]
+    refused: tuple[Refusal, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """See `cache_key`."""
+        return cache_key(self.resolution, [row.sha256 for row in self.files])
+
+    @property
+    def stem(self) -> str:
+        """Name of the cache's files without their suffixes."""
+        return f"images-{self.resolution}-{self.key[:16]}"
+
+    def rows(self) -> list[Row]:
+        """The files that have a row in the array, in its order."""
+        return [row for row in self.files if not row.reason]
+
+    def skipped(self) -> tuple[Refusal, ...]:
+        """What has none, with reasons."""
+        unread = [(row.name, row.reason) for row in self.files if row.reason]
+        return (*self.refused, *unread)
+
+    def content_sha256(self) -> str:
+        """A hash of the hashes of the files with rows, in order."""
+        return _hash_lines(row.sha256 for row in self.rows())
+
+    def moved(self, source: ImageSource, stamps: dict[str, Stamp]) -> CacheIndex:
+        """The same content, found in another place or under other names and times."""
+        renamed = zip(self.files, source.names, strict=True)
+        return replace(
+            self,
+            location=os.path.abspath(source.location),
+            stamps=stamps,
+            files=tuple(replace(row, name=name) for row, name in renamed),
+            refused=tuple(source.refused),
+        )
+
+    def to_json(self) -> str:
+        """The document; a file is a list of the fields of its `Row`."""
+        fields = vars(self) | {"files": [list(vars(row).values()) for row in self.files]}
+        return json.dumps({"version": _VERSION} | fields) + "\n"
+
+    @classmethod
+    def read(cls, path: Path) -> CacheIndex | None:
+        """The index in a file; None if it is damaged or of another version."""
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            if document["version"] != _VERSION:
+                return None
+            return cls(
+                document["resolution"],
+                document["location"],
+                {name: (size, time) for name, (size, time) in document["stamps"].items()},
+                tuple(Row(*fields) for fields in document["files"]),
+                tuple((name, reason) for name, reason in document["refused"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+
+def cache_key(resolution: int, hashes: Iterable[str]) -> str:
+    """What the array depends on: resolution, way of decoding and content, in order."""
+    return _hash_lines([f"{_VERSION} {resolution}", *hashes])
+
+
+def _hash_lines(lines: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

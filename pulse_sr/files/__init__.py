@@ -1,0 +1,1 @@
+"""Files as every room needs them: written whole, locked."""

@@ -1,0 +1,1 @@
+"""The border between picture files and arrays: read anything Pillow reads, write PNG."""

@@ -1,0 +1,1 @@
+"""One input to its candidates: posed, searched, projected, measured."""

@@ -1,0 +1,1 @@
+"""`--operator auto`: which operator made a low-res face."""

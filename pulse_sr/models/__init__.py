@@ -1,0 +1,1 @@
+"""What a model file is, and where models are found."""

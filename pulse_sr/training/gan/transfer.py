@@ -1,0 +1,181 @@
+"""Beginning a training from the weights of another one: transfer, and growing to a larger size.
+
+Layers are matched by name and shape (Karras et al. 2020, section 4: "transfer learning"). Where the
+new generator is larger than the old one, its new blocks add nothing to the picture at first: their
+RGB layers begin at zero, so that training starts from the old picture, enlarged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from pulse_sr.data.order import ImageStream
+from pulse_sr.errors import SetupError, UsageError
+from pulse_sr.models import registry
+from pulse_sr.priors.files import prior_path, read_header
+from pulse_sr.training.checkpoint import read_checkpoint_header
+from pulse_sr.training.gan.discriminator import Discriminator
+from pulse_sr.training.gan.growing import fit_new_stages
+from pulse_sr.training.gan.objective import Objective
+
+log = logging.getLogger(__name__)
+
+STATE_NAME = "state.safetensors"
+FITTING_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Source:
+    """Weights to begin with.
+
+    Attributes:
+        path: the prior's file.
+        sha256: of that file.
+        header: what the file says of itself.
+        generator: tensors of the generator by name.
+        discriminator: tensors of the discriminator, of a run folder that has a state; else empty.
+    """
+
+    path: Path
+    sha256: str
+    header: dict[str, Any]
+    generator: dict[str, Tensor]
+    discriminator: dict[str, Tensor]
+
+
+def read_source(name_or_path: str) -> Source:
+    """Read what `--init` names: a bundled prior, a prior file, or the folder of a run.
+
+    Raises:
+        UsageError: no such prior.
+        SetupError: a file is damaged.
+    """
+    entry = registry.bundled().get(name_or_path)
+    path = registry.FOLDER / entry["file"] if entry else prior_path(Path(name_or_path))
+    header = read_header(path)
+    generator, discriminator = tensors_of(path, "G."), {}
+    state = Path(name_or_path) / STATE_NAME
+    if state.is_file():
+        # The state's own generator: what a prior file holds may be folded for searching.
+        generator, discriminator = tensors_of(state, "G_ema/"), tensors_of(state, "D/")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Source(path, digest, header, generator, discriminator)
+
+
+@dataclass(frozen=True)
+class Continued:
+    """A run whose whole state another run goes on with.
+
+    Attributes:
+        path: of the state.
+        sha256: of that file.
+        header: architecture, and shape of the generator as `config`, like that of a prior file.
+        images: shown when the state was written.
+    """
+
+    path: Path
+    sha256: str
+    header: dict[str, Any]
+    images: int
+
+
+def read_continued(folder: str) -> Continued:
+    """Read what `--continue` names: the folder of a run.
+
+    Raises:
+        UsageError: there is no state in it.
+        SetupError: the state is damaged.
+    """
+    path = Path(folder) / STATE_NAME
+    if not path.is_file():
+        raise UsageError(
+            f"--continue {folder}: there is no {STATE_NAME} in it",
+            "give the folder of a run, or begin with a prior alone: --init PRIOR",
+        )
+    found = read_checkpoint_header(path)
+    config = found["config"]
+    header = {"architecture": config["architecture"], "config": config["network"]}
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Continued(path, digest, header | {"name": path.resolve().parent.name}, found["images"])
+
+
+def tensors_of(path: Path, prefix: str) -> dict[str, Tensor]:
+    """The tensors of a file whose names begin with a prefix, float32, by the rest of their names.
+
+    Raises:
+        SetupError: the file is damaged.
+    """
+    try:
+        tensors = safetensors.torch.load_file(path)
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise SetupError(f"{path} can not be read ({reason})", "restore it") from error
+    return {key[len(prefix) :]: v.float() for key, v in tensors.items() if key.startswith(prefix)}
+
+
+def begin_with(source: Source, objective: Objective, images: np.ndarray) -> None:
+    """Give the networks of an objective the weights of a source, as far as they fit.
+
+    Args:
+        source: the weights.
+        objective: networks on the CPU.
+        images: uint8 `[N, 3, R, R]`, what a discriminator's new stages are fitted on.
+
+    Raises:
+        UsageError: when nothing fits.
+    """
+    transfer(objective.generator, source.generator)
+    silence_new_rgb(objective.generator, source.generator)
+    if not source.discriminator:
+        return
+    transfer(objective.discriminator, source.discriminator)
+    if isinstance(objective.discriminator, Discriminator):
+        stream = ImageStream(images, seed=0)
+
+        def batch(step: int) -> Tensor:
+            pixels = stream.batch(step * FITTING_BATCH, FITTING_BATCH)
+            return pixels.float().div_(127.5).sub_(1).contiguous(memory_format=torch.channels_last)
+
+        unexplained = fit_new_stages(objective.discriminator, source.discriminator, batch)
+        if unexplained is not None:
+            log.info("new stages of the discriminator: %.1f %% unexplained", 100 * unexplained)
+
+
+def transfer(network: nn.Module, tensors: dict[str, Tensor]) -> tuple[int, int]:
+    """Copy the tensors that a network has by the same name and shape.
+
+    Returns:
+        how many were copied, and how many the network has.
+
+    Raises:
+        UsageError: when nothing fits.
+    """
+    own = network.state_dict()
+    fitting = {k: v for k, v in tensors.items() if k in own and own[k].shape == v.shape}
+    if not fitting:
+        raise UsageError(
+            "--init: none of its layers has the name and shape of one of this network",
+            "use the widths of the prior (pulse-sr prior info), or leave --init out",
+        )
+    network.load_state_dict(fitting, strict=False)
+    return len(fitting), len(own)
+
+
+def silence_new_rgb(generator: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Let RGB layers that were not in the source begin at zero."""
+    with torch.no_grad():
+        for name, module in generator.named_modules():
+            if name.endswith(".torgb") and f"{name}.weight" not in tensors:
+                module.weight.zero_()
+                module.bias.zero_()

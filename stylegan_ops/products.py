@@ -15,6 +15,11 @@ import torch.nn.functional as F
 LINE = 16
 
 
+def whole_lines(size: int) -> int:
+    """The next multiple of a line."""
+    return -(-size // LINE) * LINE
+
+
 def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """`a @ b`, each sample's product for itself; differentiable to every order.
 
@@ -29,11 +34,11 @@ def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         return a @ b
     shape = (a if a.ndim > b.ndim else b).shape[:-2]
     rows, columns = a.shape[-2], b.shape[-1]
+    alike = a.is_cuda or _lie_alike(a, b)
     a, b = (each.expand(*shape, *each.shape[-2:]).flatten(0, -3) for each in (a, b))
-    if not _lie_alike(a, b):
-        a, b = _padded(a), _padded(b)
-        return torch.bmm(a, b)[:, :rows, :columns].unflatten(0, shape)
-    return torch.bmm(a, b).unflatten(0, shape)
+    if alike:
+        return torch.bmm(a, b).unflatten(0, shape)
+    return torch.bmm(_padded(a), _padded(b))[:, :rows, :columns].unflatten(0, shape)
 
 
 def rows_times(x: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
@@ -47,11 +52,15 @@ def sandwich(left: torch.Tensor, x: torch.Tensor, right: torch.Tensor) -> torch.
 
 
 def _lie_alike(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether all samples begin at the same place in a cache line, in both and in the product."""
-    (rows, inner), columns = a.shape[1:], b.shape[2]
-    return a.is_cuda or not (rows * inner % LINE or inner * columns % LINE or rows * columns % LINE)
+    """Whether all samples begin at the same place in a cache line, in both and in the product.
+
+    What is for all samples is in one place.
+    """
+    own = [each.shape[-2] * each.shape[-1] for each in (a, b) if each.ndim > 2]
+    return not any(size % LINE for size in (*own, a.shape[-2] * b.shape[-1]))
 
 
 def _padded(x: torch.Tensor) -> torch.Tensor:
-    """Zeros up to multiples of a line in both directions."""
-    return F.pad(x, (0, -x.shape[2] % LINE, 0, -x.shape[1] % LINE))
+    """Zeros up to whole lines in both directions."""
+    rows, columns = x.shape[1:]
+    return F.pad(x, (0, whole_lines(columns) - columns, 0, whole_lines(rows) - rows))

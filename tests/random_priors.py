@@ -8,11 +8,11 @@ from pulse_sr.priors.statistics import fit_statistics
 from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config, StyleGAN2Prior
 
 
-def random_stylegan2(seed, noise_strength=None, name="random", sha256=""):
+def random_stylegan2(seed, noise_strength=None, name="random", sha256="", width=8):
     """A StyleGAN2 of 32 px with mild colours: random weights would saturate most pixels."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        generator = Generator(StyleGAN2Config(32, 16, 16, 2, (8, 8, 8, 8)))
+        generator = Generator(StyleGAN2Config(32, 16, 16, 2, (width,) * 4))
     with torch.no_grad():
         for block in generator.synthesis.blocks:
             block.torgb.weight.mul_(0.25)

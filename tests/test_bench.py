@@ -28,7 +28,7 @@ from pulse_sr.search.pulse import Pulse
 @pytest.fixture(scope="module")
 def prior():
     """A 32-px generator; every weight, bias and noise strength is random."""
-    generator = Generator(StyleGAN2Config.from_base(32, 256, 16, w_dim=12, mapping_layers=2))
+    generator = Generator(StyleGAN2Config.from_base(32, 512, 16, w_dim=16, mapping_layers=2))
     rng = torch.Generator().manual_seed(0)
     for value in generator.parameters():
         value.data = torch.randn(value.shape, generator=rng) * (0.3 if value.dim() < 2 else 1.0)

@@ -27,6 +27,8 @@ from pulse_sr.priors.fastgan_layers import (
     up_kernel,
 )
 
+pytestmark = pytest.mark.kernels
+
 SIDES = (64, 128, 256, 512, 1024)
 
 

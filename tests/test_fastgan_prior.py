@@ -28,6 +28,8 @@ from pulse_sr.search.latents import diagonal_map, full_map
 from pulse_sr.search.phased import Phased
 from pulse_sr.search.pulse import Pulse
 
+pytestmark = pytest.mark.kernels
+
 
 def trained_generator(resolution=64, ngf=8, dtype=torch.float32, batches=3):
     """Random weights with noise that matters, and statistics of a few batches."""

@@ -26,6 +26,8 @@ from pulse_sr.operators.resampling import gaussian_matrix, resampling_matrix
 from pulse_sr.operators.separable import SeparableOperator
 from pulse_sr.operators.spec import parse_operator
 
+pytestmark = pytest.mark.kernels
+
 LUMA = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)  # BT.601
 HIGH, LOW = (16, 24), (4, 6)
 

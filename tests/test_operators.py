@@ -23,6 +23,8 @@ from pulse_sr.operators.projection import project_to_floor
 from pulse_sr.operators.ranking import CANDIDATE_SPECS
 from pulse_sr.operators.resampling import matlab_matrix, resampling_matrix
 
+pytestmark = pytest.mark.kernels
+
 DATA = Path(__file__).parent / "data"
 ALL_SPECS = [*CANDIDATE_SPECS]
 PILLOW = {

@@ -27,6 +27,8 @@ from stylegan_ops import (
     upsample_matrix,
 )
 
+pytestmark = pytest.mark.kernels
+
 GOLDEN = np.load(Path(__file__).parent / "data" / "ops.npz", allow_pickle=False)
 CASES = json.loads(str(GOLDEN["meta_json"]))["cases"]
 FIRST, SECOND = 1e-5, 1e-4

@@ -49,7 +49,7 @@ def inputs(tmp_path_factory):
 
 def samples(prior, paths, out, method):
     """Bytes of all samples, by input and name."""
-    words = ["--prior", prior, "-o", out, "--method", method, "--samples", 2, "--steps", 10]
+    words = ["--prior", prior, "-o", out, "--method", method, "--samples", 2, "--steps", 6]
     words += ["--batch", 5, "--device", "cpu", "--target-db", 30]
     result = CliRunner().invoke(main, ["run", *map(str, [*paths, *words])])
     assert result.exit_code == 0, result.output

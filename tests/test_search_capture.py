@@ -34,6 +34,8 @@ from pulse_sr.search.pulse import Pulse
 from pulse_sr.search.stream import RESTARTS
 from stylegan_ops import library
 
+pytestmark = pytest.mark.kernels
+
 STEPS = 12
 STATIC = ("phased", "pulse")
 

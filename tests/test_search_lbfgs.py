@@ -7,6 +7,8 @@ import torch
 
 from pulse_sr.search.lbfgs import CURVED, LONGEST, PAIRS, SlotLbfgs
 
+pytestmark = pytest.mark.kernels
+
 SLOTS, STEPS = 3, 26
 BEGINS = (0, 3, 7)
 #: At this step of a sample its rates change.

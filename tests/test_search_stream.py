@@ -24,6 +24,8 @@ from pulse_sr.search.phased import PhasedSettings
 from pulse_sr.search.sampling import check_found, find_candidates
 from pulse_sr.search.stream import RESTARTS, Job, stream
 
+pytestmark = pytest.mark.kernels
+
 STEPS = 10
 
 

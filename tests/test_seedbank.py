@@ -21,6 +21,8 @@ from pulse_sr.search.phased import Phased, PhasedSettings
 from pulse_sr.search.sampling import Settings, find_candidates
 from pulse_sr.search.seedbank import Deck, SeenBank, latent_of
 
+pytestmark = pytest.mark.kernels
+
 SHA256 = "0" * 64
 
 

@@ -95,6 +95,9 @@ def test_result_json_has_the_documented_keys(face, tmp_path):
     assert document["options"]["project"] == "exact"
     assert set(document["timing"]) == {"load_s", "search_s", "write_s"}
     assert {"method", "seed", "device", "torch"} <= set(document)
+    assert document["arithmetic"]["capability"] == torch.backends.cpu.get_cpu_capability()
+    assert document["arithmetic"]["threads"] == torch.get_num_threads()
+    assert all(document["arithmetic"].values())
     keys = {"file", "seed", "status", "steps", "lr_psnr_search", "lr_psnr", "hr_rms_change"}
     assert all(keys <= set(entry) for entry in document["samples"])
 

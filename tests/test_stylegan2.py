@@ -16,6 +16,8 @@ from pulse_sr.priors.base import LatentStatistics
 from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config, StyleGAN2Prior
 from pulse_sr.training.gan.stylegan2_objective import StyleGAN2Objective
 
+pytestmark = pytest.mark.kernels
+
 FOLDER = Path(__file__).parent / "data"
 GOLDEN = np.load(FOLDER / "stylegan2_tiny.npz", allow_pickle=False)
 CONFIG = StyleGAN2Config.from_base(32, channel_base=512, channel_max=32, w_dim=32, mapping_layers=8)

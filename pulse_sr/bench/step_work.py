@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pulse_sr.priors.stylegan2 import RESAMPLE_TAPS, StyleGAN2Config
+from stylegan_ops.products import whole_lines
 
 _FLOAT32 = 4  # bytes
 _RGB = 3
@@ -275,7 +276,8 @@ class _Step:
 
         L-BFGS reads variable and gradient, and those of the step before, and writes their
         differences, the next two of these and the variable. Of M pairs and the gradient it needs
-        the products with its three newest vectors, and then a sum; it does all products.
+        the products with its three newest vectors, and then a sum; it does all products, with zeros
+        up to whole cache lines.
 
         The way back to sphere or ball reads and writes the variable once more.
         """
@@ -288,5 +290,6 @@ class _Step:
         kept = 2 * self.moved.pairs + 1
         once = 2 * kept * values
         yield from self._wide("update", 0, (4 + 5 + 2) * values, 1)
-        yield Pass("update", 3 * once, kept * values * _FLOAT32, self.formats.wide, kept * once)
-        yield from self._wide("update", once, kept * values, 1)
+        bytes_kept, run = kept * values * _FLOAT32, 2 * whole_lines(kept) * values
+        yield Pass("update", 3 * once, bytes_kept, self.formats.wide, whole_lines(kept) * run)
+        yield Pass("update", once, bytes_kept, self.formats.wide, run)

@@ -5,12 +5,17 @@ Shape legend: S samples, R high-res side.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
+
+import torch
 
 from pulse_sr import __version__
 from pulse_sr.images.read import LowResImage
 from pulse_sr.inversion.result import Result
+from pulse_sr.jobs.diagnosis import cpu_model
 from pulse_sr.jobs.drawing import Document, Pixels, diversity_entry
 
 SCHEMA = 1
@@ -60,11 +65,30 @@ def make_document(
         **({} if result.diagnostics is None else {"diagnostics": result.diagnostics}),
         "device": result.device,
         "torch": result.torch_version,
+        "arithmetic": arithmetic(),
         "ops": result.ops,
         "slots": result.slots,
         "grid": {"side": result.side, "rows": list(result.rows), "columns": list(result.columns)},
         "fingerprint": mark,
         "config": asdict(result.config),
+    }
+
+
+def arithmetic() -> dict[str, Any]:
+    """What the last bits of a result depend on beside torch's version, its ops and the slots.
+
+    Returns:
+        `cpu`: the model, since MKL takes other kernels for other vendors; `capability`: the
+        instructions that torch's own kernels use; `blas`: name and version; `threads`.
+    """
+    built = torch.__config__.show()
+    library = re.search(r"Math Kernel Library Version (\S+)", built)
+    name = re.search(r"BLAS_INFO=(\w+)", built)
+    return {
+        "cpu": cpu_model(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "blas": f"MKL {library[1]}" if library else name[1] if name else "unknown",
+        "threads": torch.get_num_threads(),
     }
 
 

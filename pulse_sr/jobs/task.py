@@ -13,7 +13,7 @@ from pulse_sr.config import SearchConfig
 from pulse_sr.errors import PulseError
 
 #: Part of every fingerprint: raise it when equal settings start to give other pixels.
-REVISION = 4
+REVISION = 5
 
 
 @dataclass(frozen=True)

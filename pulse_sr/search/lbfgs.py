@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 
 from pulse_sr.search.capture import write_numbers
-from stylegan_ops.products import LINE, product
+from stylegan_ops.products import product, whole_lines
 
 #: M. 8 and 16 save no steps (docs/search.md).
 PAIRS = 4
@@ -54,8 +54,7 @@ class SlotLbfgs:
         total = sum(self._sizes)
         # Of each slot: M steps, M changes of the gradient, the gradient; then zeros, with which no
         # product has to make room.
-        lines = [-(-size // LINE) * LINE for size in (2 * PAIRS + 1, total)]
-        self._padded = like.new_zeros(slots, *lines)
+        self._padded = like.new_zeros(slots, whole_lines(2 * PAIRS + 1), whole_lines(total))
         self._vectors = self._padded[:, : 2 * PAIRS + 1, :total]
         self._before = like.new_zeros(slots, total)
         # What the host says of the next step.

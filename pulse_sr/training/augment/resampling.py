@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stylegan_ops.products import sandwich
+
 #: The low-pass filter of the least asymmetric wavelet with six vanishing moments (Daubechies, "Ten
 #: Lectures on Wavelets", 1992, table 6.3); orthogonal to its even shifts, norm 1, sum sqrt(2).
 SYM6 = (
@@ -160,6 +162,6 @@ def warp(x: Tensor, inverse: Tensor) -> Tensor:
     """
     height, width = x.shape[2:]
     grid = sampling_grid(inverse, (height, width), x)
-    fine = upsampling(height, x) @ (x @ upsampling(width, x).mT)
+    fine = sandwich(upsampling(height, x), x, upsampling(width, x).mT)
     moved: Tensor = BilinearSample.apply(fine, grid)
-    return downsampling(height, x) @ (moved @ downsampling(width, x).mT)
+    return sandwich(downsampling(height, x), moved, downsampling(width, x).mT)

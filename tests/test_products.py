@@ -14,8 +14,8 @@ from stylegan_ops.products import product, rows_times, sandwich
 
 pytestmark = pytest.mark.kernels
 
-BATCHES = (2, 5, 8, 13)
-SIDES = (1, 3, 4, 7, 8, 16, 18, 33, 128)
+BATCHES = (5, 8, 13)
+SIDES = (1, 3, 8, 16, 18, 33, 128)
 
 
 def drawn(*shape, seed=0, dtype=torch.float32):
@@ -39,7 +39,7 @@ def test_equal_samples_have_equal_products_and_gradients(threads, shared):
     try:
         found = []
         for count, (m, k, o) in itertools.product(BATCHES, itertools.product(SIDES, repeat=3)):
-            if m * k * o > 20_000 and count != 5:
+            if m * k * o > 3_000 and count != 5:
                 continue
             a, b, g = drawn(m, k), drawn(k, o, seed=1), copies(drawn(m, o, seed=2), count)
             if shared != "left":

@@ -252,6 +252,7 @@ class Step:
         device = self._variables[0].device
         self._optimiser = method.optimiser(self._variables) if isinstance(method, Descent) else None
         self._steps: Sequence[int] = [0] * self.slots
+        self._felt = [True] * len(self._variables)  # whose gradients the next update looks at
         self._taken = torch.zeros(self.slots, dtype=torch.long, device=device)
         graph = graph_on(device) if method.static else None
         self._captured = None if graph is None else Captured(graph)
@@ -294,7 +295,10 @@ class Step:
         still = [0.0] * len(self._variables)
         pairs = zip(steps, moving, strict=True)
         rates = [self.method.rates(step) if moves else still for step, moves in pairs]
-        self._optimiser.prepare(list(zip(*rates, strict=True)))
+        by_variable = list(zip(*rates, strict=True))
+        self._optimiser.prepare(by_variable)
+        if self._captured is None:  # a graph does the same at every step
+            self._felt = [any(each) for each in by_variable]
 
     def _whole(self) -> tuple[torch.Tensor, ...]:
         seen = self._look()
@@ -313,12 +317,21 @@ class Step:
             facts = torch.stack([loss.isfinite(), best.frozen, psnr(best.mse), psnr(error)])
         return Look(loss, mse, clamped, facts)
 
+    def _gradients(self, loss: torch.Tensor) -> list[torch.Tensor]:
+        """Of all variables; zeros for those that no slot moves, whose way back is not taken."""
+        pairs = list(zip(self._variables, self._felt, strict=True))
+        felt = [variable for variable, wanted in pairs if wanted]
+        found: Iterator[torch.Tensor] = iter(())
+        if felt:
+            found = iter(
+                torch.autograd.grad(loss.sum(), felt, allow_unused=True, materialize_grads=True)
+            )
+        return [next(found) if wanted else torch.zeros_like(each) for each, wanted in pairs]
+
     def _move(self, loss: torch.Tensor) -> None:
         """A sampler moves all its slots: what it does to one that is not moving has no effect."""
         method, variables = self.method, self._variables
-        gradients = torch.autograd.grad(
-            loss.sum(), variables, allow_unused=True, materialize_grads=True
-        )
+        gradients = self._gradients(loss)
         for variable, gradient in zip(variables, gradients, strict=True):
             variable.grad = gradient
         if isinstance(method, Sampler):

@@ -377,9 +377,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> style_epilogue_backward(
 #define PSR_NAMESPACE stylegan_ops
 #endif
 
+// torch 2.10 takes the letters of its argument for the name: here it is the namespace itself.
+#define PSR_LIBRARY(ns, m) STABLE_TORCH_LIBRARY(ns, m)
+
 #if !defined(PSR_CUDA)
 
-STABLE_TORCH_LIBRARY(PSR_NAMESPACE, m) {
+PSR_LIBRARY(PSR_NAMESPACE, m) {
   m.def(
       "bias_act(Tensor x, Tensor? b, int dim, int act, float alpha, float gain, float? clamp) "
       "-> Tensor");

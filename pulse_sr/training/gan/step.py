@@ -8,14 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 import torch.nn as nn
 from torch import Tensor
 
 from pulse_sr.data.order import rng_of
-from pulse_sr.training.augment.ada import AdaptiveAugment, OverfittingHeuristic
 from pulse_sr.training.augment.base import Augmentation
 from pulse_sr.training.gan.config import TrainConfig
 from pulse_sr.training.gan.heads import FeatureHeads, HeadsTurn
@@ -71,21 +69,12 @@ class Step:
         # Lazy regularisation: the extra steps are paid for by smaller rates and decays.
         lazy_d = config.penalty_interval if config.gamma and config.penalty_interval > 1 else 0
         lazy_g = config.path_interval if config.path_weight else 0
-        self.optimizers = {
+        self.optimizers: dict[str, torch.optim.Optimizer] = {
             "adam_g": self._adam(self.objective.generator, lazy_g),
             "adam_d": self._adam(self.objective.discriminator, lazy_d),
         }
         if self.heads is not None:
             self.optimizers["adam_heads"] = self.heads.make_optimizer()
-
-    @property
-    def networks(self) -> dict[str, nn.Module]:
-        """What is trained, by the name that a state gives it."""
-        found: dict[str, nn.Module] = {
-            "G": self.objective.generator,
-            "D": self.objective.discriminator,
-        }
-        return found if self.heads is None else found | {"heads": self.heads.judges}
 
     def _adam(self, network: nn.Module, interval: int) -> torch.optim.Adam:
         ratio = interval / (interval + 1) if interval else 1.0
@@ -93,10 +82,6 @@ class Step:
         parameters = [p for p in network.parameters() if p.requires_grad]
         betas = (first**ratio, second**ratio)
         return torch.optim.Adam(parameters, lr=self.config.lr * ratio, betas=betas, fused=True)
-
-    def frozen(self) -> list[Tensor]:
-        """Weights that are never trained."""
-        return [] if self.heads is None else self.heads.frozen(self.device)
 
     def run(self, real: Tensor, shown: int) -> dict[str, Tensor]:
         """Train G, then D, each with its regulariser when that is due.
@@ -147,7 +132,7 @@ class Step:
             return value + turn.heads.weight * term, report
 
         self.objective.prepare(self.objective.generator)
-        with self._learning("adam_g"):
+        with self.learning("adam_g"):
             report = self._backward(loss, self._parts(len(real)))
         self._update("adam_g")
         self.objective.observe(draws)
@@ -181,7 +166,7 @@ class Step:
 
         self.objective.prepare(self.objective.discriminator)
         due = bool(config.gamma) and number % config.penalty_interval == 0
-        with self._learning("adam_d"):
+        with self.learning("adam_d"):
             report = self._backward(loss, self._parts(len(real)))
             if config.penalty_interval > 1:
                 self._update("adam_d")
@@ -199,7 +184,7 @@ class Step:
             return value, {"heads": value, **signs}
 
         self.objective.prepare(turn.heads.judges)
-        with self._learning("adam_heads"):
+        with self.learning("adam_heads"):
             report = self._backward(loss, self._parts(len(real)))
         self._update("adam_heads")
         return report
@@ -242,82 +227,13 @@ class Step:
             penalty = (lengths - self.path_mean).square().mean()
             return penalty * weight, {"path": penalty, "path_length": lengths.mean()}
 
-        with self._learning("adam_g"):
+        with self.learning("adam_g"):
             report = self._backward(loss, self._parts(count, group=1))
         self._update("adam_g")
         length = report.pop("path_length").clone()
         self.processes.average_([length])
         self.path_mean += PATH_DECAY * (length.item() - self.path_mean)
         return report
-
-    @contextmanager
-    def unchanged(self) -> Iterator[None]:
-        """Undo what forward passes do to the buffers of the networks."""
-        buffers = [buffer for network in self.networks.values() for buffer in network.buffers()]
-        kept = [buffer.clone() for buffer in buffers]
-        try:
-            yield
-        finally:
-            for buffer, before in zip(buffers, kept, strict=True):
-                buffer.copy_(before)
-
-    def probes(self, count: int) -> list[Callable[[], Tensor]]:
-        """The losses of a step on `count` grey images, each computed when it is called.
-
-        They show what a part of a batch takes; no weight moves.
-        """
-        side, rng = self.config.network.resolution, torch.Generator(self.device)
-        rng.manual_seed(0)
-        real = torch.zeros(count, 3, side, side, device=self.device)
-        real = real.contiguous(memory_format=torch.channels_last)
-        draws, augments = self.objective.draw(count, rng), self._strongest(count, rng)
-
-        def augment(images: Tensor) -> Tensor:
-            return self.augmentation.apply(images, augments)
-
-        def run(name: str, loss: Callable[[], Tensor]) -> Tensor:
-            with (
-                self._learning(name),
-                torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16),
-            ):
-                return loss()
-
-        objective = self.objective
-
-        def of_generator() -> Tensor:
-            fake = objective.generate(draws)
-            value = objective.generator_loss(real, fake, augment)
-            if self.heads is None:
-                return value
-            turn = self.heads.turn(count, self.heads.warmup, self.device)
-            return value + turn.generator_loss(fake[0], torch.arange(count))
-
-        def of_discriminator() -> Tensor:
-            with torch.no_grad():
-                fake = objective.generate(draws)
-            return objective.discriminator_loss(real, fake, draws, augment, augment)[0]
-
-        found: list[Callable[[], Tensor]] = [
-            partial(run, "adam_g", of_generator),
-            partial(run, "adam_d", of_discriminator),
-        ]
-        if self.config.gamma:
-            penalty = partial(gradient_penalty, objective, real, draws, augment)
-            found.append(partial(run, "adam_d", lambda: penalty().mean()))
-        if self.config.path_weight:
-            paths = objective.draw_path(max(1, count // 2), rng)
-            found.append(partial(run, "adam_g", lambda: objective.path_lengths(paths).mean()))
-        return found
-
-    def _strongest(self, count: int, rng: torch.Generator) -> Draws:
-        """Draws of the augmentation at the most that it can come to."""
-        if not isinstance(self.augmentation, AdaptiveAugment):
-            return self.augmentation.draw(count, rng)
-        before = self.augmentation.p
-        self.augmentation.p = OverfittingHeuristic.limit
-        found = self.augmentation.draw(count, rng)
-        self.augmentation.p = before
-        return found
 
     def _parts(self, count: int, group: int | None = None) -> Iterator[Tensor]:
         group = self.objective.group if group is None else group
@@ -351,7 +267,7 @@ class Step:
         optimizer.zero_grad(set_to_none=True)
 
     @contextmanager
-    def _learning(self, name: str) -> Iterator[None]:
+    def learning(self, name: str) -> Iterator[None]:
         """While it lasts, only the parameters of one optimizer take gradients."""
         others = [
             parameter

@@ -121,7 +121,8 @@ network = StyleGAN2Config(64, 16, 16, 2, (32, 32, 32, 32, 32))
 options = {"network": network, "batch": 64, "augment": "off", "images": tiny.noise_images(64, 64)}
 trainer = tiny.trainer_in(Path(sys.argv[1]), **options)
 list(trainer.train(tiny.schedule(0)))
-trainer.task.gan.run(torch.zeros(4, 3, 64, 64), 64)  # what any step loads
+small = tiny.trainer_in(Path(sys.argv[1]) / "small", **options | {"batch": 4})
+small.task.gan.run(torch.zeros(4, 3, 64, 64), 64)  # what any step loads
 cpu = torch.device("cpu")
 before = peak_memory_mb(cpu)
 plan = fit_memory(trainer.task, int(float(sys.argv[2])))

@@ -245,11 +245,25 @@ def test_a_batch_in_parts_is_the_batch_in_one(options):
     augmentation = DiffAugment(("color", "translation"))
     whole, parts = (make_step(n, augmentation, **options) for n in (1, 2))
     for shown in (0, 8):
-        a, b = (s.run(real_images(), shown) for s in (whole, parts))
+        a, b = (s.run(real_images()[s.rows()], shown) for s in (whole, parts))
         assert {k: v.item() for k, v in b.items()} == pytest.approx(
             {k: v.item() for k, v in a.items()}, rel=1e-4, abs=1e-5
         )
     assert largest_difference(weights_of(whole), weights_of(parts)) < 1e-4
+
+
+def test_the_rows_of_all_processes_are_the_batch():
+    """Each image is read by one process, which finds it where its parts look for it."""
+    found = []
+    for rank in (0, 1):
+        step = make_step(2, batch=16)
+        step.processes = Processes(rank, count=2)
+        rows = step.rows()
+        for part in step._parts():
+            assert torch.equal(rows[part.own], part.rows)
+        found += rows.tolist()
+    assert sorted(found) == list(range(16))
+    assert torch.equal(make_step().rows(), torch.arange(8))
 
 
 def test_recomputing_activations_changes_no_bit():

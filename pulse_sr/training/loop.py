@@ -199,7 +199,8 @@ class Trainer:
         """
         if self.processes.first:
             rewind(self.log_file, self.images_shown)
-        with open_feed(self.stream, self.config.batch, self.device) as self._feed:
+        rows = self.task.rows()
+        with open_feed(self.stream, self.config.batch, self.device, rows) as self._feed:
             yield from self._train(schedule)
 
     def _train(self, schedule: Schedule) -> Iterator[Progress]:

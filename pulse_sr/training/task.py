@@ -3,7 +3,7 @@
 The loop (`training.loop`) owns the order of the data, the averages, checkpoints, time, log and
 processes; a task owns all else. The next kind of network is another task, not another loop.
 
-Shapes: N items of the whole batch, over all processes.
+Shapes: N items of the whole batch, over all processes, n of this process.
 """
 
 from __future__ import annotations
@@ -81,11 +81,14 @@ class TrainingTask(Protocol):
     def frozen(self) -> list[Tensor]:
         """Weights that are never trained and in no state."""
 
+    def rows(self) -> Tensor:
+        """Which items of every batch this process learns from, int64 `[n]`, in its own order."""
+
     def step(self, batch: Tensor, images_shown: int) -> dict[str, Tensor]:
         """Learn from a batch.
 
         Args:
-            batch: `[N, ...]` on the device, as the stream of the data gives it.
+            batch: `[n, ...]` on the device, the `rows` of what the stream of the data gives.
             images_shown: items shown before; all that is random is drawn from it and the seed.
 
         Returns:

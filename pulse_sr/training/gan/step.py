@@ -1,6 +1,6 @@
 """One step of adversarial training: gradients from parts of a batch, then the optimizers.
 
-Shapes: N images of the whole batch, n of a part, R resolution; images in [-1, 1].
+Shapes: N images of the whole batch, n of this process, R resolution; images in [-1, 1].
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn as nn
@@ -29,8 +30,22 @@ from pulse_sr.training.gan.objective import (
 from pulse_sr.training.processes import Processes
 
 PATH_DECAY = 0.01
+
+
+class Part(NamedTuple):
+    """Images that go through the networks together.
+
+    Attributes:
+        rows: their places in the whole batch, on the device.
+        own: their places among the images of this process.
+    """
+
+    rows: Tensor
+    own: slice
+
+
 #: What one part contributes: its loss, which is differentiated, and values to report.
-PartLoss = Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]]
+PartLoss = Callable[[Part], tuple[Tensor, dict[str, Tensor]]]
 
 
 @dataclass
@@ -87,7 +102,7 @@ class Step:
         """Train G, then D, each with its regulariser when that is due.
 
         Args:
-            real: the whole batch, `[N, 3, R, R]`.
+            real: images of this process, `[n, 3, R, R]`, as `rows` picks them from the batch.
             shown: how many images were shown before; seeds the draws.
 
         Returns:
@@ -99,13 +114,13 @@ class Step:
         rng = torch.Generator(self.device)
         rng.manual_seed(rng_of(config.seed, "step", shown).initial_seed())
         number = shown // config.batch
-        draws = self.objective.draw(len(real), rng)
-        turn = None if self.heads is None else self.heads.turn(len(real), shown, self.device)
+        draws = self.objective.draw(config.batch, rng)
+        turn = None if self.heads is None else self.heads.turn(config.batch, shown, self.device)
         report, fakes = self._train_generator(real, draws, rng, turn)
         if config.path_weight and number % config.path_interval == 0:
             report |= self._regularise_paths(rng)
         if not self.objective.shares_images:
-            draws = self.objective.draw(len(real), rng)
+            draws = self.objective.draw(config.batch, rng)
             fakes = self._generate(draws)
         report |= self._train_discriminator(real, fakes, draws, rng, number)
         if turn is not None and turn.learning:
@@ -116,33 +131,33 @@ class Step:
         self, real: Tensor, draws: Draws, rng: torch.Generator, turn: HeadsTurn | None = None
     ) -> tuple[dict[str, Tensor], Iterator[Images]]:
         """Also returns the images of each part, before the update, where D learns from them."""
-        augments = self.augmentation.draw(len(real), rng)
+        augments = self.augmentation.draw(self.config.batch, rng)
         fakes: list[Images] = []
 
-        def loss(rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-            augment = self._augment(augments, rows)
-            fake = self.objective.generate(take(draws, rows))
+        def loss(part: Part) -> tuple[Tensor, dict[str, Tensor]]:
+            augment = self._augment(augments, part)
+            fake = self.objective.generate(take(draws, part.rows))
             if self.objective.shares_images:
                 fakes.append(tuple(each.detach() for each in fake))
-            value = self.objective.generator_loss(real[rows], fake, augment)
+            value = self.objective.generator_loss(real[part.own], fake, augment)
             if turn is None:
                 return value, {"generator": value}
-            term = turn.generator_loss(fake[0], rows)
+            term = turn.generator_loss(fake[0], part.rows)
             report = {"generator": value, "heads_generator": term}
             return value + turn.heads.weight * term, report
 
         self.objective.prepare(self.objective.generator)
         with self.learning("adam_g"):
-            report = self._backward(loss, self._parts(len(real)))
+            report = self._backward(loss, self._parts())
         self._update("adam_g")
         self.objective.observe(draws)
         return report, iter(fakes)
 
     def _generate(self, draws: Draws) -> Iterator[Images]:
         """New images of each part, at the moment that it is asked for."""
-        for rows in self._parts(len(draws["z"])):
+        for part in self._parts():
             with torch.no_grad():
-                images = self.objective.generate(take(draws, rows))
+                images = self.objective.generate(take(draws, part.rows))
             yield images
 
     def _train_discriminator(
@@ -154,12 +169,12 @@ class Step:
         number: int,
     ) -> dict[str, Tensor]:
         config = self.config
-        on_real, on_fake = (self.augmentation.draw(len(real), rng) for _ in range(2))
+        on_real, on_fake = (self.augmentation.draw(config.batch, rng) for _ in range(2))
 
-        def loss(rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-            augments = (self._augment(on_real, rows), self._augment(on_fake, rows))
+        def loss(part: Part) -> tuple[Tensor, dict[str, Tensor]]:
+            augments = (self._augment(on_real, part), self._augment(on_fake, part))
             value, reals, judged = self.objective.discriminator_loss(
-                real[rows], next(fakes), take(draws, rows), *augments
+                real[part.own], next(fakes), take(draws, part.rows), *augments
             )
             signs = {"real_sign": reals.sign().mean(), "fake_sign": judged.sign().mean()}
             return value, {"discriminator": value, **signs}
@@ -167,7 +182,7 @@ class Step:
         self.objective.prepare(self.objective.discriminator)
         due = bool(config.gamma) and number % config.penalty_interval == 0
         with self.learning("adam_d"):
-            report = self._backward(loss, self._parts(len(real)))
+            report = self._backward(loss, self._parts())
             if config.penalty_interval > 1:
                 self._update("adam_d")
             if due:
@@ -179,40 +194,39 @@ class Step:
     def _train_heads(self, real: Tensor, turn: HeadsTurn) -> dict[str, Tensor]:
         """From the features of the images that G has just learned from."""
 
-        def loss(rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-            value, signs = turn.judges_loss(real[rows], rows)
+        def loss(part: Part) -> tuple[Tensor, dict[str, Tensor]]:
+            value, signs = turn.judges_loss(real[part.own], part.rows)
             return value, {"heads": value, **signs}
 
         self.objective.prepare(turn.heads.judges)
         with self.learning("adam_heads"):
-            report = self._backward(loss, self._parts(len(real)))
+            report = self._backward(loss, self._parts())
         self._update("adam_heads")
         return report
 
     def _penalise(self, real: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         """Gradients of `gamma / 2 * interval * (R1 + R2)`."""
         config = self.config
-        draws = self.objective.draw(len(real), rng)
-        augments = self.augmentation.draw(len(real), rng)
+        draws = self.objective.draw(config.batch, rng)
+        augments = self.augmentation.draw(config.batch, rng)
         weight = config.gamma / 2 * config.penalty_interval
 
-        def loss(rows: Tensor, images: Tensor, name: str) -> tuple[Tensor, dict[str, Tensor]]:
-            part = take(draws, rows)
-            augment = self._augment(augments, rows)
-            value = gradient_penalty(self.objective, images, part, augment).mean()
+        def loss(part: Part, images: Tensor, name: str) -> tuple[Tensor, dict[str, Tensor]]:
+            augment, drawn = self._augment(augments, part), take(draws, part.rows)
+            value = gradient_penalty(self.objective, images, drawn, augment).mean()
             return value * weight, {name: value}
 
-        def at_real(rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-            return loss(rows, real[rows], "r1")
+        def at_real(part: Part) -> tuple[Tensor, dict[str, Tensor]]:
+            return loss(part, real[part.own], "r1")
 
-        def at_fake(rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        def at_fake(part: Part) -> tuple[Tensor, dict[str, Tensor]]:
             with torch.no_grad():
-                images = self.objective.generate(take(draws, rows))[0]
-            return loss(rows, images, "r2")
+                images = self.objective.generate(take(draws, part.rows))[0]
+            return loss(part, images, "r2")
 
-        report = self._backward(at_real, self._parts(len(real)))
+        report = self._backward(at_real, self._parts())
         if config.r2:
-            report |= self._backward(at_fake, self._parts(len(real)))
+            report |= self._backward(at_fake, self._parts())
         return report
 
     def _regularise_paths(self, rng: torch.Generator) -> dict[str, Tensor]:
@@ -222,8 +236,8 @@ class Step:
         draws = self.objective.draw_path(count, rng)
         weight = config.path_weight * config.path_interval
 
-        def loss(rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-            lengths = self.objective.path_lengths(take(draws, rows))
+        def loss(part: Part) -> tuple[Tensor, dict[str, Tensor]]:
+            lengths = self.objective.path_lengths(take(draws, part.rows))
             penalty = (lengths - self.path_mean).square().mean()
             return penalty * weight, {"path": penalty, "path_length": lengths.mean()}
 
@@ -235,23 +249,30 @@ class Step:
         self.path_mean += PATH_DECAY * (length.item() - self.path_mean)
         return report
 
-    def _parts(self, count: int, group: int | None = None) -> Iterator[Tensor]:
+    def rows(self) -> Tensor:
+        """Which images of a batch this process learns from, int64 `[n]`, part by part."""
+        return torch.cat([part.rows.cpu() for part in self._parts()])
+
+    def _parts(self, count: int | None = None, group: int | None = None) -> Iterator[Part]:
+        """The parts of this process, of a batch or of `count` draws in groups of `group`."""
+        count = self.config.batch if count is None else count
         group = self.objective.group if group is None else group
         parts = self.processes.count * self.micro_steps
         for i in range(self.micro_steps):
             number = self.processes.rank * self.micro_steps + i
-            yield part_of_batch(count, group, number, parts).to(self.device)
+            rows = part_of_batch(count, group, number, parts)
+            yield Part(rows.to(self.device), slice(i * len(rows), (i + 1) * len(rows)))
 
-    def _augment(self, draws: Draws, rows: Tensor) -> Augment:
-        part = take(draws, rows)
-        return lambda images: self.augmentation.apply(images, part)
+    def _augment(self, draws: Draws, part: Part) -> Augment:
+        drawn = take(draws, part.rows)
+        return lambda images: self.augmentation.apply(images, drawn)
 
-    def _backward(self, loss: PartLoss, parts: Iterator[Tensor]) -> dict[str, Tensor]:
+    def _backward(self, loss: PartLoss, parts: Iterator[Part]) -> dict[str, Tensor]:
         """Add up the gradients of the parts; means of what they report."""
         reports = []
-        for rows in parts:
+        for part in parts:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                value, report = loss(rows)
+                value, report = loss(part)
             (value / self.micro_steps).backward()
             reports.append({name: each.detach().float() for name, each in report.items()})
         return {name: torch.stack([r[name] for r in reports]).mean() for name in reports[0]}

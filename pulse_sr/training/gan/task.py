@@ -1,6 +1,6 @@
 """The training of a prior as a task of the loop.
 
-Shapes: N images of the whole batch, n of a part, R resolution.
+Shapes: N images of the whole batch, n of this process, R resolution.
 """
 
 from __future__ import annotations
@@ -81,11 +81,15 @@ class GanTask:
         heads = self.gan.heads
         return [] if heads is None else heads.frozen(self.device)
 
+    def rows(self) -> Tensor:
+        """The images of this process, part by part."""
+        return self.gan.rows()
+
     def step(self, batch: Tensor, images_shown: int) -> dict[str, Tensor]:
         """Train G and D on images, half of them mirrored where the config says so.
 
         Args:
-            batch: uint8 `[N, 3, R, R]`.
+            batch: uint8 `[n, 3, R, R]`, the `rows` of the batch.
             images_shown: before.
 
         Returns:
@@ -94,7 +98,8 @@ class GanTask:
         real = batch.float().div_(127.5).sub_(1)
         if self.config.mirror:
             rng = rng_of(self.config.seed, "mirror", images_shown)
-            flip = (torch.rand(len(real), generator=rng) < 0.5).to(self.device)
+            flip = torch.rand(self.config.batch, generator=rng)[self.rows()] < 0.5
+            flip = flip.to(self.device)
             real = torch.where(flip[:, None, None, None], real.flip(3), real)
         real = real.contiguous(memory_format=torch.channels_last)
         return self.gan.run(real, images_shown)

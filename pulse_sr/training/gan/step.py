@@ -251,16 +251,21 @@ class Step:
 
     def rows(self) -> Tensor:
         """Which images of a batch this process learns from, int64 `[n]`, part by part."""
-        return torch.cat([part.rows.cpu() for part in self._parts()])
+        return torch.cat(self._places(self.config.batch, self.objective.group))
+
+    def _places(self, count: int, group: int) -> list[Tensor]:
+        """The places of each part of this process, on the CPU: asking a GPU would wait for it."""
+        parts, first = (
+            self.processes.count * self.micro_steps,
+            self.processes.rank * self.micro_steps,
+        )
+        return [part_of_batch(count, group, first + i, parts) for i in range(self.micro_steps)]
 
     def _parts(self, count: int | None = None, group: int | None = None) -> Iterator[Part]:
         """The parts of this process, of a batch or of `count` draws in groups of `group`."""
         count = self.config.batch if count is None else count
         group = self.objective.group if group is None else group
-        parts = self.processes.count * self.micro_steps
-        for i in range(self.micro_steps):
-            number = self.processes.rank * self.micro_steps + i
-            rows = part_of_batch(count, group, number, parts)
+        for i, rows in enumerate(self._places(count, group)):
             yield Part(rows.to(self.device), slice(i * len(rows), (i + 1) * len(rows)))
 
     def _augment(self, draws: Draws, part: Part) -> Augment:

@@ -192,13 +192,8 @@ def plan_training(
         SetupError: for a device that does not exist.
     """
     processes = processes or Processes()
-    source = None if init is None else read_source(init)
-    state = None if continued is None else read_continued(continued)
-    if source is not None and state is not None:
-        raise UsageError("--init and --continue both say what to begin with", "give one of them")
+    source, state = _read_beginning(init, continued, architecture)
     began = source or state
-    if began is not None:
-        _check_architecture(init or continued, began, architecture)
     images = open_source(data)
     if resolution is None:
         resolution = images.largest_resolution()
@@ -206,10 +201,7 @@ def plan_training(
         batch = 8 if architecture == "fastgan" else 16
     group = GROUP_SIZE if architecture == "stylegan2" else 1
     check_batch(batch, group, processes.count)
-    if architecture == "fastgan" and path_weight:
-        raise UsageError("--path-length is for StyleGAN2, --arch is fastgan", "leave it out")
-    if cutout and augment != "diffaug":
-        raise UsageError(f"--cutout belongs to --augment diffaug, not to {augment}", "leave it out")
+    _check_options(architecture, path_weight, cutout, augment)
     if freeze_d and source is None:
         raise UsageError("--freeze-d keeps what --init gave, there is no --init", "--init PRIOR")
     settings = recipe(architecture, loss, resolution, batch)
@@ -232,6 +224,32 @@ def plan_training(
     )
     machine = choose_machine(device, precision, max_memory, compile, processes)
     return TrainingPlan(images, run_dir, config, machine, licence, source, state)
+
+
+def _read_beginning(
+    init: str | None, continued: str | None, architecture: str
+) -> tuple[Source | None, Continued | None]:
+    """The weights or the state to begin with, at most one of them.
+
+    Raises:
+        UsageError: for both, for none such, or for one of another architecture.
+    """
+    source = None if init is None else read_source(init)
+    state = None if continued is None else read_continued(continued)
+    if source is not None and state is not None:
+        raise UsageError("--init and --continue both say what to begin with", "give one of them")
+    began = source or state
+    if began is not None:
+        _check_architecture(init or continued, began, architecture)
+    return source, state
+
+
+def _check_options(architecture: str, path_weight: float, cutout: bool, augment: str) -> None:
+    """Raises UsageError for an option that belongs to another choice."""
+    if architecture == "fastgan" and path_weight:
+        raise UsageError("--path-length is for StyleGAN2, --arch is fastgan", "leave it out")
+    if cutout and augment != "diffaug":
+        raise UsageError(f"--cutout belongs to --augment diffaug, not to {augment}", "leave it out")
 
 
 def _check_architecture(name: str | None, began: Source | Continued, architecture: str) -> None:

@@ -21,10 +21,10 @@ from pulse_sr.images.write import write_png
 from pulse_sr.models import registry
 from pulse_sr.priors.base import Prior
 from pulse_sr.priors.files import read_prior, save_prior
-from pulse_sr.training.ema import bank_name
+from pulse_sr.training.ema import average_name
+from pulse_sr.training.gan.build import build_objective, describe_network
 from pulse_sr.training.gan.config import TrainConfig
 from pulse_sr.training.gan.transfer import read_continued, tensors_of
-from pulse_sr.training.run import build_objective, describe_network
 from pulse_sr.training.snapshot import GRID_SIDE, tile
 
 
@@ -37,7 +37,7 @@ def prior_of(run_dir: Path, half_life: float | None) -> Prior:
     architecture = state.header["architecture"]
     config = TrainConfig(describe_network(architecture, prior.resolution, state))
     objective = build_objective(config)
-    tensors = tensors_of(state.path, f"{bank_name(half_life)}/")
+    tensors = tensors_of(state.path, f"{average_name('G', half_life)}/")
     if not tensors:
         raise click.UsageError(f"{state.path} has no average of half-life {half_life:g}")
     objective.generator.load_state_dict(tensors)

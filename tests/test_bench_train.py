@@ -17,8 +17,8 @@ from pulse_sr.errors import SetupError
 from pulse_sr.priors.fastgan import FastGANConfig
 from pulse_sr.priors.fastgan_layers import advance_spectral_norm
 from pulse_sr.training.augment.diffaug import DiffAugment
+from pulse_sr.training.gan.build import build_augmentation, build_objective
 from pulse_sr.training.gan.fastgan_objective import FastGANObjective
-from pulse_sr.training.run import build_augmentation, build_objective
 
 CPU = torch.device("cpu")
 #: Power iterations until `u` and `v` stand still: torch's form does one in every forward pass, ours

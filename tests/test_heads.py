@@ -20,6 +20,7 @@ from pulse_sr.training.augment.base import NoAugment
 from pulse_sr.training.gan.config import HEADS as CHOICES
 from pulse_sr.training.gan.feature_judges import WIDTHS, FeatureJudges
 from pulse_sr.training.gan.heads import FeatureHeads, HeadsTurn
+from pulse_sr.training.gan.task import GanTask
 
 CPU = torch.device("cpu")
 HEADS = {"heads": "squeezenet", "heads_warmup": 0}
@@ -129,7 +130,7 @@ def test_mixing_keeps_the_size_of_the_maps():
 
 
 def step_with(tmp_path, name, **options):
-    return trainer_in(tmp_path / name, **{"batch": 8, "augment": "off"} | options).step
+    return trainer_in(tmp_path / name, **{"batch": 8, "augment": "off"} | options).task.gan
 
 
 def real_images(count=8, side=8):
@@ -140,7 +141,7 @@ def weights_of(step, *names):
     return {
         f"{name}.{key}": value.detach().clone()
         for name in names
-        for key, value in step.networks[name].state_dict().items()
+        for key, value in GanTask(step).modules()[name].state_dict().items()
     }
 
 
@@ -152,7 +153,7 @@ def same(a, b):
 def test_the_gradient_reaches_g_and_the_heads_and_no_frozen_weight(tmp_path, network):
     heard = step_with(tmp_path, "heard", heads=network, heads_warmup=0)
     muted = step_with(tmp_path, "muted", heads=network, heads_warmup=0, heads_weight=0.0)
-    frozen = [each.clone() for each in heard.frozen()]
+    frozen = [each.clone() for each in GanTask(heard).frozen()]
     before = weights_of(heard, "heads")
     assert same(weights_of(heard, "G"), weights_of(muted, "G"))
     report = heard.run(real_images(), 0)
@@ -163,7 +164,7 @@ def test_the_gradient_reaches_g_and_the_heads_and_no_frozen_weight(tmp_path, net
     assert {k for k in before if k.endswith("weight_orig")} <= moved
     assert not any("mixing" in k for k in moved)
     assert frozen
-    for each, kept in zip(heard.frozen(), frozen, strict=True):
+    for each, kept in zip(GanTask(heard).frozen(), frozen, strict=True):
         assert torch.equal(each, kept)
         assert not each.requires_grad
         assert each.grad is None
@@ -188,7 +189,7 @@ def test_during_the_warm_up_the_other_networks_learn_as_without_heads(tmp_path):
 def test_a_batch_in_parts_is_the_batch_in_one(tmp_path):
     whole, parts = (step_with(tmp_path, name, **HEADS) for name in ("whole", "parts"))
     parts.micro_steps = 2
-    reports = [step.run(real_images(), 0) for step in (whole, parts)]
+    reports = [step.run(real_images()[step.rows()], 0) for step in (whole, parts)]
     for name in ("heads", "heads_generator", "heads_real_sign"):
         assert reports[0][name].item() == pytest.approx(reports[1][name].item(), abs=1e-5)
     a, b = (weights_of(step, "heads") for step in (whole, parts))

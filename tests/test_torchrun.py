@@ -23,8 +23,8 @@ from safetensors.torch import load_file
 
 from pulse_sr.errors import UsageError
 from pulse_sr.training import processes
+from pulse_sr.training.gan.plan import plan_training
 from pulse_sr.training.processes import Processes, agree_on_name
-from pulse_sr.training.run import plan_training
 
 TINY = ["--channel-base", "64", "--channel-max", "8", "--w-dim", "16", "--batch", "16"]
 TINY += ["--device", "cpu", "--score-samples", "0", "--path-length", "2", "--augment", "ada"]

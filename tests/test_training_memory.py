@@ -12,10 +12,12 @@ import torch.nn.functional as F
 from tiny_training import trainer_in
 
 from pulse_sr.errors import UsageError
+from pulse_sr.priors.fastgan import FastGANConfig
 from pulse_sr.priors.stylegan2 import StyleGAN2Config
 from pulse_sr.training.memory import (
     HEADROOM,
     bytes_per_image,
+    fit_memory,
     fixed_bytes,
     plan_memory,
     saved_bytes,
@@ -25,20 +27,20 @@ WIDE = StyleGAN2Config(32, 16, 16, 2, (16, 16, 16, 16))
 
 
 @pytest.fixture
-def step(tmp_path):
-    return trainer_in(tmp_path / "run", network=WIDE, batch=32, augment="off").step
+def task(tmp_path):
+    return trainer_in(tmp_path / "run", network=WIDE, batch=32, augment="off").task
 
 
-def test_what_is_always_there_is_counted_by_hand(step):
+def test_what_is_always_there_is_counted_by_hand(task):
     """Weights, gradients and two moments of both networks, and the average, 4 bytes each."""
     sizes = [
         sum(p.numel() for p in network.parameters())
-        for network in (step.objective.generator, step.objective.discriminator)
+        for network in (task.gan.objective.generator, task.gan.objective.discriminator)
     ]
-    assert fixed_bytes(step) == 4 * (4 * sum(sizes) + sizes[0])
+    assert fixed_bytes(task) == 4 * (4 * sum(sizes) + sizes[0])
 
 
-def test_saved_tensors_are_counted_once_and_weights_not_at_all(step):
+def test_saved_tensors_are_counted_once_and_weights_not_at_all(task):
     """relu saves its output, the product its other factor, which is the same tensor."""
     x = torch.zeros(1000, requires_grad=True)
 
@@ -46,54 +48,62 @@ def test_saved_tensors_are_counted_once_and_weights_not_at_all(step):
         y = F.relu(x)
         return (y * y.detach().clone()).sum()
 
-    assert saved_bytes(step, loss) == 2 * 4000
-    weight = step.objective.generator.synthesis.b4.const
-    assert saved_bytes(step, lambda: (weight * weight).sum()) == 0
+    assert saved_bytes(task, loss) == 2 * 4000
+    weight = task.gan.objective.generator.synthesis.b4.const
+    assert saved_bytes(task, lambda: (weight * weight).sum()) == 0
 
 
-def test_what_a_step_saves_grows_with_the_images(step):
-    small, large = (bytes_per_image(step, count) for count in (4, 16))
+def test_what_a_step_saves_grows_with_the_images(task):
+    small, large = (bytes_per_image(task, count) for count in (4, 16))
     assert small == pytest.approx(large, rel=0.05)
     pixels = 32 * 32 * 16 * 4  # bytes of one feature map at full size
     assert 4 * pixels < large < 40 * pixels
 
 
-def test_the_fewest_parts_that_fit_are_taken(step):
-    each, fixed = bytes_per_image(step, 4), fixed_bytes(step)
+def test_the_fewest_parts_that_fit_are_taken(task):
+    each, fixed = bytes_per_image(task, 4), fixed_bytes(task)
 
     def limit(images):
         return fixed + int(HEADROOM * each * images) + 1000
 
     for images, parts in ((32, 1), (31, 2), (16, 2), (9, 4), (4, 8)):
-        plan = plan_memory(step, limit(images), 32)
+        plan = plan_memory(task, limit(images), 32)
         assert (plan.micro_steps, plan.recompute) == (parts, False)
         assert plan.bytes <= limit(images)
 
 
-def test_activations_are_recomputed_only_when_they_must_be(step):
+def test_activations_are_recomputed_only_when_they_must_be(task):
     """Then the penalty, which is differentiated twice, decides what is needed."""
-    kept = bytes_per_image(step, 4)
-    step.objective.set_recompute(True)
-    recomputed = bytes_per_image(step, 4)
+    kept = bytes_per_image(task, 4)
+    task.gan.objective.set_recompute(True)
+    recomputed = bytes_per_image(task, 4)
     assert recomputed < 0.9 * kept
-    between = fixed_bytes(step) + int(HEADROOM * 4 * (kept + recomputed) / 2)
-    plan = plan_memory(step, between, 32)
+    between = fixed_bytes(task) + int(HEADROOM * 4 * (kept + recomputed) / 2)
+    plan = plan_memory(task, between, 32)
     assert (plan.micro_steps, plan.recompute) == (8, True)
 
 
-def test_too_little_memory_is_said_with_what_is_needed(step):
+def test_too_little_memory_is_said_with_what_is_needed(task):
     with pytest.raises(UsageError, match=r"0.00 GB is too little.*takes 0\.0[0-9] GB") as caught:
-        plan_memory(step, 1000, 32)
+        plan_memory(task, 1000, 32)
     assert "--resolution" in caught.value.hint
 
 
-def test_the_passes_that_are_tried_change_nothing(step):
-    before = {k: v.clone() for k, v in step.objective.generator.state_dict().items()}
-    with step.unchanged():
-        for loss in step.probes(4):
-            loss().backward()
-    after = step.objective.generator.state_dict()
-    assert all(torch.equal(before[k], after[k]) for k in before)
+def test_the_passes_that_are_tried_change_nothing(tmp_path):
+    """FastGAN's batch norm and spectral norm move in every forward pass."""
+    options = {"loss": "hinge", "gamma": 0.0, "reconstruction": "l1", "augment": "off"}
+    task = trainer_in(tmp_path, network=FastGANConfig(64, ngf=4), **options).task
+
+    def tensors():
+        modules = task.modules().values()
+        return [each.clone() for module in modules for each in module.state_dict().values()]
+
+    before = tensors()
+    fit_memory(task, 10**9)
+    assert all(map(torch.equal, before, tensors()))
+    for loss in task.probes(4):
+        loss()
+    assert not all(map(torch.equal, before, tensors()))
 
 
 PEAK = """
@@ -104,21 +114,20 @@ from pulse_sr.devices import keep_freed_memory
 import tiny_training as tiny
 from pulse_sr.bench.sides import peak_memory_mb
 from pulse_sr.priors.stylegan2 import StyleGAN2Config
-from pulse_sr.training.memory import plan_memory
+from pulse_sr.training.memory import fit_memory
 
 torch.set_num_threads(1)
 network = StyleGAN2Config(64, 16, 16, 2, (32, 32, 32, 32, 32))
 options = {"network": network, "batch": 64, "augment": "off", "images": tiny.noise_images(64, 64)}
 trainer = tiny.trainer_in(Path(sys.argv[1]), **options)
 list(trainer.train(tiny.schedule(0)))
-trainer.step.run(torch.zeros(4, 3, 64, 64), 64)  # what any step loads
+small = tiny.trainer_in(Path(sys.argv[1]) / "small", **options | {"batch": 4})
+small.task.gan.run(torch.zeros(4, 3, 64, 64), 64)  # what any step loads
 cpu = torch.device("cpu")
 before = peak_memory_mb(cpu)
-plan = plan_memory(trainer.step, int(float(sys.argv[2])), 64)
-trainer.step.micro_steps = plan.micro_steps
-trainer.step.objective.set_recompute(plan.recompute)
+plan = fit_memory(trainer.task, int(float(sys.argv[2])))
 for shown in (0, 64):
-    trainer.step.run(torch.zeros(64, 3, 64, 64), shown)
+    trainer.task.gan.run(torch.zeros(64, 3, 64, 64), shown)
 print(plan.micro_steps, int((peak_memory_mb(cpu) - before) * 2**20))
 """
 

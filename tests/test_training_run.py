@@ -62,12 +62,12 @@ def test_the_strength_of_ada_and_the_path_mean_go_on(tmp_path):
     """Both live outside the networks; the state keeps them bit by bit."""
     options = {"augment": "ada", "path_weight": 2.0}
     before = train(tmp_path, 60, **options)
-    before.heuristic.p = 0.3123456789012345
+    before.task.heuristic.p = 0.3123456789012345
     before.checkpoint()
     after = trainer_in(tmp_path, **options)
-    assert after.heuristic.state() == before.heuristic.state()
-    assert after.step.augmentation.p == 0.3123456789012345
-    assert after.step.path_mean == before.step.path_mean != 0
+    assert after.task.heuristic.state() == before.task.heuristic.state()
+    assert after.task.gan.augmentation.p == 0.3123456789012345
+    assert after.task.gan.path_mean == before.task.gan.path_mean != 0
 
 
 def test_another_seed_is_another_run(tmp_path):
@@ -228,7 +228,7 @@ def test_what_others_do_between_two_steps_is_no_training(tmp_path):
     """Scores take time too; the images per second are of training alone."""
     clock = iter(range(10**6))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pulse_sr.training.loop.time.perf_counter", lambda: float(next(clock)))
+        patch.setattr("pulse_sr.training.clock.time.perf_counter", lambda: float(next(clock)))
         steps = trainer_in(tmp_path).train(schedule(12))
         first = next(steps)
         for _ in range(1000):
@@ -243,19 +243,19 @@ def test_what_others_do_between_two_steps_is_no_training(tmp_path):
 def test_the_average_follows_its_half_life(tmp_path):
     """keep * average + (1 - keep) * weights, keep = 0.5^(batch / min(ema, 5 % of the images))."""
     trainer = trainer_in(tmp_path, ema_kimg=0.04)
-    generator = trainer.step.objective.generator
+    generator = trainer.task.gan.objective.generator
     for shown, half_life in ((0, 0.0), (400, 20.0), (4000, 40.0)):
         trainer.images_shown = shown
         rng = rng_of("average", shown)
-        for parameter in trainer.average.parameters():
+        for parameter in trainer.averages.first.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=rng))
-        before = [p.clone() for p in trainer.average.parameters()]
-        trainer._average()
+        before = [p.clone() for p in trainer.averages.first.parameters()]
+        trainer.averages.update(shown)
         keep = 0.5 ** (4 / half_life) if half_life else 0.0
-        current = generator.parameters()
-        for old, new, weight in zip(before, trainer.average.parameters(), current, strict=True):
+        now = (trainer.averages.first.parameters(), generator.parameters())
+        for old, new, weight in zip(before, *now, strict=True):
             assert (new - (keep * old + (1 - keep) * weight)).abs().max() < 1e-5
-    assert torch.equal(trainer.average.mapping.w_avg, generator.mapping.w_avg)
+    assert torch.equal(trainer.averages.first.mapping.w_avg, generator.mapping.w_avg)
 
 
 def test_a_trainer_leaves_the_global_random_state_alone(tmp_path):
@@ -270,7 +270,7 @@ def test_mirroring_flips_about_half_of_the_real_images(tmp_path, mirror):
     images[..., 0] = 255
     trainer = trainer_in(tmp_path, images=images, batch=64, mirror=mirror)
     seen = []
-    trainer.step.run = lambda real, shown: seen.append(real) or {"real_sign": real.mean()}
+    trainer.task.gan.run = lambda real, shown: seen.append(real) or {"real_sign": real.mean()}
     list(trainer.train(schedule(64)))
     flipped = seen[0][:, 0, 0, 7] == 1
     assert (16 <= flipped.sum() <= 48) if mirror else not flipped.any()
@@ -299,7 +299,7 @@ def test_training_learns_the_colour_of_the_images(tmp_path, options):
     def distance():
         z = torch.randn(64, 16, generator=rng_of("samples"))
         with torch.no_grad():
-            mean = trainer.average(z).clamp(-1, 1).mean(dim=[0, 2, 3]) * 0.5 + 0.5
+            mean = trainer.averages.first(z).clamp(-1, 1).mean(dim=[0, 2, 3]) * 0.5 + 0.5
         return (mean - goal).abs().max().item()
 
     assert distance() > 0.2

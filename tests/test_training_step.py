@@ -20,12 +20,12 @@ from pulse_sr.data.order import rng_of
 from pulse_sr.priors.stylegan2 import StyleGAN2Config
 from pulse_sr.training.augment.base import NoAugment
 from pulse_sr.training.augment.diffaug import DiffAugment
+from pulse_sr.training.gan.build import build_objective
 from pulse_sr.training.gan.config import TrainConfig, recipe
 from pulse_sr.training.gan.objective import part_of_batch, take
 from pulse_sr.training.gan.step import Step
 from pulse_sr.training.gan.stylegan2_objective import StyleGAN2Objective
 from pulse_sr.training.processes import Processes
-from pulse_sr.training.run import build_objective
 
 NETWORK = StyleGAN2Config(16, 8, 8, 2, (8, 8, 4))
 CPU = torch.device("cpu")
@@ -261,11 +261,25 @@ def test_a_batch_in_parts_is_the_batch_in_one(options):
     for step in (whole, parts):
         in_float64(step)
     for shown in (0, 8):
-        a, b = (s.run(real_images().double(), shown) for s in (whole, parts))
+        a, b = (s.run(real_images()[s.rows()].double(), shown) for s in (whole, parts))
         assert {k: v.item() for k, v in b.items()} == pytest.approx(
             {k: v.item() for k, v in a.items()}, rel=1e-6, abs=1e-7
         )
     assert largest_difference(weights_of(whole), weights_of(parts)) < 1e-9
+
+
+def test_the_rows_of_all_processes_are_the_batch():
+    """Each image is read by one process, which finds it where its parts look for it."""
+    found = []
+    for rank in (0, 1):
+        step = make_step(2, batch=16)
+        step.processes = Processes(rank, count=2)
+        rows = step.rows()
+        for part in step._parts():
+            assert torch.equal(rows[part.own], part.rows)
+        found += rows.tolist()
+    assert sorted(found) == list(range(16))
+    assert torch.equal(make_step().rows(), torch.arange(8))
 
 
 def test_recomputing_activations_changes_no_bit():

@@ -19,8 +19,9 @@ from pulse_sr.data.order import rng_of
 from pulse_sr.errors import SetupError, UsageError
 from pulse_sr.priors.files import read_prior
 from pulse_sr.priors.stylegan2 import StyleGAN2Config
+from pulse_sr.training.gan.build import build_objective, describe_network
+from pulse_sr.training.gan.plan import plan_training
 from pulse_sr.training.gan.transfer import begin_with, read_continued, read_source
-from pulse_sr.training.run import build_objective, describe_network, plan_training
 
 SMALL = StyleGAN2Config(8, 16, 16, 2, (8, 8))
 
@@ -46,8 +47,8 @@ def test_the_same_networks_take_over_every_weight(run, tmp_path):
     """The averaged generator and the discriminator of the state."""
     objective = grown(run, resolution=8)
     before = trainer_in(run)
-    pairs = ((objective.generator, before.average),)
-    pairs += ((objective.discriminator, before.step.objective.discriminator),)
+    pairs = ((objective.generator, before.averages.first),)
+    pairs += ((objective.discriminator, before.task.gan.objective.discriminator),)
     for new, old in pairs:
         weights = new.state_dict()
         assert all(torch.equal(weights[name], each) for name, each in old.state_dict().items())
@@ -56,7 +57,7 @@ def test_the_same_networks_take_over_every_weight(run, tmp_path):
 def test_a_prior_file_gives_its_generator_alone(run, tmp_path):
     source = read_source(str(run / "model.safetensors"))
     assert source.discriminator == {}
-    average = trainer_in(run).average.state_dict()
+    average = trainer_in(run).averages.first.state_dict()
     assert all(torch.equal(source.generator[name], each) for name, each in average.items())
 
 
@@ -72,7 +73,7 @@ def test_a_grown_generator_draws_the_old_picture_enlarged(run):
     objective = grown(run)
     z = torch.randn(4, 16, generator=rng_of("z"))
     with torch.no_grad():
-        small = trainer_in(run).average(z)
+        small = trainer_in(run).averages.first(z)
         large = objective.generator(z)
     upsample = objective.generator.synthesis.b16.upsample
     assert large.shape == (4, 3, 16, 16)
@@ -90,13 +91,13 @@ def test_a_grown_discriminator_judges_as_the_old_one_did(run):
     """Its new stage is fitted to what the old one saw: the logits of new images agree."""
     images = smooth_images(200, 16)
     objective = grown(run, images=images)
-    old = trainer_in(run).step.objective.discriminator
+    old = trainer_in(run).task.gan.objective.discriminator
     unseen = torch.from_numpy(smooth_images(64, 16, seed=1)).float() / 127.5 - 1
     with torch.no_grad():
         expected = old(F.interpolate(unseen, size=(8, 8), mode="area")).flatten()
         logits = objective.discriminator(unseen).flatten()
-        untrained = trainer_in(run.parent / "untrained", network=grown_config(run)).step.objective
-        random = untrained.discriminator(unseen).flatten()
+        untrained = trainer_in(run.parent / "untrained", network=grown_config(run)).task
+        random = untrained.modules()["D"](unseen).flatten()
     error, chance = ((each - expected).square().mean() for each in (logits, random))
     assert error < 0.25 * expected.var()
     assert chance > expected.var()
@@ -158,15 +159,15 @@ def test_what_a_continued_state_has_not_begins_as_ever(run, tmp_path):
     options = {"heads": "squeezenet", "heads_warmup": 48, "ema_bank": (20.0,)}
     other = trainer_in(tmp_path / "other", continued=run / "state.safetensors", **options)
     assert other.images_shown == 40
-    weights = before.average.state_dict()
-    for average in (other.average, other.bank[20.0]):
+    weights = before.averages.first.state_dict()
+    for average in (other.averages.first, other.averages.bank[20.0]):
         assert all(torch.equal(weights[k], v) for k, v in average.state_dict().items())
     list(other.train(schedule(60)))
     again = trainer_in(tmp_path / "again", continued=other.state_file, **options)
-    heads = other.step.networks["heads"].state_dict()
-    kept = again.step.networks["heads"].state_dict()
+    heads = other.task.modules()["heads"].state_dict()
+    kept = again.task.modules()["heads"].state_dict()
     assert all(torch.equal(heads[name], each) for name, each in kept.items())
-    assert not torch.equal(weights["mapping.fc0.weight"], again.average.mapping.fc0.weight)
+    assert not torch.equal(weights["mapping.fc0.weight"], again.averages.first.mapping.fc0.weight)
 
 
 def test_continuing_is_refused_in_one_line(run, tmp_path):

@@ -10,15 +10,18 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from pulse_sr.data.order import ImageStream
 from pulse_sr.priors.statistics import fit_statistics
 from pulse_sr.priors.stylegan2 import StyleGAN2Config
 from pulse_sr.training.gan import stylegan2_objective
+from pulse_sr.training.gan.build import build_augmentation, build_objective
 from pulse_sr.training.gan.config import TrainConfig
 from pulse_sr.training.gan.heads import build_heads
+from pulse_sr.training.gan.plan import PriorTrainer
 from pulse_sr.training.gan.step import Step
-from pulse_sr.training.loop import Schedule, Trainer
+from pulse_sr.training.gan.task import GanTask
+from pulse_sr.training.loop import Schedule
 from pulse_sr.training.processes import Processes
-from pulse_sr.training.run import build_augmentation, build_objective
 
 NETWORK = StyleGAN2Config(8, 16, 16, 2, (8, 8))
 CPU = torch.device("cpu")
@@ -41,9 +44,10 @@ def trainer_in(folder, images=None, continued=None, **options):
     defaults = {"network": NETWORK, "batch": 4, "penalty_interval": 4, "gamma": 0.01}
     config = TrainConfig(**defaults | options)
     networks = (build_objective(config), config, build_augmentation(config), CPU, Processes())
-    step = Step(*networks, heads=build_heads(config, CPU))
+    task = GanTask(Step(*networks, heads=build_heads(config, CPU)), name=folder.resolve().name)
     images = noise_images() if images is None else images
-    return Trainer(images, folder, config, step, data_sha256=str(len(images)), continued=continued)
+    stream = ImageStream(images, config.seed)
+    return PriorTrainer(stream, folder, task, str(len(images)), continued)
 
 
 def schedule(until, every=80):

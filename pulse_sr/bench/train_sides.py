@@ -22,14 +22,16 @@ import torch
 
 from pulse_sr.bench.sides import peak_memory_mb, synchronize
 from pulse_sr.bench.train_baseline import BaselineTraining
+from pulse_sr.data.order import ImageStream
 from pulse_sr.devices import choose_bf16, keep_freed_memory
 from pulse_sr.priors.fastgan import FastGANConfig
+from pulse_sr.training.gan.build import build_objective, build_step
 from pulse_sr.training.gan.config import TrainConfig, recipe
 from pulse_sr.training.gan.fastgan_objective import FastGANObjective
-from pulse_sr.training.gan.step import Step
+from pulse_sr.training.gan.task import GanTask
 from pulse_sr.training.loop import RECORD_STEPS, Schedule, Trainer
 from pulse_sr.training.processes import Processes
-from pulse_sr.training.run import build_augmentation, build_objective
+from pulse_sr.training.run import Machine
 
 Side = Callable[[TrainConfig, torch.device], Iterator[Any]]
 
@@ -65,15 +67,13 @@ def _objective(config: TrainConfig) -> FastGANObjective:
 def ours(config: TrainConfig, device: torch.device) -> Iterator[Any]:
     """The trainer as `train-prior` runs it, without a checkpoint."""
     keep_freed_memory()
-    objective = _objective(config)
-    for network in (objective.generator, objective.discriminator):
-        network.to(memory_format=torch.channels_last).to(device).train()
-    bf16 = choose_bf16("auto", device)
-    step = Step(objective, config, build_augmentation(config), device, Processes(), bf16=bf16)
     images = random_images(config.network.resolution)
+    machine = Machine(device, choose_bf16("auto", device), None, False, Processes())
+    task = GanTask(build_step(config, machine, None, images))
+    stream = ImageStream(images, config.seed)
     endless = Schedule(checkpoint_seconds=math.inf, snapshot_images=math.inf)
     with tempfile.TemporaryDirectory() as folder:
-        yield from Trainer(images, Path(folder), config, step).train(endless)
+        yield from Trainer(stream, Path(folder), task).train(endless)
 
 
 def baseline(config: TrainConfig, device: torch.device) -> Iterator[Any]:

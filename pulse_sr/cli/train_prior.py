@@ -280,9 +280,9 @@ def _check(
 
 def _train(data: Path, out: Path, dry_run: bool, console: Console, options: dict[str, Any]) -> int:
     from pulse_sr.jobs.training import run_training
+    from pulse_sr.training.gan.plan import plan_training
     from pulse_sr.training.loop import Schedule
     from pulse_sr.training.processes import join_processes, leave_processes
-    from pulse_sr.training.run import plan_training
 
     processes = join_processes(options["device"])
     try:

@@ -19,7 +19,8 @@ from pulse_sr.errors import PulseError
 from pulse_sr.images.pixels import Pixels
 from pulse_sr.images.read import strict_pillow
 
-_MOST_WORKERS = 8
+#: Threads that decode: one for each core, at most 8.
+WORKERS = min(os.cpu_count() or 1, 8)
 #: Files that wait for a thread: bounds the memory, keeps the threads busy.
 _QUEUED_PER_WORKER = 4
 
@@ -75,7 +76,7 @@ def decode_files(
         return DecodedFile(sha256, image.pixels, (image.width, image.height), one_colour)
 
     with strict_pillow():  # once around all threads: it changes settings of the whole process
-        yield from _in_threads(source, take, workers, positions)
+        yield from in_threads(source, take, workers, positions)
 
 
 def hash_files(source: ImageSource) -> list[str]:
@@ -87,17 +88,21 @@ def hash_files(source: ImageSource) -> list[str]:
         except PulseError:
             return ""
 
-    found = dict(_in_threads(source, take))
+    found = dict(in_threads(source, take))
     return [found[place] for place in range(len(source.names))]
 
 
-def _in_threads(
+def in_threads(
     source: ImageSource,
     take: Callable[[str, Opener], Result],
     workers: int | None = None,
     positions: Iterable[int] | None = None,
 ) -> Iterator[tuple[int, Result]]:
-    workers = workers or min(os.cpu_count() or 1, _MOST_WORKERS)
+    """What `take` makes of each file's name and opener, with the file's place in the source.
+
+    Arguments as for `decode_files`.
+    """
+    workers = workers or WORKERS
     names = source.names
     waiting: deque[tuple[int, Future[Result]]] = deque()
     pool = ThreadPoolExecutor(workers, "decoding")

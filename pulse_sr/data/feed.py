@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pulse_sr.data.order import ImageStream, Rows
+from pulse_sr.data.order import ImageStream, Rows, Stream
 
 #: Share of the free memory of a GPU that the images may take.
 DEVICE_SHARE = 0.25
@@ -23,14 +23,14 @@ _CHUNK_BYTES = 64 << 20
 
 
 class Feed(ABC):
-    """The batches of a training, on its device; the very ones of `ImageStream.batch`.
+    """The batches of a training, on its device; the very ones of `Stream.batch`.
 
     Use it as a context manager, or call `close` at the end.
     """
 
     @abstractmethod
     def batch(self, start: int) -> Tensor:
-        """The batch at position `start` of the stream, uint8 `[n, 3, R, R]` on the device.
+        """The batch at position `start` of the stream, its `rows` on the device.
 
         Any position may be asked for; one after the other is fast.
         """
@@ -55,7 +55,7 @@ class PrefetchFeed(Feed):
 
     def __init__(
         self,
-        stream: ImageStream,
+        stream: Stream,
         count: int,
         device: torch.device,
         rows: Rows | None = None,
@@ -64,8 +64,8 @@ class PrefetchFeed(Feed):
         """Sets up the thread; nothing is read before the first batch is asked for.
 
         Args:
-            stream: the order of the images.
-            count: images of the whole batch, over all processes.
+            stream: the data in their order.
+            count: items of the whole batch, over all processes.
             device: where the batches go.
             rows: the part of each batch that this process wants; None for all of it.
             ahead: batches that are kept ready.
@@ -122,7 +122,7 @@ class ResidentFeed(Feed):
 
 
 def open_feed(
-    stream: ImageStream,
+    stream: Stream,
     count: int,
     device: torch.device,
     rows: Rows | None = None,
@@ -131,8 +131,8 @@ def open_feed(
     """The feed that suits the device: resident on a GPU that has room, else prefetched.
 
     Args:
-        stream: the order of the images.
-        count: images of the whole batch, over all processes.
+        stream: the data in their order; only an `ImageStream` can be resident.
+        count: items of the whole batch, over all processes.
         device: where the batches go.
         rows: the part of each batch that this process wants; None for all of it.
         device_bytes: what the images may take of the device; None: a quarter of what a GPU has
@@ -141,7 +141,7 @@ def open_feed(
     if device_bytes is None:
         free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
         device_bytes = int(free * DEVICE_SHARE)
-    if 0 < stream.images.nbytes <= device_bytes:
+    if isinstance(stream, ImageStream) and 0 < stream.images.nbytes <= device_bytes:
         return ResidentFeed(stream, count, device, rows)
     return PrefetchFeed(stream, count, device, rows)
 

@@ -167,14 +167,32 @@ def decode_bytes(name: str, data: bytes, resolution: int | None) -> SquareImage:
     return SquareImage(_resized(square, resolution), whole.width, whole.height)
 
 
+def decode_whole(name: str, data: bytes) -> Pixels:  # -> [3, h, w]
+    """Decodes a file of any format as a whole, upright, uint8 RGB.
+
+    Raises:
+        InputError: when it can not be read.
+    """
+    with explain_damage(name, data):
+        image = open_header(name, data)
+        if image.format in ("JPEG", "MPO"):
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+            return np.asarray(upright).transpose(2, 0, 1)
+        return decode_image(name, data).pixels
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height in pixels after EXIF rotation, from the header."""
+    width, height = image.size
+    return (height, width) if image.getexif().get(_ORIENTATION) in (5, 6, 7, 8) else (width, height)
+
+
 def _decode_jpeg(image: Image.Image, resolution: int | None) -> SquareImage:
     """A JPEG without the detours that other formats need; reduced while decoding if it is large."""
-    width, height = image.size
+    width, height = upright_size(image)
     if resolution is not None:
         share = LEFT_FOR_LANCZOS * resolution / min(width, height)
-        image.draft(None, (math.ceil(width * share), math.ceil(height * share)))
-    if image.getexif().get(_ORIENTATION) in (5, 6, 7, 8):
-        width, height = height, width
+        image.draft(None, (math.ceil(image.width * share), math.ceil(image.height * share)))
     upright = ImageOps.exif_transpose(image).convert("RGB")
     side = min(upright.size)
     left, top = (upright.width - side) // 2, (upright.height - side) // 2

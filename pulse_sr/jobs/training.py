@@ -40,7 +40,8 @@ from pulse_sr.report.training_history import read_history
 from pulse_sr.report.training_neighbours import Neighbourhood, neighbour_sheet
 from pulse_sr.report.training_tensorboard import TensorBoardLog
 from pulse_sr.training.collapse import CollapseWatch
-from pulse_sr.training.loop import Progress, Schedule, Trainer
+from pulse_sr.training.gan.plan import PriorTrainer
+from pulse_sr.training.loop import Progress, Schedule
 from pulse_sr.training.snapshot import interpolation_strip, sample_grid
 
 CARD_NAME = "README.md"
@@ -70,7 +71,7 @@ class Observation:
 
 
 def run_training(
-    trainer: Trainer,
+    trainer: PriorTrainer,
     schedule: Schedule,
     observation: Observation,
     report: Callable[[Progress], None],
@@ -112,7 +113,7 @@ class Observer:
     """Everything that is kept between two looks at a run."""
 
     def __init__(
-        self, trainer: Trainer, observation: Observation, say: Callable[[str], None]
+        self, trainer: PriorTrainer, observation: Observation, say: Callable[[str], None]
     ) -> None:
         self.trainer, self.observation, self._say = trainer, observation, say
         run_dir, images = trainer.run_dir, trainer.images_shown

@@ -15,7 +15,7 @@ from pulse_sr.jobs.score_book import BEST_NAME, ScoreBook
 from pulse_sr.jobs.scoring import COPY_RATIO, COPY_SHARE
 from pulse_sr.priors.base import Prior
 from pulse_sr.report.training_card import CardFacts, Measured, Memorised
-from pulse_sr.training.loop import Trainer
+from pulse_sr.training.gan.plan import PriorTrainer
 
 _PICTURES = (
     ("interpolation.png", "Ways between fixed samples, along great circles of the latent space"),
@@ -29,7 +29,7 @@ _PICTURES = (
 
 
 def card_facts(
-    trainer: Trainer,
+    trainer: PriorTrainer,
     prior: Prior,
     book: ScoreBook,
     floor: tuple[str, dict[str, float]] | None,

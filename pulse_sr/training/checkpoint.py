@@ -19,18 +19,23 @@ HEADER_KEY = "pulse-sr-training"
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The state of an Adam with one parameter group as named tensors.
+    """The state of an optimizer with one parameter group as named tensors.
 
-    With a first decay of zero the first moment is the last gradient, which the next step
+    Of an Adam with a first decay of zero the first moment is the last gradient, which the next step
     overwrites: it is left out, a quarter of the file.
     """
-    dropped = {"exp_avg"} if optimizer.param_groups[0]["betas"][0] == 0 else set()
+    dropped = {"exp_avg"} if _forgets(optimizer) else set()
     return {
         f"{index}.{name}": value
         for index, entry in optimizer.state_dict()["state"].items()
         for name, value in entry.items()
         if name not in dropped
     }
+
+
+def _forgets(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether the first moment of an Adam is the last gradient alone."""
+    return bool(optimizer.param_groups[0].get("betas", (1.0,))[0] == 0)
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
@@ -42,8 +47,9 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Te
         if name != "step":  # the fused kernels walk raw memory: moments lie as their parameter does
             value = torch.empty_like(parameters[int(index)]).copy_(value)
         state.setdefault(int(index), {})[name] = value
-    for i, entry in state.items():
-        entry.setdefault("exp_avg", torch.zeros_like(parameters[i]))
+    if _forgets(optimizer):
+        for i, entry in state.items():
+            entry["exp_avg"] = torch.zeros_like(parameters[i])
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
@@ -78,6 +84,12 @@ def read_checkpoint_header(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
         raise _unfit(path, error) from error
     return header
+
+
+def parts_of_checkpoint(path: Path) -> set[str]:
+    """The names of the modules and optimizers in a checkpoint."""
+    with safetensors.safe_open(path, framework="pt") as file:
+        return {key.split("/", 1)[0] for key in file.keys()}  # noqa: SIM118  no mapping
 
 
 def load_checkpoint(

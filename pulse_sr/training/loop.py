@@ -1,42 +1,36 @@
-"""The training loop of a prior: schedule, state, checkpoints, records.
+"""The training loop: order of the data, averages, schedule, checkpoints, log.
 
 Every random draw of a step comes from a generator seeded by (seed, images shown), and the order of
-the images from (seed, epoch): the same command resumes where the last checkpoint stands and gives,
-on a CPU, the very bits of an uninterrupted run.
+the data from (seed, epoch): the same command resumes where the last checkpoint stands and gives,
+on a CPU, the very bits of an uninterrupted run. What is learned, and how, is the task's
+(`training.task`); "images" are the items of its data, whatever they are.
 """
 
 from __future__ import annotations
 
-import copy
-import json
 import math
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pulse_sr.data.feed import Feed, open_feed
-from pulse_sr.data.order import ImageStream, rng_of
-from pulse_sr.errors import SetupError, UsageError
-from pulse_sr.files.atomic import write_text_atomic
-from pulse_sr.priors.base import Prior
-from pulse_sr.priors.files import FILE_NAME, save_prior
-from pulse_sr.training.augment.ada import AdaptiveAugment, OverfittingHeuristic
+from pulse_sr.data.order import Stream
+from pulse_sr.errors import UsageError
 from pulse_sr.training.checkpoint import (
     load_checkpoint,
+    parts_of_checkpoint,
     read_checkpoint_header,
     save_checkpoint,
 )
-from pulse_sr.training.ema import bank_name, follow, share_kept
-from pulse_sr.training.gan.config import EARLIER, TrainConfig
-from pulse_sr.training.gan.step import Step
+from pulse_sr.training.clock import Clock
+from pulse_sr.training.ema import Averages
+from pulse_sr.training.log import append_record, rewind
 from pulse_sr.training.processes import Processes
+from pulse_sr.training.task import TaskConfig, TrainingTask
 
 STATE_NAME = "state.safetensors"
 #: Steps between two looks at the device: reading a loss waits for all work in flight.
@@ -68,8 +62,7 @@ class Progress:
         images: shown since the run began.
         seconds: spent on training.
         images_per_second: of training, in this call.
-        losses: mean of each over the steps since the record before; r1, r2 and path only where a
-            step computed them.
+        losses: mean of each over the steps since the record before, only of those that had it.
         checkpointed: whether the state was written.
         snapshot: whether it is one to look at and to score.
     """
@@ -95,12 +88,10 @@ class Trainer:
     """The state of a run and the steps that change it.
 
     Attributes:
-        images: uint8 `[N, 3, R, R]`, what is learned from.
-        run_dir: folder of the state, the prior and the log.
-        config: everything that decides the course of the run.
-        step: the networks, their optimizers.
-        average: the averaged generator.
-        bank: averages of other half-lives, by these in thousands of images.
+        stream: what is learned from, in its order.
+        run_dir: folder of the state, the exported model and the log.
+        task: the networks and their step.
+        averages: of the weights of one of them.
         images_shown: since the run began.
         seconds: spent on them.
         seconds_of_call: of these, in this call of `train`.
@@ -111,37 +102,31 @@ class Trainer:
 
     def __init__(
         self,
-        images: np.ndarray,
+        stream: Stream,
         run_dir: Path,
-        config: TrainConfig,
-        step: Step,
-        card: dict[str, Any] | None = None,
+        task: TrainingTask,
         data_sha256: str = "",
         continued: Path | None = None,
     ) -> None:
         """Set up a run, or take up the one that stands in `run_dir`.
 
         Args:
-            images: uint8 `[N, 3, R, R]`.
-            run_dir: folder of the state, the prior and the log.
-            config: everything that decides the course of the run.
-            step: the networks on their device.
-            card: what the prior file says of its data and licence.
-            data_sha256: of the decoded images; a run does not go on with other ones.
+            stream: what is learned from, in its order.
+            run_dir: folder of the state, the exported model and the log.
+            task: the networks, on their device.
+            data_sha256: of the data; a run does not go on with other ones.
             continued: the state of another run, which this one begins with.
 
         Raises:
-            UsageError: when the run in `run_dir` was started with another config or other images.
+            UsageError: when the run in `run_dir` was started with another config or other data.
+            SetupError: when a state is damaged.
         """
-        self.images, self.run_dir, self.config, self.step = images, run_dir, config, step
-        self.card, self.data_sha256 = card or {}, data_sha256
+        self.stream, self.run_dir, self.task = stream, run_dir, task
+        self.data_sha256 = data_sha256
         self.images_shown = 0
         self.seconds = 0.0
         self.seconds_of_call = 0.0
-        generator = step.objective.generator
-        self.average = copy.deepcopy(generator).eval().requires_grad_(False)
-        self.bank = {half_life: copy.deepcopy(self.average) for half_life in config.ema_bank}
-        self.heuristic = OverfittingHeuristic()
+        self.averages = Averages(task.averaged, task.modules()[task.averaged], task.config)
         self._feed: Feed | None = None
         if self.state_file.exists():
             self._resume()
@@ -149,14 +134,19 @@ class Trainer:
             self._continue(continued)
 
     @property
+    def config(self) -> TaskConfig:
+        """Everything that decides the course of the run."""
+        return self.task.config
+
+    @property
     def device(self) -> torch.device:
         """Where the networks live."""
-        return self.step.device
+        return self.task.device
 
     @property
     def processes(self) -> Processes:
         """Who shares the work."""
-        return self.step.processes
+        return self.task.processes
 
     @property
     def state_file(self) -> Path:
@@ -168,14 +158,12 @@ class Trainer:
         """The records, one JSON object a line."""
         return self.run_dir / "log.jsonl"
 
-    @property
     def _modules(self) -> dict[str, torch.nn.Module]:
-        averages = {bank_name(half_life): each for half_life, each in self.bank.items()}
-        return self.step.networks | {"G_ema": self.average} | averages
+        return self.task.modules() | self.averages.modules()
 
     def _resume(self) -> None:
         header = read_checkpoint_header(self.state_file)
-        differing = _differences(header["config"], self.config.to_json())
+        differing = _differences(self.task.earlier | header["config"], self.config.to_json())
         if header.get("data") and header["data"] != self.data_sha256:
             differing.append("the images are others")
         if differing:
@@ -183,7 +171,7 @@ class Trainer:
                 f"the run in {self.run_dir} was started with other options: {', '.join(differing)}",
                 "repeat them, or give another -o folder",
             )
-        load_checkpoint(self.state_file, self._modules, self.step.optimizers)
+        load_checkpoint(self.state_file, self._modules(), self.task.optimizers())
         self._take_numbers(header)
 
     def _continue(self, state: Path) -> None:
@@ -192,38 +180,31 @@ class Trainer:
         Averages that it has not begin with its own average.
         """
         header = read_checkpoint_header(state)
-        before = EARLIER | header["config"]
-        modules, optimizers = dict(self._modules), dict(self.step.optimizers)
-        if before["heads"] != self.config.heads:
-            modules.pop("heads", None)
-            optimizers.pop("adam_heads", None)
-        for half_life in self.bank:
-            if half_life not in before["ema_bank"]:
-                modules.pop(bank_name(half_life))
+        new = self.averages.modules().keys() - parts_of_checkpoint(state)
+        anew = new | self.task.renewed(self.task.earlier | header["config"])
+        modules = {name: each for name, each in self._modules().items() if name not in anew}
+        optimizers = {k: v for k, v in self.task.optimizers().items() if k not in anew}
         load_checkpoint(state, modules, optimizers)
-        for half_life, average in self.bank.items():
-            if bank_name(half_life) not in modules:
-                average.load_state_dict(self.average.state_dict())
+        self.averages.restart(new)
         self._take_numbers(header)
 
     def _take_numbers(self, header: dict[str, Any]) -> None:
         self.images_shown, self.seconds = header["images"], header["seconds"]
-        self.step.path_mean = header["path_mean"]
-        self.heuristic.load(header["augment"])
-        self._set_augment_p()
+        self.task.load_state(header)
 
     def train(self, schedule: Schedule) -> Iterator[Progress]:
         """Train until the schedule ends, yielding one record every few steps.
 
         The last record is always a checkpoint and a snapshot.
         """
-        self._rewind_log()
-        stream = ImageStream(self.images, self.config.seed)
-        with open_feed(stream, self.config.batch, self.device) as self._feed:
+        if self.processes.first:
+            rewind(self.log_file, self.images_shown)
+        rows = self.task.rows()
+        with open_feed(self.stream, self.config.batch, self.device, rows) as self._feed:
             yield from self._train(schedule)
 
     def _train(self, schedule: Schedule) -> Iterator[Progress]:
-        clock = _Clock(self.images_shown, self.seconds)
+        clock = Clock(self.images_shown, self.seconds)
         pending: list[dict[str, Tensor]] = []
         every = RECORD_STEPS[self.device.type]
         last_record = self.images_shown
@@ -234,18 +215,10 @@ class Trainer:
                 continue
             losses = self._summary(pending)
             pending = []
-            self.seconds_of_call = clock.elapsed()
-            self.seconds = clock.seconds_before + clock.training()
-            stops = ends or self.seconds_of_call >= schedule.until_seconds
-            waited = clock.since_checkpoint() >= schedule.checkpoint_seconds
-            stops, waited = (self.processes.agree(v, self.device) for v in (stops, waited))
-            snapshot = stops or _crossed(last_record, self.images_shown, schedule.snapshot_images)
+            progress, stops = self._progress(schedule, clock, losses, last_record)
             last_record = self.images_shown
-            rate = (self.images_shown - clock.images_before) / clock.training()
-            progress = Progress(
-                self.images_shown, self.seconds, rate, losses, snapshot or waited, snapshot
-            )
-            self._log(progress)
+            if self.processes.first:
+                append_record(self.log_file, progress.to_json())
             if progress.checkpointed:
                 self.checkpoint()
                 clock.restart_checkpoint()
@@ -254,122 +227,56 @@ class Trainer:
             if stops:
                 return
 
+    def _progress(
+        self, schedule: Schedule, clock: Clock, losses: dict[str, float], last_record: int
+    ) -> tuple[Progress, bool]:
+        """The record of the steps since the last one, and whether the schedule ends here."""
+        self.seconds_of_call = clock.elapsed()
+        self.seconds = clock.seconds_before + clock.training()
+        ends = self.images_shown >= schedule.until_images
+        stops = ends or self.seconds_of_call >= schedule.until_seconds
+        waited = clock.since_checkpoint() >= schedule.checkpoint_seconds
+        stops, waited = (self.processes.agree(v, self.device) for v in (stops, waited))
+        snapshot = stops or _crossed(last_record, self.images_shown, schedule.snapshot_images)
+        rate = (self.images_shown - clock.images_before) / clock.training()
+        shown = (self.images_shown, self.seconds, rate)
+        return Progress(*shown, losses, snapshot or waited, snapshot), stops
+
     def take_step(self) -> dict[str, Tensor]:
         """One step of all that is due; returns scalars of it, still on the device."""
-        real = self._real()
-        report = self.step.run(real, self.images_shown)
-        self._average()
+        assert self._feed is not None  # `train` opens it
+        report = self.task.step(self._feed.batch(self.images_shown), self.images_shown)
+        self.averages.update(self.images_shown)
         self.images_shown += self.config.batch
         return report
 
-    def _real(self) -> Tensor:
-        assert self._feed is not None  # `train` opens it
-        real = self._feed.batch(self.images_shown).float().div_(127.5).sub_(1)
-        if self.config.mirror:
-            rng = rng_of(self.config.seed, "mirror", self.images_shown)
-            flip = (torch.rand(len(real), generator=rng) < 0.5).to(self.device)
-            real = torch.where(flip[:, None, None, None], real.flip(3), real)
-        return real.contiguous(memory_format=torch.channels_last)
-
     def _summary(self, reports: list[dict[str, Tensor]]) -> dict[str, float]:
-        """Means over some steps and all processes, as numbers; moves the strength of ADA."""
+        """Means over some steps and all processes, as numbers, and what the task adds to them."""
         names = list(dict.fromkeys(name for report in reports for name in report))
         means = torch.stack(
             [torch.stack([r[name] for r in reports if name in r]).mean() for name in names]
         )
         self.processes.average_([means])
         found = dict(zip(names, means.tolist(), strict=True))
-        if isinstance(self.step.augmentation, AdaptiveAugment):
-            found["augment_p"] = self.step.augmentation.p
-            images = len(reports) * self.config.batch
-            self.heuristic.observe(found["real_sign"], images, len(reports))
-            self._set_augment_p()
-        return found
+        return found | self.task.observe(found, len(reports))
 
-    def _set_augment_p(self) -> None:
-        if isinstance(self.step.augmentation, AdaptiveAugment):
-            self.step.augmentation.p = self.heuristic.p
-
-    def _average(self) -> None:
-        generator = self.step.objective.generator
-        for half_life, average in [(self.config.ema_kimg, self.average), *self.bank.items()]:
-            follow(average, generator, share_kept(self.config, half_life, self.images_shown))
-
-    def prior(self) -> Prior:
-        """The averaged generator as a prior, ready for a search."""
-        training = self.config.to_json() | {
-            "images": self.images_shown,
-            "seconds": round(self.seconds),
-        }
-        name = self.card.get("name", self.run_dir.resolve().name)
-        card = self.card | {"training": training}
-        if self.config.trained_with:
-            card["trained_with"] = self.config.trained_with
-        return self.step.objective.make_prior(self.average, name, card)
+    def facts(self) -> dict[str, Any]:
+        """What an exported model says of the run."""
+        return {"images": self.images_shown, "seconds": round(self.seconds)}
 
     def checkpoint(self) -> None:
-        """Write the prior and, last, the state; only the first process does."""
+        """Write the exported model and, last, the state; only the first process does."""
         if self.processes.first:
-            save_prior(self.run_dir / FILE_NAME, self.prior())
+            self.task.export(self.averages.first, self.run_dir, self.facts())
             header = {
                 "config": self.config.to_json(),
                 "images": self.images_shown,
                 "seconds": round(self.seconds, 3),
-                "path_mean": self.step.path_mean,
-                "augment": self.heuristic.state(),
                 "data": self.data_sha256,
             }
-            save_checkpoint(self.state_file, self._modules, self.step.optimizers, header)
+            header |= self.task.state()
+            save_checkpoint(self.state_file, self._modules(), self.task.optimizers(), header)
         self.processes.wait()
-
-    def _log(self, progress: Progress) -> None:
-        if not self.processes.first:
-            return
-        try:
-            with open(self.log_file, "a") as file:
-                file.write(json.dumps(progress.to_json()) + "\n")
-        except OSError as error:
-            raise SetupError(
-                f"could not write {self.log_file}: {error.strerror}",
-                "free some space; the same command goes on from the last checkpoint",
-            ) from error
-
-    def _rewind_log(self) -> None:
-        """Drop the records of steps that come after the state: a kill undid them."""
-        if not (self.processes.first and self.log_file.exists()):
-            return
-        lines = self.log_file.read_text().splitlines(keepends=True)
-        kept = [line for line in lines if _images_of(line) <= self.images_shown]
-        if len(kept) < len(lines):
-            write_text_atomic(self.log_file, "".join(kept))
-
-
-class _Clock:
-    """Seconds of this call, of training alone, and since the last checkpoint."""
-
-    def __init__(self, images_before: int, seconds_before: float) -> None:
-        self.images_before, self.seconds_before = images_before, seconds_before
-        self._started = self._checkpoint = time.perf_counter()
-        self._paused = 0.0
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """What happens meanwhile is no training: others look at the run."""
-        began = time.perf_counter()
-        yield
-        self._paused += time.perf_counter() - began
-
-    def training(self) -> float:
-        return self.elapsed() - self._paused
-
-    def elapsed(self) -> float:
-        return time.perf_counter() - self._started
-
-    def since_checkpoint(self) -> float:
-        return time.perf_counter() - self._checkpoint
-
-    def restart_checkpoint(self) -> None:
-        self._checkpoint = time.perf_counter()
 
 
 def _crossed(before: int, now: int, interval: float) -> bool:
@@ -377,19 +284,11 @@ def _crossed(before: int, now: int, interval: float) -> bool:
     return math.floor(now / interval) > math.floor(before / interval)
 
 
-def _images_of(line: str) -> float:
-    """The position of a record; infinite for one that a kill cut short."""
-    if not line.endswith("\n"):
-        return math.inf
-    images: int = json.loads(line)["images"]
-    return images
-
-
-def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Options that differ, as `name was ..., is ...`; those of the network by their own names."""
     found = []
     for key, value in now.items():
-        old = before.get(key, EARLIER.get(key))
+        old = before.get(key)
         if isinstance(value, dict) and isinstance(old, dict):
             found += _differences(old, value)
         elif old != value:

@@ -1,6 +1,6 @@
 """One step of adversarial training: gradients from parts of a batch, then the optimizers.
 
-Shapes: N images of the whole batch, n of a part, R resolution; images in [-1, 1].
+Shapes: N images of the whole batch, n of this process, R resolution; images in [-1, 1].
 """
 
 from __future__ import annotations
@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn as nn
 from torch import Tensor
 
 from pulse_sr.data.order import rng_of
-from pulse_sr.training.augment.ada import AdaptiveAugment, OverfittingHeuristic
 from pulse_sr.training.augment.base import Augmentation
 from pulse_sr.training.gan.config import TrainConfig
 from pulse_sr.training.gan.heads import FeatureHeads, HeadsTurn
@@ -31,8 +30,22 @@ from pulse_sr.training.gan.objective import (
 from pulse_sr.training.processes import Processes
 
 PATH_DECAY = 0.01
+
+
+class Part(NamedTuple):
+    """Images that go through the networks together.
+
+    Attributes:
+        rows: their places in the whole batch, on the device.
+        own: their places among the images of this process.
+    """
+
+    rows: Tensor
+    own: slice
+
+
 #: What one part contributes: its loss, which is differentiated, and values to report.
-PartLoss = Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]]
+PartLoss = Callable[[Part], tuple[Tensor, dict[str, Tensor]]]
 
 
 @dataclass
@@ -71,21 +84,12 @@ class Step:
         # Lazy regularisation: the extra steps are paid for by smaller rates and decays.
         lazy_d = config.penalty_interval if config.gamma and config.penalty_interval > 1 else 0
         lazy_g = config.path_interval if config.path_weight else 0
-        self.optimizers = {
+        self.optimizers: dict[str, torch.optim.Optimizer] = {
             "adam_g": self._adam(self.objective.generator, lazy_g),
             "adam_d": self._adam(self.objective.discriminator, lazy_d),
         }
         if self.heads is not None:
             self.optimizers["adam_heads"] = self.heads.make_optimizer()
-
-    @property
-    def networks(self) -> dict[str, nn.Module]:
-        """What is trained, by the name that a state gives it."""
-        found: dict[str, nn.Module] = {
-            "G": self.objective.generator,
-            "D": self.objective.discriminator,
-        }
-        return found if self.heads is None else found | {"heads": self.heads.judges}
 
     def _adam(self, network: nn.Module, interval: int) -> torch.optim.Adam:
         ratio = interval / (interval + 1) if interval else 1.0
@@ -94,15 +98,11 @@ class Step:
         betas = (first**ratio, second**ratio)
         return torch.optim.Adam(parameters, lr=self.config.lr * ratio, betas=betas, fused=True)
 
-    def frozen(self) -> list[Tensor]:
-        """Weights that are never trained."""
-        return [] if self.heads is None else self.heads.frozen(self.device)
-
     def run(self, real: Tensor, shown: int) -> dict[str, Tensor]:
         """Train G, then D, each with its regulariser when that is due.
 
         Args:
-            real: the whole batch, `[N, 3, R, R]`.
+            real: images of this process, `[n, 3, R, R]`, as `rows` picks them from the batch.
             shown: how many images were shown before; seeds the draws.
 
         Returns:
@@ -114,13 +114,13 @@ class Step:
         rng = torch.Generator(self.device)
         rng.manual_seed(rng_of(config.seed, "step", shown).initial_seed())
         number = shown // config.batch
-        draws = self.objective.draw(len(real), rng)
-        turn = None if self.heads is None else self.heads.turn(len(real), shown, self.device)
+        draws = self.objective.draw(config.batch, rng)
+        turn = None if self.heads is None else self.heads.turn(config.batch, shown, self.device)
         report, fakes = self._train_generator(real, draws, rng, turn)
         if config.path_weight and number % config.path_interval == 0:
             report |= self._regularise_paths(rng)
         if not self.objective.shares_images:
-            draws = self.objective.draw(len(real), rng)
+            draws = self.objective.draw(config.batch, rng)
             fakes = self._generate(draws)
         report |= self._train_discriminator(real, fakes, draws, rng, number)
         if turn is not None and turn.learning:
@@ -131,33 +131,33 @@ class Step:
         self, real: Tensor, draws: Draws, rng: torch.Generator, turn: HeadsTurn | None = None
     ) -> tuple[dict[str, Tensor], Iterator[Images]]:
         """Also returns the images of each part, before the update, where D learns from them."""
-        augments = self.augmentation.draw(len(real), rng)
+        augments = self.augmentation.draw(self.config.batch, rng)
         fakes: list[Images] = []
 
-        def loss(rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-            augment = self._augment(augments, rows)
-            fake = self.objective.generate(take(draws, rows))
+        def loss(part: Part) -> tuple[Tensor, dict[str, Tensor]]:
+            augment = self._augment(augments, part)
+            fake = self.objective.generate(take(draws, part.rows))
             if self.objective.shares_images:
                 fakes.append(tuple(each.detach() for each in fake))
-            value = self.objective.generator_loss(real[rows], fake, augment)
+            value = self.objective.generator_loss(real[part.own], fake, augment)
             if turn is None:
                 return value, {"generator": value}
-            term = turn.generator_loss(fake[0], rows)
+            term = turn.generator_loss(fake[0], part.rows)
             report = {"generator": value, "heads_generator": term}
             return value + turn.heads.weight * term, report
 
         self.objective.prepare(self.objective.generator)
-        with self._learning("adam_g"):
-            report = self._backward(loss, self._parts(len(real)))
+        with self.learning("adam_g"):
+            report = self._backward(loss, self._parts())
         self._update("adam_g")
         self.objective.observe(draws)
         return report, iter(fakes)
 
     def _generate(self, draws: Draws) -> Iterator[Images]:
         """New images of each part, at the moment that it is asked for."""
-        for rows in self._parts(len(draws["z"])):
+        for part in self._parts():
             with torch.no_grad():
-                images = self.objective.generate(take(draws, rows))
+                images = self.objective.generate(take(draws, part.rows))
             yield images
 
     def _train_discriminator(
@@ -169,20 +169,20 @@ class Step:
         number: int,
     ) -> dict[str, Tensor]:
         config = self.config
-        on_real, on_fake = (self.augmentation.draw(len(real), rng) for _ in range(2))
+        on_real, on_fake = (self.augmentation.draw(config.batch, rng) for _ in range(2))
 
-        def loss(rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-            augments = (self._augment(on_real, rows), self._augment(on_fake, rows))
+        def loss(part: Part) -> tuple[Tensor, dict[str, Tensor]]:
+            augments = (self._augment(on_real, part), self._augment(on_fake, part))
             value, reals, judged = self.objective.discriminator_loss(
-                real[rows], next(fakes), take(draws, rows), *augments
+                real[part.own], next(fakes), take(draws, part.rows), *augments
             )
             signs = {"real_sign": reals.sign().mean(), "fake_sign": judged.sign().mean()}
             return value, {"discriminator": value, **signs}
 
         self.objective.prepare(self.objective.discriminator)
         due = bool(config.gamma) and number % config.penalty_interval == 0
-        with self._learning("adam_d"):
-            report = self._backward(loss, self._parts(len(real)))
+        with self.learning("adam_d"):
+            report = self._backward(loss, self._parts())
             if config.penalty_interval > 1:
                 self._update("adam_d")
             if due:
@@ -194,40 +194,39 @@ class Step:
     def _train_heads(self, real: Tensor, turn: HeadsTurn) -> dict[str, Tensor]:
         """From the features of the images that G has just learned from."""
 
-        def loss(rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-            value, signs = turn.judges_loss(real[rows], rows)
+        def loss(part: Part) -> tuple[Tensor, dict[str, Tensor]]:
+            value, signs = turn.judges_loss(real[part.own], part.rows)
             return value, {"heads": value, **signs}
 
         self.objective.prepare(turn.heads.judges)
-        with self._learning("adam_heads"):
-            report = self._backward(loss, self._parts(len(real)))
+        with self.learning("adam_heads"):
+            report = self._backward(loss, self._parts())
         self._update("adam_heads")
         return report
 
     def _penalise(self, real: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         """Gradients of `gamma / 2 * interval * (R1 + R2)`."""
         config = self.config
-        draws = self.objective.draw(len(real), rng)
-        augments = self.augmentation.draw(len(real), rng)
+        draws = self.objective.draw(config.batch, rng)
+        augments = self.augmentation.draw(config.batch, rng)
         weight = config.gamma / 2 * config.penalty_interval
 
-        def loss(rows: Tensor, images: Tensor, name: str) -> tuple[Tensor, dict[str, Tensor]]:
-            part = take(draws, rows)
-            augment = self._augment(augments, rows)
-            value = gradient_penalty(self.objective, images, part, augment).mean()
+        def loss(part: Part, images: Tensor, name: str) -> tuple[Tensor, dict[str, Tensor]]:
+            augment, drawn = self._augment(augments, part), take(draws, part.rows)
+            value = gradient_penalty(self.objective, images, drawn, augment).mean()
             return value * weight, {name: value}
 
-        def at_real(rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-            return loss(rows, real[rows], "r1")
+        def at_real(part: Part) -> tuple[Tensor, dict[str, Tensor]]:
+            return loss(part, real[part.own], "r1")
 
-        def at_fake(rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        def at_fake(part: Part) -> tuple[Tensor, dict[str, Tensor]]:
             with torch.no_grad():
-                images = self.objective.generate(take(draws, rows))[0]
-            return loss(rows, images, "r2")
+                images = self.objective.generate(take(draws, part.rows))[0]
+            return loss(part, images, "r2")
 
-        report = self._backward(at_real, self._parts(len(real)))
+        report = self._backward(at_real, self._parts())
         if config.r2:
-            report |= self._backward(at_fake, self._parts(len(real)))
+            report |= self._backward(at_fake, self._parts())
         return report
 
     def _regularise_paths(self, rng: torch.Generator) -> dict[str, Tensor]:
@@ -237,12 +236,12 @@ class Step:
         draws = self.objective.draw_path(count, rng)
         weight = config.path_weight * config.path_interval
 
-        def loss(rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-            lengths = self.objective.path_lengths(take(draws, rows))
+        def loss(part: Part) -> tuple[Tensor, dict[str, Tensor]]:
+            lengths = self.objective.path_lengths(take(draws, part.rows))
             penalty = (lengths - self.path_mean).square().mean()
             return penalty * weight, {"path": penalty, "path_length": lengths.mean()}
 
-        with self._learning("adam_g"):
+        with self.learning("adam_g"):
             report = self._backward(loss, self._parts(count, group=1))
         self._update("adam_g")
         length = report.pop("path_length").clone()
@@ -250,92 +249,35 @@ class Step:
         self.path_mean += PATH_DECAY * (length.item() - self.path_mean)
         return report
 
-    @contextmanager
-    def unchanged(self) -> Iterator[None]:
-        """Undo what forward passes do to the buffers of the networks."""
-        buffers = [buffer for network in self.networks.values() for buffer in network.buffers()]
-        kept = [buffer.clone() for buffer in buffers]
-        try:
-            yield
-        finally:
-            for buffer, before in zip(buffers, kept, strict=True):
-                buffer.copy_(before)
+    def rows(self) -> Tensor:
+        """Which images of a batch this process learns from, int64 `[n]`, part by part."""
+        return torch.cat(self._places(self.config.batch, self.objective.group))
 
-    def probes(self, count: int) -> list[Callable[[], Tensor]]:
-        """The losses of a step on `count` grey images, each computed when it is called.
+    def _places(self, count: int, group: int) -> list[Tensor]:
+        """The places of each part of this process, on the CPU: asking a GPU would wait for it."""
+        parts, first = (
+            self.processes.count * self.micro_steps,
+            self.processes.rank * self.micro_steps,
+        )
+        return [part_of_batch(count, group, first + i, parts) for i in range(self.micro_steps)]
 
-        They show what a part of a batch takes; no weight moves.
-        """
-        side, rng = self.config.network.resolution, torch.Generator(self.device)
-        rng.manual_seed(0)
-        real = torch.zeros(count, 3, side, side, device=self.device)
-        real = real.contiguous(memory_format=torch.channels_last)
-        draws, augments = self.objective.draw(count, rng), self._strongest(count, rng)
-
-        def augment(images: Tensor) -> Tensor:
-            return self.augmentation.apply(images, augments)
-
-        def run(name: str, loss: Callable[[], Tensor]) -> Tensor:
-            with (
-                self._learning(name),
-                torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16),
-            ):
-                return loss()
-
-        objective = self.objective
-
-        def of_generator() -> Tensor:
-            fake = objective.generate(draws)
-            value = objective.generator_loss(real, fake, augment)
-            if self.heads is None:
-                return value
-            turn = self.heads.turn(count, self.heads.warmup, self.device)
-            return value + turn.generator_loss(fake[0], torch.arange(count))
-
-        def of_discriminator() -> Tensor:
-            with torch.no_grad():
-                fake = objective.generate(draws)
-            return objective.discriminator_loss(real, fake, draws, augment, augment)[0]
-
-        found: list[Callable[[], Tensor]] = [
-            partial(run, "adam_g", of_generator),
-            partial(run, "adam_d", of_discriminator),
-        ]
-        if self.config.gamma:
-            penalty = partial(gradient_penalty, objective, real, draws, augment)
-            found.append(partial(run, "adam_d", lambda: penalty().mean()))
-        if self.config.path_weight:
-            paths = objective.draw_path(max(1, count // 2), rng)
-            found.append(partial(run, "adam_g", lambda: objective.path_lengths(paths).mean()))
-        return found
-
-    def _strongest(self, count: int, rng: torch.Generator) -> Draws:
-        """Draws of the augmentation at the most that it can come to."""
-        if not isinstance(self.augmentation, AdaptiveAugment):
-            return self.augmentation.draw(count, rng)
-        before = self.augmentation.p
-        self.augmentation.p = OverfittingHeuristic.limit
-        found = self.augmentation.draw(count, rng)
-        self.augmentation.p = before
-        return found
-
-    def _parts(self, count: int, group: int | None = None) -> Iterator[Tensor]:
+    def _parts(self, count: int | None = None, group: int | None = None) -> Iterator[Part]:
+        """The parts of this process, of a batch or of `count` draws in groups of `group`."""
+        count = self.config.batch if count is None else count
         group = self.objective.group if group is None else group
-        parts = self.processes.count * self.micro_steps
-        for i in range(self.micro_steps):
-            number = self.processes.rank * self.micro_steps + i
-            yield part_of_batch(count, group, number, parts).to(self.device)
+        for i, rows in enumerate(self._places(count, group)):
+            yield Part(rows.to(self.device), slice(i * len(rows), (i + 1) * len(rows)))
 
-    def _augment(self, draws: Draws, rows: Tensor) -> Augment:
-        part = take(draws, rows)
-        return lambda images: self.augmentation.apply(images, part)
+    def _augment(self, draws: Draws, part: Part) -> Augment:
+        drawn = take(draws, part.rows)
+        return lambda images: self.augmentation.apply(images, drawn)
 
-    def _backward(self, loss: PartLoss, parts: Iterator[Tensor]) -> dict[str, Tensor]:
+    def _backward(self, loss: PartLoss, parts: Iterator[Part]) -> dict[str, Tensor]:
         """Add up the gradients of the parts; means of what they report."""
         reports = []
-        for rows in parts:
+        for part in parts:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                value, report = loss(rows)
+                value, report = loss(part)
             (value / self.micro_steps).backward()
             reports.append({name: each.detach().float() for name, each in report.items()})
         return {name: torch.stack([r[name] for r in reports]).mean() for name in reports[0]}
@@ -351,7 +293,7 @@ class Step:
         optimizer.zero_grad(set_to_none=True)
 
     @contextmanager
-    def _learning(self, name: str) -> Iterator[None]:
+    def learning(self, name: str) -> Iterator[None]:
         """While it lasts, only the parameters of one optimizer take gradients."""
         others = [
             parameter

@@ -28,10 +28,10 @@ from pulse_sr.training.checkpoint import read_checkpoint_header
 from pulse_sr.training.gan.discriminator import Discriminator
 from pulse_sr.training.gan.growing import fit_new_stages
 from pulse_sr.training.gan.objective import Objective
+from pulse_sr.training.loop import STATE_NAME
 
 log = logging.getLogger(__name__)
 
-STATE_NAME = "state.safetensors"
 FITTING_BATCH = 16
 
 

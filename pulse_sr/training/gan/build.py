@@ -1,0 +1,122 @@
+"""The parts of a GAN run: networks, augmentation, all on their device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from pulse_sr.errors import UsageError
+from pulse_sr.priors.fastgan import FastGANConfig
+from pulse_sr.priors.stylegan2 import StyleGAN2Config
+from pulse_sr.training.augment.ada import AdaptiveAugment
+from pulse_sr.training.augment.base import Augmentation, NoAugment
+from pulse_sr.training.augment.diffaug import DiffAugment
+from pulse_sr.training.gan.config import NetworkConfig, TrainConfig
+from pulse_sr.training.gan.fastgan_objective import FastGANObjective
+from pulse_sr.training.gan.heads import build_heads
+from pulse_sr.training.gan.objective import Objective
+from pulse_sr.training.gan.step import Step
+from pulse_sr.training.gan.stylegan2_objective import StyleGAN2Objective
+from pulse_sr.training.gan.transfer import Continued, Source, begin_with
+from pulse_sr.training.run import Machine
+
+
+def build_step(
+    config: TrainConfig, machine: Machine, source: Source | None, images: np.ndarray
+) -> Step:
+    """The networks on their device, from scratch or from the weights of another prior.
+
+    Args:
+        config: what decides the course of the run.
+        machine: where it computes.
+        source: the weights to begin with.
+        images: uint8 `[N, 3, R, R]`, for fitting the stages that a grown discriminator has new.
+    """
+    objective = build_objective(config)
+    networks = (objective.generator, objective.discriminator)
+    for network in networks:
+        network.to(memory_format=torch.channels_last).train()
+    if source is not None:
+        begin_with(source, objective, images)
+    for network in networks:
+        network.to(machine.device)
+    return Step(
+        objective,
+        config,
+        build_augmentation(config),
+        machine.device,
+        machine.processes,
+        bf16=machine.bf16,
+        heads=build_heads(config, machine.device),
+    )
+
+
+def build_objective(config: TrainConfig) -> Objective:
+    """The networks of a config with random weights; torch's global random state is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(config.seed)  # initialisation takes no generator
+        if isinstance(config.network, FastGANConfig):
+            return FastGANObjective(config.network, config.loss, config.reconstruction)
+        return StyleGAN2Objective(config.network, config.loss, config.mixing)
+
+
+def build_augmentation(config: TrainConfig) -> Augmentation:
+    """What a config says of augmentation."""
+    if config.augment == "diffaug":
+        return DiffAugment(config.policy)
+    return AdaptiveAugment() if config.augment == "ada" else NoAugment()
+
+
+def describe_network(
+    architecture: str,
+    resolution: int,
+    source: Source | Continued | None = None,
+    *,
+    channel_base: int | None = None,
+    channel_max: int | None = None,
+    w_dim: int | None = None,
+    mapping_layers: int | None = None,
+    ngf: int | None = None,
+) -> NetworkConfig:
+    """The networks that the options ask for; what they leave open comes from `source`.
+
+    Raises:
+        UsageError: for a resolution that is no power of two, or widths of the other architecture.
+    """
+    own = (channel_base, channel_max, w_dim, mapping_layers)
+    names = ("--channel-base", "--channel-max", "--w-dim", "--mapping-layers")
+    foreign = ["--ngf"] if ngf is not None else []
+    if architecture == "fastgan":
+        foreign = [name for name, each in zip(names, own, strict=True) if each is not None]
+    if foreign:
+        raise UsageError(f"{foreign[0]} does not belong to --arch {architecture}", "leave it out")
+    try:
+        if architecture == "fastgan":
+            return _describe_fastgan(resolution, source, ngf)
+        if source is not None and all(each is None for each in own):
+            return _grown(source.header["config"], resolution)
+        defaults = (2048, 128, 128, 2)
+        chosen = [d if o is None else o for o, d in zip(own, defaults, strict=True)]
+        return StyleGAN2Config.from_base(resolution, *chosen)
+    except ValueError as error:
+        raise UsageError(f"--resolution: {error}", "use 32, 64, 128, 256, ...") from error
+
+
+def _describe_fastgan(
+    resolution: int, source: Source | Continued | None, ngf: int | None
+) -> FastGANConfig:
+    if source is not None and ngf is None:
+        ngf = source.header["config"]["ngf"]
+    return FastGANConfig(resolution, **({} if ngf is None else {"ngf": ngf}))
+
+
+def _grown(config: dict[str, Any], resolution: int) -> StyleGAN2Config:
+    """The generator of `config` at another resolution: each new block has half the width."""
+    channels = list(config["channels"])
+    levels = resolution.bit_length() - 2
+    while len(channels) < levels:
+        channels.append(max(channels[-1] // 2, 8))
+    fields = config | {"resolution": resolution, "channels": tuple(channels[:levels])}
+    return StyleGAN2Config(**fields)

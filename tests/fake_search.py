@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from pulse_sr.api import Result
 from pulse_sr.errors import SetupError
 from pulse_sr.images.fit import fit_to_prior
 from pulse_sr.images.pixels import to_uint8
-from pulse_sr.inversion.result import Result, Sample, sample_status
+from pulse_sr.inversion.result import Sample, sample_status
 from pulse_sr.operators.building import make_operator
 
 PRIOR = SimpleNamespace(

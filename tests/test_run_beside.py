@@ -18,9 +18,10 @@ from test_background import wait_until
 
 from pulse_sr.config import SearchConfig
 from pulse_sr.errors import SetupError
+from pulse_sr.files import lock
 from pulse_sr.inversion.background import AHEAD
 from pulse_sr.jobs import local, manifest, store
-from pulse_sr.jobs.manifest import put_row, read_rows
+from pulse_sr.jobs.manifest import put_rows, read_rows
 
 NAMES = "abcdefghijkl"
 
@@ -121,7 +122,10 @@ def test_an_input_is_written_while_the_next_is_searched(faces, tmp_path):
     assert [r.status for r in run(paths, out, search)] == ["done"] * 3
 
 
-def test_a_record_comes_when_its_files_are_there(faces, tmp_path, before_writing):
+def test_a_record_comes_when_its_files_are_there(faces, tmp_path, before_writing, monkeypatch):
+    """And its row, where no batch is waited for."""
+    monkeypatch.setattr(manifest, "_BATCH_S", 0.0)
+    monkeypatch.setattr(manifest, "_BATCH_SHARE", 0.0)
     before_writing(lambda stem: time.sleep(0.03))
     out = tmp_path / "out"
     for number, record in enumerate(run(faces(5), out, each_in_turn)):
@@ -276,9 +280,11 @@ def test_several_threads_write_the_same_files_as_one(faces, tmp_path, monkeypatc
 
 
 def test_rows_of_several_threads_are_all_kept_without_locks_of_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(manifest, "fcntl", None)
+    monkeypatch.setattr(lock, "fcntl", None)
     stems = [f"x{number:02d}" for number in range(12)]
-    threads = [threading.Thread(target=put_row, args=(tmp_path, {"stem": each})) for each in stems]
+    threads = [
+        threading.Thread(target=put_rows, args=(tmp_path, [{"stem": each}])) for each in stems
+    ]
     for each in threads:
         each.start()
     for each in threads:

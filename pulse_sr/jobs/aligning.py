@@ -13,7 +13,6 @@ Shape legend: S side of a crop.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,15 +34,9 @@ from pulse_sr.files.atomic import write_atomic
 from pulse_sr.images.pixels import Pixels
 from pulse_sr.images.read import LowResImage, read_image
 from pulse_sr.images.write import write_png
-from pulse_sr.jobs.manifest import (
-    NAME,
-    Names,
-    assign_stems,
-    face_names,
-    json_bytes,
-    read_rows,
-)
+from pulse_sr.jobs.manifest import NAME, Index, json_bytes, read_rows
 from pulse_sr.jobs.sidecar import left_out_entry, sidecar
+from pulse_sr.jobs.stems import Names, assign_stems, face_names
 from pulse_sr.jobs.store import make_folder
 from pulse_sr.jobs.task import file_sha256
 from pulse_sr.operators.degrading import degrade
@@ -55,8 +48,6 @@ REPORT = "report"
 _MOST_ON_SHEET = 500
 
 Row = dict[str, Any]
-
-_FLUSH_SECONDS = 5.0
 
 
 def align(
@@ -84,7 +75,7 @@ def align(
         for (path, sha256), stem in zip(sources, stems, strict=True):
             yield run.do(path, sha256, stem)
     finally:
-        run.flush()
+        run.index.flush()
         _write_contact_sheet(out)
 
 
@@ -118,11 +109,10 @@ class _Run:
         self.out, self.settings, self.landmarks = out, settings, landmarks
         self.mark = settings.fingerprint()
         rows = read_rows(out)
-        self.rows = {row["stem"]: row for row in rows}
-        self.known = {} if overwrite else dict(self.rows)
+        self.index = Index(out, rows)
+        self.known = {} if overwrite else dict(self.index.rows)
         self.names = Names(rows, stems)
         self.seen = SeenHashes()
-        self.flushed = time.monotonic()
 
     def do(self, path: Path, sha256: str, stem: str) -> Row:
         """Aligns one photo, or finds that it is complete."""
@@ -130,7 +120,7 @@ class _Run:
         if earlier is not None and self._is_complete(earlier, sha256):
             self._remember(earlier)
             return {**earlier, "resumed": True}
-        self._remove(self.rows.get(stem, {}))
+        self._remove(self.index.rows.get(stem, {}))
         row: Row = {"stem": stem, "path": str(path), "sha256": sha256, "fingerprint": self.mark}
         try:
             row |= self._align(read_image(path), stem)
@@ -140,17 +130,9 @@ class _Run:
             log.debug("%s failed", path, exc_info=error)
             row |= {"status": "failed", "error": error.message, "hint": error.hint}
         self._remember(row)
-        self.rows[stem] = row
+        self.index.put(row)
         self.names.add(stem, row.get("names", ()))
-        if time.monotonic() - self.flushed > _FLUSH_SECONDS:
-            self.flush()
         return row
-
-    def flush(self) -> None:
-        """Writes the manifest."""
-        rows = [self.rows[stem] for stem in sorted(self.rows)]
-        write_atomic(self.out / NAME, json_bytes(rows))
-        self.flushed = time.monotonic()
 
     def _is_complete(self, row: Row, sha256: str) -> bool:
         if row.get("status") != "ok" or not sha256:

@@ -16,7 +16,8 @@ from pulse_sr.config import SearchConfig
 from pulse_sr.errors import InputError, PulseError
 from pulse_sr.images.read import read_image
 from pulse_sr.jobs import store
-from pulse_sr.jobs.manifest import Names, Row, base_of, face_names, read_rows
+from pulse_sr.jobs.manifest import Row, base_of, read_rows
+from pulse_sr.jobs.stems import Names, face_names
 from pulse_sr.jobs.task import fingerprint
 from pulse_sr.operators.spec import AUTO, parse_operator
 

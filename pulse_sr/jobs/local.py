@@ -22,7 +22,7 @@ from pulse_sr.files.atomic import remove_leftovers
 from pulse_sr.inversion.background import Background, read_ahead
 from pulse_sr.inversion.stream import Outcome, Request
 from pulse_sr.jobs import store
-from pulse_sr.jobs.manifest import base_of, drop_rows
+from pulse_sr.jobs.manifest import Index, Row, base_of, drop_rows
 from pulse_sr.jobs.outcomes import Record, failed, failed_before, skipped, write_outcome
 from pulse_sr.jobs.plan import DEFAULT_OUT, Plan, plan_run
 from pulse_sr.jobs.reading import read_input
@@ -117,31 +117,36 @@ def run_plan(
     search = search or _real_search()
     store.make_folder(plan.out)
     remove_leftovers(plan.out, _LEFT_BEHIND_S)
-    _forget_other_names(plan)
-    work = _Run(plan)
+    index = Index(plan.out, drop_rows(plan.out, _of_other_names(plan)))
+    work = _Run(plan, index)
     report = None if progress is None else lambda request, step: progress(request.tag.task, step)
     try:
         yield from work.records(search, report)
     except BaseException:
         with contextlib.suppress(SetupError):  # what ended the run is the thing to say
-            store.write_page(plan.out)
+            _finish(index)
         raise
-    store.write_page(plan.out)
+    _finish(index)
 
 
-def _forget_other_names(plan: Plan) -> None:
-    """Drops rows of inputs whose faces have other folders now; the folders themselves stay."""
+def _finish(index: Index) -> None:
+    index.flush()
+    store.write_page(index.out)
+
+
+def _of_other_names(plan: Plan) -> Callable[[Row], bool]:
+    """Whether a row is of an input whose faces have other folders now; the folders stay."""
     names: dict[str, set[str]] = {}
     for task in plan.tasks:
         names.setdefault(task.base, set()).add(task.stem)
-    drop_rows(plan.out, lambda row: row["stem"] not in names.get(base_of(row), {row["stem"]}))
+    return lambda row: row["stem"] not in names.get(base_of(row), {row["stem"]})
 
 
 class _Run:
     """What is known of each input of a plan; records come in the order of the plan."""
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan, self.next = plan, 0
+    def __init__(self, plan: Plan, index: Index) -> None:
+        self.plan, self.index, self.next = plan, index, 0
         self.known: dict[int, Record] = {}
         self.writing: dict[int, Future[Record]] = {}
 
@@ -172,7 +177,7 @@ class _Run:
             ) as found,
         ):
             for request, outcome in found:
-                future = writing.submit(write_outcome, plan, request, outcome)
+                future = writing.submit(write_outcome, plan, self.index, request, outcome)
                 self.writing[request.tag.place] = future
                 yield from self._ready()
 
@@ -180,9 +185,9 @@ class _Run:
         """The inputs that are to be searched, each read when it is asked for."""
         for place, task in enumerate(self.plan.tasks):
             if task.action == "skip":
-                self.known[place] = skipped(self.plan, task)
+                self.known[place] = skipped(self.plan, self.index, task)
             elif task.action == "failed_before":
-                self.known[place] = failed_before(task)
+                self.known[place] = failed_before(self.index, task)
             else:
                 started = time.perf_counter()
                 try:
@@ -191,7 +196,7 @@ class _Run:
                     raise
                 except Exception as error:
                     seconds = time.perf_counter() - started
-                    self.known[place] = failed(self.plan, task, error, seconds)
+                    self.known[place] = failed(self.plan, self.index, task, error, seconds)
                 else:
                     yield request
 

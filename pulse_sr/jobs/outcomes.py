@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from pulse_sr.errors import PulseError, SetupError, is_disk_full
 from pulse_sr.inversion.blind.ranking import recorded_ranking
 from pulse_sr.inversion.stream import Request
 from pulse_sr.jobs import store
-from pulse_sr.jobs.manifest import put_row, read_rows
+from pulse_sr.jobs.manifest import Index, Row
 from pulse_sr.jobs.plan import Plan
 from pulse_sr.jobs.reading import Taken
 from pulse_sr.jobs.task import Task
@@ -57,13 +56,16 @@ class Record:
     note: str = ""
 
 
-def write_outcome(plan: Plan, request: Request, outcome: Result | Exception) -> Record:
+def write_outcome(
+    plan: Plan, index: Index, request: Request, outcome: Result | Exception
+) -> Record:
     """Writes what became of an input: its folder and its row of the manifest.
 
     Several threads may do so for different inputs.
 
     Args:
         plan: the run.
+        index: its manifest.
         request: as `reading.read_input` made it.
         outcome: the samples, or what stopped the search; an error while they are written counts as
             one of this input too.
@@ -76,7 +78,7 @@ def write_outcome(plan: Plan, request: Request, outcome: Result | Exception) -> 
         if isinstance(outcome, Exception):
             _write_failure(plan, request, outcome)
             raise outcome
-        return _write(plan, taken, outcome)
+        return _write(plan, index, taken, outcome)
     except SetupError:
         raise
     except Exception as error:
@@ -85,36 +87,38 @@ def write_outcome(plan: Plan, request: Request, outcome: Result | Exception) -> 
                 f"the disk is full: could not write {plan.out / taken.task.stem}",
                 "free some space; the same command resumes",
             ) from error
-        return failed(plan, taken.task, error, taken.load_s)
+        return failed(plan, index, taken.task, error, taken.load_s)
 
 
-def failed_before(task: Task) -> Record:
+def failed_before(index: Index, task: Task) -> Record:
     """Returns the record of an input that failed in an earlier run, and is not tried again."""
     row = task.earlier or {}
     note = "failed in an earlier run; --retry-failed tries it again"
     error, hint = str(row.get("error", "")), str(row.get("hint", ""))
+    if task.stem not in index.rows:  # the manifest was lost, the folder says so
+        index.put(_failure_row(task, 0.0, 0, error, hint))
     return Record(task.stem, str(task.path), task.sha256, "failed", 0.0, error, hint, 1, note=note)
 
 
-def skipped(plan: Plan, task: Task) -> Record:
+def skipped(plan: Plan, index: Index, task: Task) -> Record:
     """Returns the record of a complete input, shown in the order that the plan asks for.
 
     Raises:
         SetupError: the disk is full, or the place can not be written.
     """
-    store.set_order(plan.out / task.stem, cluster=plan.cluster)
-    document = store.read_record(plan.out / task.stem) or {}
-    if task.stem not in {row["stem"] for row in read_rows(plan.out)}:  # the manifest was lost
-        put_row(plan.out, store.row_of(task.stem, str(task.path), document, 0.0))
+    document = store.set_order(plan.out / task.stem, cluster=plan.cluster)
+    if document:
+        index.repair(store.row_of(task.stem, str(task.path), document))
     numbers = _numbers(document.get("samples", []))
     return Record(task.stem, str(task.path), task.sha256, "skipped", note="complete", **numbers)
 
 
-def failed(plan: Plan, task: Task, error: Exception, seconds: float) -> Record:
+def failed(plan: Plan, index: Index, task: Task, error: Exception, seconds: float) -> Record:
     """Writes down in the manifest that an input failed.
 
     Args:
         plan: the run.
+        index: its manifest.
         task: the input.
         error: what happened.
         seconds: that were spent on it.
@@ -124,25 +128,30 @@ def failed(plan: Plan, task: Task, error: Exception, seconds: float) -> Record:
     """
     log.debug("%s failed", task.path, exc_info=error)
     message, hint, code = _describe(error)
-    row: dict[str, Any] = {
+    samples = len(store.done_indices(plan.out / task.stem, task.fingerprint))
+    row = _failure_row(task, seconds, samples, message, hint)
+    index.put(row)
+    base = (task.stem, str(task.path), task.sha256)
+    return Record(*base, "failed", row["seconds"], message, hint, code, samples=row["samples"])
+
+
+def _failure_row(task: Task, seconds: float, samples: int, error: str, hint: str) -> Row:
+    return {
         "stem": task.stem,
         "path": str(task.path),
         "sha256": task.sha256,
         "status": "failed",
         "seconds": round(seconds, 3),
-        "samples": len(store.done_indices(plan.out / task.stem, task.fingerprint)),
+        "samples": samples,
         "fingerprint": task.fingerprint,
-        "error": message,
+        "error": error,
         "hint": hint,
         "base": task.base,
     }
-    put_row(plan.out, row)
-    base = (task.stem, str(task.path), task.sha256)
-    return Record(*base, "failed", row["seconds"], message, hint, code, samples=row["samples"])
 
 
-def _write(plan: Plan, taken: Taken, result: Result) -> Record:
-    started, task = time.perf_counter(), taken.task
+def _write(plan: Plan, index: Index, taken: Taken, result: Result) -> Record:
+    task = taken.task
     document = store.write_result(
         plan.out / task.stem,
         result,
@@ -154,15 +163,12 @@ def _write(plan: Plan, taken: Taken, result: Result) -> Record:
         cluster=plan.cluster,
         frames=taken.frames,
     )
-    write_s = time.perf_counter() - started
-    seconds = round(taken.load_s + sum(result.timing.values()) + write_s, 3)
-    path = str(task.path)
-    put_row(plan.out, store.row_of(task.stem, path, document, seconds))
+    row = store.row_of(task.stem, str(task.path), document)
+    index.put(row)
     numbers = _numbers(document["samples"])
+    base = (task.stem, row["path"], task.sha256)
     searched, note = len(task.indices), _choice(document)
-    return Record(
-        task.stem, path, task.sha256, "done", seconds, searched=searched, note=note, **numbers
-    )
+    return Record(*base, "done", row["seconds"], searched=searched, note=note, **numbers)
 
 
 def _write_failure(plan: Plan, request: Request, error: Exception) -> None:

@@ -13,7 +13,8 @@ from pulse_sr.errors import UsageError
 from pulse_sr.images.find import find_images
 from pulse_sr.jobs import store
 from pulse_sr.jobs.intake import Intake, Target
-from pulse_sr.jobs.manifest import assign_stems, read_rows
+from pulse_sr.jobs.manifest import read_rows
+from pulse_sr.jobs.stems import assign_stems
 from pulse_sr.jobs.task import Task, file_sha256
 from pulse_sr.operators.building import check_operator
 from pulse_sr.operators.spec import AUTO, parse_operator
@@ -72,7 +73,7 @@ def plan_run(
     ordered = sorted(paths, key=lambda path: str(path.resolve())) if shard else paths
     entries = [(path, file_sha256(path)) for path in ordered]
     stems = assign_stems(out, entries)
-    known = {} if overwrite or retry_failed else _failures(out)
+    failures = None if overwrite or retry_failed else _failures(out)
     intake = Intake(out, config, prior, align, stems)
     tasks = []
     for i, ((path, sha256), stem) in enumerate(zip(entries, stems, strict=True)):
@@ -85,7 +86,8 @@ def plan_run(
                 if not overwrite:
                     folder = out / each.stem
                     done = store.done_indices(folder, each.mark, with_steps=save_steps)
-                tasks.append(_task(each, path, sha256, config, known, done))
+                earlier = None if failures is None else _failure(failures, out, each)
+                tasks.append(_task(each, path, sha256, config, earlier, done))
     return Plan(tuple(tasks), out, config, prior, source, overwrite, align, cluster, save_steps)
 
 
@@ -94,12 +96,11 @@ def _task(
     path: Path,
     sha256: str,
     config: SearchConfig,
-    known: Mapping[tuple[str, str], dict[str, Any]],
+    earlier: dict[str, Any] | None,
     done: tuple[int, ...],
 ) -> Task:
     stem, mark = target.stem, target.mark
     indices = tuple(k for k in range(config.samples) if k not in done)
-    earlier = known.get((stem, mark))
     return Task(
         path,
         sha256,
@@ -129,6 +130,18 @@ def _failures(out: Path) -> dict[tuple[str, str], dict[str, Any]]:
         for row in read_rows(out)
         if row.get("status") == "failed"
     }
+
+
+def _failure(
+    rows: Mapping[tuple[str, str], dict[str, Any]], out: Path, target: Target
+) -> dict[str, Any] | None:
+    """What an earlier run says of the failure of an input: its row, or its folder's record."""
+    row = rows.get((target.stem, target.mark))
+    if row is not None:
+        return row
+    record = store.read_record(out / target.stem) or {}
+    failed = (record.get("status"), record.get("fingerprint")) == ("failed", target.mark)
+    return record if failed else None
 
 
 def _check_shard(shard: tuple[int, int] | None) -> None:

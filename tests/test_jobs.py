@@ -13,7 +13,7 @@ import pytest
 
 from pulse_sr.config import SearchConfig
 from pulse_sr.errors import InputError, SetupError, UsageError
-from pulse_sr.jobs import local, manifest, store
+from pulse_sr.jobs import manifest, searching, store
 from pulse_sr.jobs.manifest import read_rows
 from pulse_sr.report import page
 
@@ -22,7 +22,7 @@ def run(inputs, out, samples=2, search=fake_search.search, **options):
     switches = {k: options.pop(k) for k in ("overwrite", "retry_failed", "shard") if k in options}
     config = SearchConfig(samples=samples, **options)
     stream = fake_search.one_by_one(search)
-    return local.run(inputs, out, config, fake_search.PRIOR, search=stream, **switches)
+    return searching.run(inputs, out, config, fake_search.PRIOR, search=stream, **switches)
 
 
 class CountingSearch:
@@ -89,9 +89,9 @@ def test_another_prior_or_another_content_search_again(face, tmp_path):
     stream = fake_search.one_by_one(search)
     list(run([path], out))
     other = SimpleNamespace(**{**vars(fake_search.PRIOR), "sha256": "0" * 64})
-    list(local.run([path], out, SearchConfig(samples=2), other, search=stream))
+    list(searching.run([path], out, SearchConfig(samples=2), other, search=stream))
     face("a.png", seed=9)
-    list(local.run([path], out, SearchConfig(samples=2), other, search=stream))
+    list(searching.run([path], out, SearchConfig(samples=2), other, search=stream))
     assert len(search.asked) == 2
     assert [row["stem"] for row in read_rows(out)] == ["a"]
 
@@ -316,7 +316,7 @@ def test_progress_names_the_task(face, tmp_path):
     seen = []
     config = SearchConfig(samples=2)
     list(
-        local.run(
+        searching.run(
             [face("a.png")],
             tmp_path / "out",
             config,

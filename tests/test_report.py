@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from pulse_sr.config import SearchConfig
-from pulse_sr.jobs import local
+from pulse_sr.jobs import searching
 from pulse_sr.jobs.manifest import read_rows
 from pulse_sr.jobs.store import read_record
 from pulse_sr.report import page, page_section, spread
@@ -211,7 +211,7 @@ class Page(HTMLParser):
 def make_run(paths, out, samples=2, **switches):
     config = SearchConfig(samples=samples, steps=50)
     list(
-        local.run(
+        searching.run(
             paths,
             out,
             config,

@@ -20,7 +20,8 @@ from pulse_sr.config import SearchConfig
 from pulse_sr.errors import SetupError
 from pulse_sr.files import lock
 from pulse_sr.inversion.background import AHEAD
-from pulse_sr.jobs import local, manifest, store
+from pulse_sr.jobs import manifest, search_worker, searching, store
+from pulse_sr.jobs.executors import local
 from pulse_sr.jobs.manifest import put_rows, read_rows
 
 NAMES = "abcdefghijkl"
@@ -45,7 +46,7 @@ def faces(face):
 
 def run(inputs, out, search, **switches):
     config = SearchConfig(samples=1)
-    return local.run(inputs, out, config, fake_search.PRIOR, search=search, **switches)
+    return searching.run(inputs, out, config, fake_search.PRIOR, search=search, **switches)
 
 
 def found(request, config):
@@ -65,13 +66,13 @@ def own_threads():
 @pytest.fixture
 def reads(monkeypatch):
     """The names of the inputs that were read."""
-    seen, real = [], local.read_input
+    seen, real = [], search_worker.read_input
 
     def read(plan, place, task):
         seen.append(task.stem)
         return real(plan, place, task)
 
-    monkeypatch.setattr(local, "read_input", read)
+    monkeypatch.setattr(search_worker, "read_input", read)
     return seen
 
 
@@ -235,14 +236,14 @@ def test_an_error_of_writing_stays_with_its_input(faces, tmp_path, before_writin
 
 
 def test_what_ends_the_reading_comes_after_the_inputs_before(faces, tmp_path, monkeypatch):
-    real, out, told = local.read_input, tmp_path / "out", []
+    real, out, told = search_worker.read_input, tmp_path / "out", []
 
     def read(plan, place, task):
         if task.stem == "c":
             raise SetupError("the disk is gone")
         return real(plan, place, task)
 
-    monkeypatch.setattr(local, "read_input", read)
+    monkeypatch.setattr(search_worker, "read_input", read)
 
     def listen():
         for record in run(faces(5), out, each_in_turn):

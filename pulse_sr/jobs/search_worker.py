@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pulse_sr.config import SearchConfig
-from pulse_sr.errors import PulseError, SetupError, is_disk_full
+from pulse_sr.errors import SetupError, describe_error, is_disk_full
 from pulse_sr.inversion.blind.ranking import recorded_ranking
 from pulse_sr.inversion.stream import Outcome, Request
 from pulse_sr.jobs import store
@@ -141,7 +141,7 @@ class SearchWorker:
             SetupError: the disk is full, or the place can not be written.
         """
         log.debug("%s failed", task.path, exc_info=error)
-        message, hint, code = _describe(error)
+        message, hint, code = describe_error(error)
         samples = len(store.done_indices(self.plan.out / task.stem, task.fingerprint))
         row = _failure_row(task, seconds, samples, message, hint)
         self.index.put(row)
@@ -189,7 +189,7 @@ class SearchWorker:
     def _write_failure(self, request: Request, error: Exception) -> None:
         if isinstance(error, SetupError):
             return
-        message, hint, _ = _describe(error)
+        message, hint, _ = describe_error(error)
         task, placement = request.tag.task, request.tag.placement
         folder = self.plan.out / task.stem
         store.write_failure(folder, request.image, task.fingerprint, message, hint, placement)
@@ -208,13 +208,6 @@ def _failure_row(task: Task, seconds: float, samples: int, error: str, hint: str
         "hint": hint,
         "base": task.base,
     }
-
-
-def _describe(error: Exception) -> tuple[str, str, int]:
-    if isinstance(error, PulseError):
-        return error.message, error.hint, error.exit_code
-    lines = str(error).strip().splitlines() or ["no message"]
-    return f"unexpected {type(error).__name__}: {lines[0]}", "-v shows where it happened", 1
 
 
 def _numbers(samples: Sequence[store.Document]) -> dict[str, Any]:

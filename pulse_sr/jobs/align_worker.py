@@ -29,7 +29,7 @@ from pulse_sr.images.read import LowResImage, read_image
 from pulse_sr.images.write import write_png
 from pulse_sr.jobs.manifest import Index, Row, json_bytes
 from pulse_sr.jobs.sidecar import left_out_entry, sidecar
-from pulse_sr.jobs.stems import Names, face_names
+from pulse_sr.jobs.stems import Input, Names, face_names
 from pulse_sr.jobs.store import make_folder
 from pulse_sr.operators.degrading import degrade
 
@@ -37,20 +37,11 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Photo:
-    """An input, the hash of its bytes (empty if it can not be opened), and its name."""
-
-    path: Path
-    sha256: str
-    stem: str
-
-
-@dataclass(frozen=True)
 class Request:
     """A photo as read, at its place among the inputs; no image: it is complete."""
 
     place: int
-    photo: Photo
+    photo: Input
     image: LowResImage | None
 
 
@@ -98,11 +89,11 @@ class AlignWorker:
         self.mark = settings.fingerprint()
         self.seen = SeenHashes()
 
-    def known(self, task: Photo) -> Row | None:
+    def known(self, task: Input) -> Row | None:
         """Returns None: also crops of complete photos take their turn in the search for twins."""
         return None
 
-    def read(self, place: int, task: Photo) -> Request:
+    def read(self, place: int, task: Input) -> Request:
         """Reads a photo that is not complete."""
         if not self.overwrite and self._is_complete(task):
             return Request(place, task, None)
@@ -142,20 +133,20 @@ class AlignWorker:
         found = {"names": list(answer.names), "faces": faces, "left_out": list(answer.left_out)}
         return self._put(photo, {"status": "ok", "notes": list(image.notes), **found})
 
-    def failed(self, task: Photo, error: Exception, seconds: float = 0.0) -> Row:
+    def failed(self, task: Input, error: Exception, seconds: float = 0.0) -> Row:
         """Writes down that a photo has no crop."""
         log.debug("%s failed", task.path, exc_info=error)
         self._remove(task)
         message, hint, _ = describe_error(error)
         return self._put(task, {"status": "failed", "error": message, "hint": hint})
 
-    def _put(self, photo: Photo, outcome: Row) -> Row:
+    def _put(self, photo: Input, outcome: Row) -> Row:
         row: Row = {"stem": photo.stem, "path": str(photo.path), "sha256": photo.sha256}
         row |= {"fingerprint": self.mark, **outcome}
         self.index.put(row)
         return row
 
-    def _is_complete(self, photo: Photo) -> bool:
+    def _is_complete(self, photo: Input) -> bool:
         row = self.index.rows.get(photo.stem, {})
         if row.get("status") != "ok" or not photo.sha256:
             return False
@@ -163,7 +154,7 @@ class AlignWorker:
             return False
         return all((self.out / name).is_file() for name in _files(row))
 
-    def _remove(self, photo: Photo) -> None:
+    def _remove(self, photo: Input) -> None:
         """Removes the files of an earlier row, the sidecars first."""
         for name in _files(self.index.rows.get(photo.stem, {})):
             (self.out / name).unlink(missing_ok=True)

@@ -19,13 +19,12 @@ from pulse_sr.data.picture import licence_files
 from pulse_sr.files.atomic import write_atomic
 from pulse_sr.images.read import read_image
 from pulse_sr.images.write import write_png
-from pulse_sr.jobs.align_worker import AlignWorker, Photo, make_side_folder
+from pulse_sr.jobs.align_worker import AlignWorker, make_side_folder
 from pulse_sr.jobs.executors.local import run_local
 from pulse_sr.jobs.job import Job
 from pulse_sr.jobs.manifest import NAME, Index, Row, read_rows
-from pulse_sr.jobs.stems import Names, assign_stems
+from pulse_sr.jobs.stems import Names, list_inputs
 from pulse_sr.jobs.store import make_folder
-from pulse_sr.jobs.task import file_sha256
 from pulse_sr.report.sheet import contact_sheet
 
 REPORT = "report"
@@ -50,12 +49,10 @@ def align(
         SetupError: the disk is full, or the landmark source can not work.
     """
     make_folder(out)
-    sources = [(path, file_sha256(path)) for path in inputs]
-    stems = assign_stems(out, sources, (Path(NAME).stem, REPORT))
-    photos = [Photo(*source, stem) for source, stem in zip(sources, stems, strict=True)]
+    photos = list_inputs(out, inputs, (Path(NAME).stem, REPORT))
     rows = read_rows(out)
-    index = Index(out, rows)
-    worker = AlignWorker(index, settings, landmarks, Names(rows, stems), overwrite)
+    index, names = Index(out, rows), Names(rows, [photo.stem for photo in photos])
+    worker = AlignWorker(index, settings, landmarks, names, overwrite)
     yield from Job(photos, worker, index, _write_contact_sheet).carry_out(run_local)
 
 

@@ -4,9 +4,35 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pulse_sr.jobs.manifest import NAME, PAGE, RECORD, Row, base_of, read_json, read_rows
+from pulse_sr.jobs.task import file_sha256
+
+
+@dataclass(frozen=True)
+class Input:
+    """An input of a job.
+
+    Attributes:
+        path: the file.
+        sha256: of its bytes; empty if it can not be opened.
+        stem: its name in the run folder.
+    """
+
+    path: Path
+    sha256: str
+    stem: str
+
+
+def list_inputs(
+    out: Path, paths: Sequence[Path], reserved: Sequence[str] = (NAME, PAGE)
+) -> list[Input]:
+    """Returns the inputs with their names, see `assign_stems`."""
+    files = [(path, file_sha256(path)) for path in paths]
+    stems = assign_stems(out, files, reserved)
+    return [Input(*file, stem) for file, stem in zip(files, stems, strict=True)]
 
 
 def assign_stems(

@@ -19,7 +19,7 @@ _HOMES = {
     "align": "pulse_sr.jobs.aligning",
     "load_prior": "pulse_sr.api",
     "make_operator": "pulse_sr.operators.building",
-    "run": "pulse_sr.jobs.local",
+    "run": "pulse_sr.jobs.searching",
     "super_resolve": "pulse_sr.api",
 }
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from pulse_sr.errors import PulseError
     from pulse_sr.inversion.result import Result
     from pulse_sr.jobs.aligning import align
-    from pulse_sr.jobs.local import run
+    from pulse_sr.jobs.searching import run
     from pulse_sr.operators.base import Operator
     from pulse_sr.operators.building import make_operator
 

@@ -47,3 +47,11 @@ class SetupError(PulseError):
 def is_disk_full(error: BaseException) -> bool:
     """Whether an error of the system says that no room is left, on the disk or for the user."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def describe_error(error: Exception) -> tuple[str, str, int]:
+    """Returns what to tell of an error that fails one input: message, hint, exit code."""
+    if isinstance(error, PulseError):
+        return error.message, error.hint, error.exit_code
+    lines = str(error).strip().splitlines() or ["no message"]
+    return f"unexpected {type(error).__name__}: {lines[0]}", "-v shows where it happened", 1

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from pulse_sr.config import SearchConfig
-from pulse_sr.jobs.local import run
+from pulse_sr.jobs.searching import run
 
 STEPS = 3
 

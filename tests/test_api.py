@@ -20,7 +20,7 @@ from pulse_sr.errors import InputError, SetupError, UsageError
 from pulse_sr.images.pixels import to_uint8
 from pulse_sr.images.read import read_image
 from pulse_sr.inversion import stream as streaming
-from pulse_sr.jobs import local
+from pulse_sr.jobs import searching
 from pulse_sr.models import registry
 from pulse_sr.operators.building import make_operator
 from pulse_sr.operators.degrading import degrade
@@ -177,7 +177,7 @@ def test_bad_inputs_fail_alone(tmp_path, face, prior):
     data = face.read_bytes()
     (tmp_path / "truncated.png").write_bytes(data[: len(data) // 2])
     names = ["empty", "text", "nine", "truncated", "face"]
-    records = local.run(
+    records = searching.run(
         [tmp_path / f"{name}.png" for name in names],
         tmp_path / "out",
         SearchConfig(samples=2, batch=2, steps=4),
@@ -194,11 +194,11 @@ def test_order_of_inputs_and_interruption_change_nothing(tmp_path, face, prior):
     other = tmp_path / "other.png"
     Image.open(face).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(other)
     config = SearchConfig(samples=3, batch=2, steps=4)
-    list(local.run([face, other], tmp_path / "a", config, prior))
-    interrupted = local.run([other, face], tmp_path / "b", config, prior)
+    list(searching.run([face, other], tmp_path / "a", config, prior))
+    interrupted = searching.run([other, face], tmp_path / "b", config, prior)
     next(interrupted)
     interrupted.close()
-    list(local.run([other, face], tmp_path / "b", config, prior))
+    list(searching.run([other, face], tmp_path / "b", config, prior))
     for name in ("face", "other"):
         for k in range(3):
             a, b = (tmp_path / d / name / f"sample_{k:02d}.png" for d in ("a", "b"))
@@ -207,13 +207,13 @@ def test_order_of_inputs_and_interruption_change_nothing(tmp_path, face, prior):
 
 def test_four_then_eight_samples_keep_the_first_four(tmp_path, face, prior):
     out = tmp_path / "out"
-    list(local.run([face], out, SearchConfig(samples=4, batch=8, steps=4), prior))
+    list(searching.run([face], out, SearchConfig(samples=4, batch=8, steps=4), prior))
     files = [out / "face" / f"sample_{k:02d}.png" for k in range(4)]
     before = [file.read_bytes() for file in files]
-    list(local.run([face], out, SearchConfig(samples=8, batch=8, steps=4), prior))
+    list(searching.run([face], out, SearchConfig(samples=8, batch=8, steps=4), prior))
     assert [file.read_bytes() for file in files] == before
     whole = tmp_path / "whole"
-    list(local.run([face], whole, SearchConfig(samples=8, batch=8, steps=4), prior))
+    list(searching.run([face], whole, SearchConfig(samples=8, batch=8, steps=4), prior))
     for k in range(8):
         name = f"face/sample_{k:02d}.png"
         assert (out / name).read_bytes() == (whole / name).read_bytes()

@@ -13,7 +13,7 @@ import pytest
 
 from pulse_sr.config import SearchConfig
 from pulse_sr.errors import InputError, SetupError, UsageError
-from pulse_sr.jobs import local
+from pulse_sr.jobs import manifest, searching, store
 from pulse_sr.jobs.manifest import read_rows
 from pulse_sr.report import page
 
@@ -22,7 +22,7 @@ def run(inputs, out, samples=2, search=fake_search.search, **options):
     switches = {k: options.pop(k) for k in ("overwrite", "retry_failed", "shard") if k in options}
     config = SearchConfig(samples=samples, **options)
     stream = fake_search.one_by_one(search)
-    return local.run(inputs, out, config, fake_search.PRIOR, search=stream, **switches)
+    return searching.run(inputs, out, config, fake_search.PRIOR, search=stream, **switches)
 
 
 class CountingSearch:
@@ -89,9 +89,9 @@ def test_another_prior_or_another_content_search_again(face, tmp_path):
     stream = fake_search.one_by_one(search)
     list(run([path], out))
     other = SimpleNamespace(**{**vars(fake_search.PRIOR), "sha256": "0" * 64})
-    list(local.run([path], out, SearchConfig(samples=2), other, search=stream))
+    list(searching.run([path], out, SearchConfig(samples=2), other, search=stream))
     face("a.png", seed=9)
-    list(local.run([path], out, SearchConfig(samples=2), other, search=stream))
+    list(searching.run([path], out, SearchConfig(samples=2), other, search=stream))
     assert len(search.asked) == 2
     assert [row["stem"] for row in read_rows(out)] == ["a"]
 
@@ -176,6 +176,54 @@ def test_a_crash_in_the_middle_resumes(face, tmp_path):
     list(run(inputs, tmp_path / "straight"))
     assert contents(out) == contents(tmp_path / "straight")
     assert [row["stem"] for row in read_rows(out)] == ["a", "b", "c"]
+
+
+def test_a_manifest_that_lags_behind_is_repaired_from_the_folders(face, tmp_path):
+    """A killed process has not written its last batch: what the folders say is right."""
+    inputs, out = [face(f"{name}.png", i) for i, name in enumerate("abcd")], tmp_path / "out"
+    list(run(inputs[:2], out, samples=1))
+    early = (out / "manifest.json").read_bytes()
+    list(run(inputs, out, search=CountingSearch(bad=["c.png"])))
+    whole = {row["stem"]: row for row in read_rows(out)}
+    assert [whole[each]["samples"] for each in "abcd"] == [2, 2, 0, 2]
+    (out / "manifest.json").write_bytes(early)
+    search = CountingSearch()
+    again = list(run(inputs, out, search=search))
+    assert [r.status for r in again] == ["skipped", "skipped", "failed", "skipped"]
+    assert (search.asked, again[2].error) == ([], "no face")
+    repaired = {row["stem"]: row for row in read_rows(out)}
+    whole["c"]["seconds"] = 0.0  # the record of a failure has no time
+    assert repaired == whole
+
+
+def test_the_manifest_and_the_page_are_not_written_for_every_input(face, tmp_path, monkeypatch):
+    """Else the time of a run grows with the square of its inputs."""
+    seen = []
+
+    def count(module, name, kind):
+        real = getattr(module, name)
+
+        def do(path, *rest):
+            seen.append((kind, path.name))
+            return real(path, *rest)
+
+        monkeypatch.setattr(module, name, do)
+
+    count(manifest, "read_json", "read")
+    count(manifest, "write_atomic", "write")
+    count(store, "write_parts_atomic", "write")
+
+    def counts(inputs, out):
+        seen.clear()
+        list(run(inputs, out, samples=1))
+        kinds = (("read", manifest.NAME), ("write", manifest.NAME), ("write", manifest.PAGE))
+        return [seen.count(kind) for kind in kinds]
+
+    inputs = [face(f"{i}.png", i) for i in range(12)]
+    for writes in ([1, 1], [0, 1]):  # at first, and where all of them are complete
+        few, many = (counts(inputs[:n], tmp_path / f"{n}") for n in (3, 12))
+        assert few == many
+        assert few[1:] == writes
 
 
 def test_what_a_killed_run_left_half_written_goes_away(face, tmp_path):
@@ -268,7 +316,7 @@ def test_progress_names_the_task(face, tmp_path):
     seen = []
     config = SearchConfig(samples=2)
     list(
-        local.run(
+        searching.run(
             [face("a.png")],
             tmp_path / "out",
             config,

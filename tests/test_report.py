@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from pulse_sr.config import SearchConfig
-from pulse_sr.jobs import local
+from pulse_sr.jobs import searching
 from pulse_sr.jobs.manifest import read_rows
 from pulse_sr.jobs.store import read_record
 from pulse_sr.report import page, page_section, spread
@@ -211,7 +211,7 @@ class Page(HTMLParser):
 def make_run(paths, out, samples=2, **switches):
     config = SearchConfig(samples=samples, steps=50)
     list(
-        local.run(
+        searching.run(
             paths,
             out,
             config,
@@ -281,7 +281,7 @@ def test_page_shows_records_of_before_there_were_intervals(face, tmp_path):
     make_run([face("a.png")], out)
     record = read_record(out / "a")
     record["diversity"] = {key: record["diversity"][key] for key in ("pixel_std", "min_pair_rms")}
-    text = Page("".join(page.render_page(out, read_rows(out), {"a": record}))).text
+    text = Page("".join(page.render_page(out, read_rows(out), {"a": record}.get))).text
     assert "Where the samples disagree" not in text
     assert "sample_01.png" in text
 

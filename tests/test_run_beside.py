@@ -18,9 +18,11 @@ from test_background import wait_until
 
 from pulse_sr.config import SearchConfig
 from pulse_sr.errors import SetupError
+from pulse_sr.files import lock
 from pulse_sr.inversion.background import AHEAD
-from pulse_sr.jobs import local, manifest, store
-from pulse_sr.jobs.manifest import put_row, read_rows
+from pulse_sr.jobs import manifest, search_worker, searching, store
+from pulse_sr.jobs.executors import local
+from pulse_sr.jobs.manifest import put_rows, read_rows
 
 NAMES = "abcdefghijkl"
 
@@ -44,7 +46,7 @@ def faces(face):
 
 def run(inputs, out, search, **switches):
     config = SearchConfig(samples=1)
-    return local.run(inputs, out, config, fake_search.PRIOR, search=search, **switches)
+    return searching.run(inputs, out, config, fake_search.PRIOR, search=search, **switches)
 
 
 def found(request, config):
@@ -64,13 +66,13 @@ def own_threads():
 @pytest.fixture
 def reads(monkeypatch):
     """The names of the inputs that were read."""
-    seen, real = [], local.read_input
+    seen, real = [], search_worker.read_input
 
     def read(plan, place, task):
         seen.append(task.stem)
         return real(plan, place, task)
 
-    monkeypatch.setattr(local, "read_input", read)
+    monkeypatch.setattr(search_worker, "read_input", read)
     return seen
 
 
@@ -121,7 +123,10 @@ def test_an_input_is_written_while_the_next_is_searched(faces, tmp_path):
     assert [r.status for r in run(paths, out, search)] == ["done"] * 3
 
 
-def test_a_record_comes_when_its_files_are_there(faces, tmp_path, before_writing):
+def test_a_record_comes_when_its_files_are_there(faces, tmp_path, before_writing, monkeypatch):
+    """And its row, where no batch is waited for."""
+    monkeypatch.setattr(manifest, "_BATCH_S", 0.0)
+    monkeypatch.setattr(manifest, "_BATCH_SHARE", 0.0)
     before_writing(lambda stem: time.sleep(0.03))
     out = tmp_path / "out"
     for number, record in enumerate(run(faces(5), out, each_in_turn)):
@@ -231,14 +236,14 @@ def test_an_error_of_writing_stays_with_its_input(faces, tmp_path, before_writin
 
 
 def test_what_ends_the_reading_comes_after_the_inputs_before(faces, tmp_path, monkeypatch):
-    real, out, told = local.read_input, tmp_path / "out", []
+    real, out, told = search_worker.read_input, tmp_path / "out", []
 
     def read(plan, place, task):
         if task.stem == "c":
             raise SetupError("the disk is gone")
         return real(plan, place, task)
 
-    monkeypatch.setattr(local, "read_input", read)
+    monkeypatch.setattr(search_worker, "read_input", read)
 
     def listen():
         for record in run(faces(5), out, each_in_turn):
@@ -276,9 +281,11 @@ def test_several_threads_write_the_same_files_as_one(faces, tmp_path, monkeypatc
 
 
 def test_rows_of_several_threads_are_all_kept_without_locks_of_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(manifest, "fcntl", None)
+    monkeypatch.setattr(lock, "fcntl", None)
     stems = [f"x{number:02d}" for number in range(12)]
-    threads = [threading.Thread(target=put_row, args=(tmp_path, {"stem": each})) for each in stems]
+    threads = [
+        threading.Thread(target=put_rows, args=(tmp_path, [{"stem": each}])) for each in stems
+    ]
     for each in threads:
         each.start()
     for each in threads:

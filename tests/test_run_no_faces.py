@@ -17,7 +17,7 @@ from pulse_sr.config import SearchConfig
 from pulse_sr.images.pixels import to_uint8
 from pulse_sr.images.read import read_image
 from pulse_sr.inversion.blind import detection as blind
-from pulse_sr.jobs.local import run
+from pulse_sr.jobs.searching import run
 from pulse_sr.operators.degrading import degrade
 
 

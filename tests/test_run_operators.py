@@ -22,7 +22,7 @@ from pulse_sr.config import SearchConfig
 from pulse_sr.errors import UsageError
 from pulse_sr.images.pixels import to_uint8
 from pulse_sr.inversion.blind import detection as blind
-from pulse_sr.jobs.local import run
+from pulse_sr.jobs.searching import run
 from pulse_sr.operators.building import build_steps
 from pulse_sr.operators.degrading import degrade, degrade_picture, simulate
 from pulse_sr.operators.spec import parse_operator

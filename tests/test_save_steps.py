@@ -17,7 +17,7 @@ from pulse_sr.cli import main
 from pulse_sr.config import SearchConfig
 from pulse_sr.errors import InputError
 from pulse_sr.images.read import read_image
-from pulse_sr.jobs import local, store
+from pulse_sr.jobs import searching, store
 from pulse_sr.jobs.steps import ANIMATION, FOLDER
 from pulse_sr.operators.building import make_operator
 from pulse_sr.operators.degrading import degrade
@@ -43,7 +43,7 @@ def small(tmp_path, prior):
 
 def run(path, out, prior, samples=2, **switches):
     config = SearchConfig(samples=samples, steps=STEPS, batch=4)
-    [record] = local.run([path], out, config, prior, align="never", **switches)
+    [record] = searching.run([path], out, config, prior, align="never", **switches)
     return record
 
 
@@ -130,7 +130,7 @@ def test_other_settings_remove_the_frames(small, prior, tmp_path):
     folder = out / "small"
     (folder / FOLDER / "mine.txt").write_text("a file of the user")
     config = SearchConfig(samples=1, steps=STEPS, batch=4, seed=9)
-    list(local.run([small], out, config, prior, align="never"))
+    list(searching.run([small], out, config, prior, align="never"))
     assert [path.name for path in (folder / FOLDER).iterdir()] == ["mine.txt"]
     assert not (folder / ANIMATION).exists()
 
@@ -144,7 +144,7 @@ def test_a_failed_search_leaves_no_frames(face, tmp_path):
     config = SearchConfig(samples=1, steps=STEPS)
     out = tmp_path / "out"
     path = face("small.png")
-    [record] = local.run([path], out, config, fake_search.PRIOR, search=stream, save_steps=True)
+    [record] = searching.run([path], out, config, fake_search.PRIOR, search=stream, save_steps=True)
     assert record.status == "failed"
     assert sorted(each.name for each in (out / "small").iterdir()) == ["result.json"]
 
@@ -154,7 +154,7 @@ def test_cluster_on_a_complete_input_changes_the_order_and_searches_nothing(face
     config, stream = SearchConfig(samples=4), fake_search.one_by_one(fake_search.search)
 
     def again(**switches):
-        [record] = local.run([path], out, config, fake_search.PRIOR, search=stream, **switches)
+        [record] = searching.run([path], out, config, fake_search.PRIOR, search=stream, **switches)
         return record
 
     again()

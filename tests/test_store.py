@@ -17,7 +17,8 @@ from pulse_sr.config import SearchConfig
 from pulse_sr.errors import SetupError
 from pulse_sr.images.read import read_image
 from pulse_sr.jobs import store
-from pulse_sr.jobs.manifest import assign_stems, put_row, read_rows
+from pulse_sr.jobs.manifest import put_rows, read_rows
+from pulse_sr.jobs.stems import assign_stems
 from pulse_sr.jobs.task import fingerprint
 from pulse_sr.metrics.squeezenet import feature_distance
 from pulse_sr.operators.building import make_operator
@@ -268,7 +269,7 @@ def test_stems_are_unique_and_stay(tmp_path):
     assert stems == ["x", "x-2", "X-3", "x-2-2", "y"]
     for i in (1, 4):  # what one of several shards has done
         path, sha256 = inputs[i]
-        put_row(tmp_path, {"stem": stems[i], "path": str(path), "sha256": sha256})
+        put_rows(tmp_path, [{"stem": stems[i], "path": str(path), "sha256": sha256}])
     assert assign_stems(tmp_path, inputs) == stems
     assert assign_stems(tmp_path, inputs[1:2]) == ["x-2"]
     assert assign_stems(tmp_path, inputs[:1]) == ["x"]
@@ -291,9 +292,9 @@ def test_a_name_can_not_replace_the_manifest(tmp_path):
 
 
 def test_rows_are_replaced_by_stem(tmp_path):
-    put_row(tmp_path, {"stem": "b", "status": "failed"})
-    put_row(tmp_path, {"stem": "a", "status": "ok"})
-    put_row(tmp_path, {"stem": "b", "status": "ok"})
+    put_rows(tmp_path, [{"stem": "b", "status": "failed"}])
+    put_rows(tmp_path, [{"stem": "a", "status": "ok"}])
+    put_rows(tmp_path, [{"stem": "b", "status": "ok"}])
     assert read_rows(tmp_path) == [{"stem": "a", "status": "ok"}, {"stem": "b", "status": "ok"}]
 
 

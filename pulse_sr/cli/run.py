@@ -32,15 +32,15 @@ from pulse_sr.cli.options import (
 from pulse_sr.config import ALIGN_MODES, FITS, METHODS, PROJECTIONS, SearchConfig
 
 if TYPE_CHECKING:
-    from pulse_sr.jobs.outcomes import Record
     from pulse_sr.jobs.plan import Plan
+    from pulse_sr.jobs.search_worker import Record
 
 _DEFAULTS = SearchConfig()
 _REASONS_SHOWN = 5
 
 
 class Shard(click.ParamType):
-    """`i/N`, as two whole numbers; `jobs.local` checks their range."""
+    """`i/N`, as two whole numbers; `jobs.plan` checks their range."""
 
     name = "i/N"
 
@@ -194,7 +194,7 @@ def command(
 
 
 def _carry_out(plan: Plan, console: Console, retry: str, as_json: bool) -> int:
-    from pulse_sr.jobs.local import run_plan
+    from pulse_sr.jobs.searching import run_plan
 
     records: list[Record] = []
 

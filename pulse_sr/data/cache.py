@@ -32,11 +32,7 @@ from pulse_sr.data.picture import MIN_IMAGES
 from pulse_sr.data.sources import ImageSource, Refusal
 from pulse_sr.errors import InputError, SetupError, is_disk_full
 from pulse_sr.files.atomic import write_text_atomic
-
-try:
-    import fcntl
-except ImportError:  # Windows: there two processes may decode the same images
-    fcntl = None  # type: ignore[assignment]
+from pulse_sr.files.lock import folder_lock
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +115,7 @@ def cache_images(
     """
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
-        with _folder_lock(cache_dir) as alone:
+        with folder_lock(cache_dir) as alone:
             if alone:
                 _remove_unfinished(cache_dir)
             index = _find(source, cache_dir, resolution)
@@ -299,24 +295,6 @@ def _remove_unfinished(cache_dir: Path) -> None:
     """Removes what killed processes left: with the lock in hand, nobody else is decoding here."""
     for path in cache_dir.glob(f"{_UNFINISHED}*"):
         path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _folder_lock(folder: Path) -> Iterator[bool]:
-    """Waits for the lock of a folder, which ends with its process; False where there is none."""
-    if fcntl is None:
-        yield False
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            held = True
-        except OSError:  # some network file systems
-            held = False
-        yield held
-    finally:
-        os.close(descriptor)
 
 
 def _write_error(error: OSError, cache_dir: Path) -> SetupError:

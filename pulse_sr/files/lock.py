@@ -1,8 +1,10 @@
-"""One training at a time in a run folder."""
+"""Locks between processes: they end with their process, however it ends."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -10,31 +12,49 @@ from pulse_sr.errors import UsageError
 
 try:
     import fcntl
-except ImportError:  # Windows: there the folder is not guarded
+except ImportError:  # Windows: there nothing is guarded
     fcntl = None  # type: ignore[assignment]
 
 LOCK_NAME = ".lock"
 
 
+@contextlib.contextmanager
+def folder_lock(folder: Path) -> Iterator[bool]:
+    """Waits for the lock of a folder; gives False, and goes on without, where there are none."""
+    if fcntl is None:
+        yield False
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        yield _locked(descriptor, fcntl.LOCK_EX)
+    finally:
+        os.close(descriptor)
+
+
 def lock_run(run_dir: Path) -> IO[str]:
-    """Claim a run folder until the returned file is closed or the process ends, however it ends.
+    """Claim a run folder until the returned file is closed or the process ends.
 
     Raises:
         UsageError: when another process trains there.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     file = open(run_dir / LOCK_NAME, "a+")  # noqa: SIM115  the lock lives as long as the file
-    if fcntl is not None:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            owner = file.read().strip() or "unknown"
-            file.close()
-            raise UsageError(
-                f"another process ({owner}) trains in {run_dir}", "wait, or give another -o folder"
-            ) from error
+    if fcntl is not None and not _locked(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB):
+        file.seek(0)
+        owner = file.read().strip() or "unknown"
+        file.close()
+        raise UsageError(
+            f"another process ({owner}) trains in {run_dir}", "wait, or give another -o folder"
+        )
     file.truncate(0)
     file.write(f"process {os.getpid()}\n")
     file.flush()
     return file
+
+
+def _locked(descriptor: int, how: int) -> bool:
+    try:
+        fcntl.flock(descriptor, how)
+    except OSError:  # held by another one, or a network file system without locks
+        return False
+    return True

@@ -16,7 +16,8 @@ from pulse_sr.config import SearchConfig
 from pulse_sr.errors import InputError, PulseError
 from pulse_sr.images.read import read_image
 from pulse_sr.jobs import store
-from pulse_sr.jobs.manifest import Names, Row, base_of, face_names, read_rows
+from pulse_sr.jobs.manifest import Row, base_of, read_rows
+from pulse_sr.jobs.stems import Input, Names, face_names
 from pulse_sr.jobs.task import fingerprint
 from pulse_sr.operators.spec import AUTO, parse_operator
 
@@ -66,12 +67,13 @@ class Intake:
         for row in rows:
             self.rows.setdefault(base_of(row), []).append(row)
 
-    def targets(self, path: Path, sha256: str, stem: str) -> list[Target]:
+    def targets(self, entry: Input) -> list[Target]:
         """Returns what is searched of one input; a photo that shows nothing is one refused target.
 
         Raises:
             SetupError: the face detector can not work.
         """
+        path, sha256, stem = entry.path, entry.sha256, entry.stem
         try:
             faces = self._recorded(sha256, stem)
             if faces is None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,16 @@ from pulse_sr.errors import UsageError
 from pulse_sr.images.find import find_images
 from pulse_sr.jobs import store
 from pulse_sr.jobs.intake import Intake, Target
-from pulse_sr.jobs.manifest import assign_stems, read_rows
-from pulse_sr.jobs.task import Task, file_sha256
+from pulse_sr.jobs.manifest import read_rows
+from pulse_sr.jobs.stems import Input, list_inputs
+from pulse_sr.jobs.task import Task
 from pulse_sr.operators.building import check_operator
 from pulse_sr.operators.spec import AUTO, parse_operator
 
 DEFAULT_OUT = "pulse_out"
+
+#: What is known of failed inputs, by stem and fingerprint.
+Failures = dict[tuple[str, str], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -70,39 +74,31 @@ def plan_run(
     _check_operator(config, prior, align)
     out = Path(out)
     ordered = sorted(paths, key=lambda path: str(path.resolve())) if shard else paths
-    entries = [(path, file_sha256(path)) for path in ordered]
-    stems = assign_stems(out, entries)
-    known = {} if overwrite or retry_failed else _failures(out)
-    intake = Intake(out, config, prior, align, stems)
-    tasks = []
-    for i, ((path, sha256), stem) in enumerate(zip(entries, stems, strict=True)):
+    entries = list_inputs(out, ordered)
+    plan = Plan((), out, config, prior, source, overwrite, align, cluster, save_steps)
+    failures = None if overwrite or retry_failed else _failures(out)
+    intake = Intake(out, config, prior, align, [each.stem for each in entries])
+    tasks: list[Task] = []
+    for i, entry in enumerate(entries):
         if shard is None or i % shard[1] == shard[0]:
             if looking is not None:
                 looking(i, len(entries))
-            targets = intake.targets(path, sha256, stem)
-            for each in targets:
-                done: tuple[int, ...] = ()
-                if not overwrite:
-                    folder = out / each.stem
-                    done = store.done_indices(folder, each.mark, with_steps=save_steps)
-                tasks.append(_task(each, path, sha256, config, known, done))
-    return Plan(tuple(tasks), out, config, prior, source, overwrite, align, cluster, save_steps)
+            tasks += [_task(plan, entry, each, failures) for each in intake.targets(entry)]
+    return replace(plan, tasks=tuple(tasks))
 
 
-def _task(
-    target: Target,
-    path: Path,
-    sha256: str,
-    config: SearchConfig,
-    known: Mapping[tuple[str, str], dict[str, Any]],
-    done: tuple[int, ...],
-) -> Task:
+def _task(plan: Plan, entry: Input, target: Target, failures: Failures | None) -> Task:
     stem, mark = target.stem, target.mark
-    indices = tuple(k for k in range(config.samples) if k not in done)
-    earlier = known.get((stem, mark))
+    done: tuple[int, ...] = ()
+    if not plan.overwrite:
+        done = store.done_indices(plan.out / stem, mark, with_steps=plan.save_steps)
+    indices = tuple(k for k in range(plan.config.samples) if k not in done)
+    earlier = None
+    if indices and failures is not None:
+        earlier = failures.get((stem, mark)) or _recorded_failure(plan.out / stem, mark)
     return Task(
-        path,
-        sha256,
+        entry.path,
+        entry.sha256,
         stem,
         mark,
         _action(indices, bool(done), earlier is not None),
@@ -122,13 +118,20 @@ def _action(indices: tuple[int, ...], started: bool, failed_before: bool) -> str
     return "extend" if started else "search"
 
 
-def _failures(out: Path) -> dict[tuple[str, str], dict[str, Any]]:
+def _failures(out: Path) -> Failures:
     """The failed rows of the manifest, by stem and fingerprint (which holds the file's hash)."""
     return {
         (row["stem"], str(row.get("fingerprint"))): row
         for row in read_rows(out)
         if row.get("status") == "failed"
     }
+
+
+def _recorded_failure(folder: Path, mark: str) -> dict[str, Any] | None:
+    """The failure that a folder records: its row is missing where a process was killed."""
+    record = store.read_record(folder) or {}
+    failed = (record.get("status"), record.get("fingerprint")) == ("failed", mark)
+    return record if failed else None
 
 
 def _check_shard(shard: tuple[int, int] | None) -> None:

@@ -30,18 +30,17 @@ from pulse_sr.jobs.drawing import (
     write_grid,
     write_pictures,
 )
-from pulse_sr.jobs.manifest import PAGE, assign_stems, json_bytes, put_row, read_json, read_rows
+from pulse_sr.jobs.manifest import PAGE, RECORD, json_bytes, put_rows, read_json, read_rows
 from pulse_sr.jobs.marks import XMP, settings_of, text_chunks
 from pulse_sr.jobs.placement import Placement, pasted_name
 from pulse_sr.jobs.record import SCHEMA, input_entry, make_document, timing_entry
+from pulse_sr.jobs.stems import assign_stems
 from pulse_sr.jobs.steps import clear_steps, finish_steps, has_steps
 from pulse_sr.jobs.task import fingerprint
 from pulse_sr.operators.base import Operator
 from pulse_sr.operators.building import make_operator
 from pulse_sr.report.animation import StepFrames
 from pulse_sr.report.page import render_page
-
-RECORD = "result.json"
 
 #: Stands for "identical" (an infinite PSNR), which JSON has no number for.
 HIGHEST_DB = 200.0
@@ -142,17 +141,20 @@ def _line_db(result: Result, operator: Operator) -> float | None:
     return min(result.config.target_db, operator.noise_floor_db)
 
 
-def set_order(folder: Path, *, cluster: bool) -> None:
+def set_order(folder: Path, *, cluster: bool) -> Document:
     """Shows the samples of a complete folder in covering order or by index, see `write_result`.
 
     Nothing is written where they are shown so already.
 
+    Returns:
+        what `result.json` holds; nothing if it is gone.
+
     Raises:
         SetupError: the disk is full, or the place can not be written.
     """
-    document = read_record(folder)
-    if document is None or not document.get("samples") or cluster == ("cluster" in document):
-        return
+    document = read_record(folder) or {}
+    if not document.get("samples") or cluster == ("cluster" in document):
+        return document
     samples = document["samples"]
     pixels = np.stack([read_pixels(folder / each["file"]) for each in samples])
     document.pop("cluster", None)
@@ -160,6 +162,7 @@ def set_order(folder: Path, *, cluster: bool) -> None:
         document["cluster"] = cluster_entry(pixels, [each["index"] for each in samples])
     write_grid(folder, pixels, document)
     write_atomic(folder / RECORD, json_bytes(document))
+    return document
 
 
 def write_failure(
@@ -204,14 +207,14 @@ def save_result(out: Path, result: Result, *, cluster: bool = False) -> Path:
     make_folder(out)
     [stem] = assign_stems(out, [(Path(result.image.path), result.image.sha256)])
     document = write_result(out / stem, result, cluster=cluster)
-    seconds = round(sum(document["timing"].values()), 3)
-    put_row(out, row_of(stem, str(result.image.path), document, seconds))
+    put_rows(out, [row_of(stem, str(result.image.path), document)])
     write_page(out)
     return out / stem
 
 
-def row_of(stem: str, path: str, document: Document, seconds: float) -> Document:
+def row_of(stem: str, path: str, document: Document) -> Document:
     """Returns the manifest row of an input that has samples."""
+    seconds = round(sum(document["timing"].values()), 3)
     return {
         "stem": stem,
         "path": path,
@@ -226,9 +229,7 @@ def row_of(stem: str, path: str, document: Document, seconds: float) -> Document
 
 def write_page(out: Path) -> None:
     """Writes `index.html` for all inputs that the manifest of `out` lists."""
-    rows = read_rows(out)
-    records = {row["stem"]: read_record(out / row["stem"]) for row in rows}
-    parts = render_page(out, rows, records)
+    parts = render_page(out, read_rows(out), lambda stem: read_record(out / stem))
     write_parts_atomic(out / PAGE, (part.encode("utf-8", "replace") for part in parts))
 
 

@@ -5,7 +5,7 @@ Everything that came from outside (file names, error messages) is escaped; there
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from pulse_sr import __version__
@@ -50,14 +50,15 @@ details summary{cursor:pointer;color:var(--faint);font-size:14px}
 
 
 def render_page(
-    out: Path, rows: Sequence[Row], records: Mapping[str, Record | None]
+    out: Path, rows: Sequence[Row], record_of: Callable[[str], Record | None]
 ) -> Iterator[str]:
     """Returns the HTML page of a run folder, part by part: with all its pictures it is large.
 
     Args:
         out: the run folder, where the pictures are read.
         rows: the manifest.
-        records: the `result.json` of each stem, None where there is none.
+        record_of: reads the `result.json` of a stem, None where there is none. It is asked twice
+            for each: of many inputs, all of them do not fit into memory.
     """
     yield (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -66,11 +67,11 @@ def render_page(
         f"<h1>pulse-sr</h1><p class='faint'>version {escaped(__version__)}, {_counts(rows)}</p>\n"
         f'<p class="notice"><strong>{NOTICE}</strong> Many different faces downscale to the same '
         "small picture; these are some of them. Do not use them to identify anyone.</p>\n"
-        f"{_overview(rows, records)}\n"
+        f"{_overview(rows, record_of)}\n"
     )
     pictures = Pictures(out, EMBED_BYTES)
     for i, row in enumerate(rows):
-        yield section(f"i{i}", row, records.get(row["stem"]), pictures) + "\n"
+        yield section(f"i{i}", row, record_of(row["stem"]), pictures) + "\n"
     if pictures.linked:
         yield (
             f'<p class="faint">{pictures.linked} pictures are linked, not embedded '
@@ -88,12 +89,12 @@ def _counts(rows: Sequence[Row]) -> str:
     return ", ".join(parts)
 
 
-def _overview(rows: Sequence[Row], records: Mapping[str, Record | None]) -> str:
+def _overview(rows: Sequence[Row], record_of: Callable[[str], Record | None]) -> str:
     if len(rows) < 2:
         return ""
     lines = []
     for i, row in enumerate(rows):
-        record = records.get(row["stem"]) or {}
+        record = record_of(row["stem"]) or {}
         decibels = [each["lr_psnr"] for each in record.get("samples", [])]
         spread = record.get("diversity", {}).get("pixel_std")
         lines.append(

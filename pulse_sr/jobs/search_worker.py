@@ -1,0 +1,224 @@
+"""The worker of `run`: what is searched, and what became of each input, on disk and in words."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pulse_sr.config import SearchConfig
+from pulse_sr.errors import SetupError, describe_error, is_disk_full
+from pulse_sr.inversion.blind.ranking import recorded_ranking
+from pulse_sr.inversion.stream import Outcome, Request
+from pulse_sr.jobs import store
+from pulse_sr.jobs.manifest import Index, Row
+from pulse_sr.jobs.plan import Plan
+from pulse_sr.jobs.reading import Taken, read_input
+from pulse_sr.jobs.task import Task
+
+if TYPE_CHECKING:
+    from pulse_sr.inversion.result import Result
+
+log = logging.getLogger(__name__)
+
+#: Called with the request and the search's own progress record.
+Report = Callable[[Request, Any], None]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What happened to one input.
+
+    Attributes:
+        stem: its folder in the run folder.
+        path: the input.
+        sha256: of the file, empty if it could not be opened.
+        status: "done" (searched and written now), "skipped" (complete already) or "failed".
+        seconds: time spent on it now: of steps that it shared with other inputs, its share.
+        error, hint: for "failed": what happened, and what helps.
+        exit_code: the exit code of that error, 0 without one.
+        searched: how many samples were searched now.
+        samples: how many samples its folder holds.
+        lowest_db: the smallest LR-PSNR of them in dB, None without samples.
+        below_target: how many of them are below the target.
+        note: a remark, such as that a failure is from an earlier run, or which operator was chosen.
+    """
+
+    stem: str
+    path: str
+    sha256: str
+    status: str
+    seconds: float = 0.0
+    error: str = ""
+    hint: str = ""
+    exit_code: int = 0
+    searched: int = 0
+    samples: int = 0
+    lowest_db: float | None = None
+    below_target: int = 0
+    note: str = ""
+
+
+class Search(Protocol):
+    """The stream of searches: `inversion.stream.search_images`, or a stand-in for tests."""
+
+    def __call__(
+        self,
+        requests: Iterable[Request],
+        prior: Any,
+        config: SearchConfig,
+        progress: Report | None = None,
+        samples: int | None = None,
+    ) -> Generator[Outcome, None, None]: ...
+
+
+class SearchWorker:
+    """Searches the inputs of a plan: a `job.Worker`.
+
+    Args:
+        plan: the run.
+        index: its manifest.
+        search: the stream of searches.
+        report: called during each search, None: nobody is.
+    """
+
+    def __init__(self, plan: Plan, index: Index, search: Search, report: Report | None) -> None:
+        self.plan, self.index, self.search, self.report = plan, index, search, report
+
+    def known(self, task: Task) -> Record | None:
+        """Returns the record of an input that is complete, or is not tried again."""
+        if task.action == "skip":
+            return self._skipped(task)
+        return self._failed_before(task) if task.action == "failed_before" else None
+
+    def read(self, place: int, task: Task) -> Request:
+        """Reads an input as it is to be searched."""
+        return read_input(self.plan, place, task)
+
+    def work(self, requests: Iterable[Request]) -> Generator[Outcome, None, None]:
+        """Searches the inputs."""
+        plan = self.plan
+        samples = sum(len(task.indices) for task in plan.tasks)
+        return self.search(requests, plan.prior, plan.config, self.report, samples=samples)
+
+    def place(self, request: Request) -> int:
+        """Returns the place of the task of a request."""
+        place: int = request.tag.place
+        return place
+
+    def write(self, request: Request, outcome: Result | Exception) -> Record:
+        """Writes what became of an input: its folder and its row of the manifest.
+
+        Args:
+            request: as `read` made it.
+            outcome: the samples, or what stopped the search; an error while they are written counts
+                as one of this input too.
+
+        Raises:
+            SetupError: the disk is full, or the search says that it can not go on.
+        """
+        taken: Taken = request.tag
+        try:
+            if isinstance(outcome, Exception):
+                self._write_failure(request, outcome)
+                raise outcome
+            return self._write(taken, outcome)
+        except SetupError:
+            raise
+        except Exception as error:
+            if is_disk_full(error):
+                raise SetupError(
+                    f"the disk is full: could not write {self.plan.out / taken.task.stem}",
+                    "free some space; the same command resumes",
+                ) from error
+            return self.failed(taken.task, error, taken.load_s)
+
+    def failed(self, task: Task, error: Exception, seconds: float) -> Record:
+        """Writes down in the manifest that an input failed after so many seconds.
+
+        Raises:
+            SetupError: the disk is full, or the place can not be written.
+        """
+        log.debug("%s failed", task.path, exc_info=error)
+        message, hint, code = describe_error(error)
+        samples = len(store.done_indices(self.plan.out / task.stem, task.fingerprint))
+        row = _failure_row(task, seconds, samples, message, hint)
+        self.index.put(row)
+        base = (task.stem, str(task.path), task.sha256)
+        return Record(*base, "failed", row["seconds"], message, hint, code, samples=samples)
+
+    def _failed_before(self, task: Task) -> Record:
+        earlier = task.earlier or {}
+        note = "failed in an earlier run; --retry-failed tries it again"
+        error, hint = str(earlier.get("error", "")), str(earlier.get("hint", ""))
+        # A record has a list of no samples, a row their number.
+        self.index.repair(_failure_row(task, 0.0, earlier.get("samples") or 0, error, hint))
+        base = (task.stem, str(task.path), task.sha256)
+        return Record(*base, "failed", 0.0, error, hint, 1, note=note)
+
+    def _skipped(self, task: Task) -> Record:
+        """A complete input, shown in the order that the plan asks for."""
+        document = store.set_order(self.plan.out / task.stem, cluster=self.plan.cluster)
+        if document:
+            self.index.repair(store.row_of(task.stem, str(task.path), document))
+        numbers = _numbers(document.get("samples", []))
+        base = (task.stem, str(task.path), task.sha256)
+        return Record(*base, "skipped", note="complete", **numbers)
+
+    def _write(self, taken: Taken, result: Result) -> Record:
+        plan, task = self.plan, taken.task
+        document = store.write_result(
+            plan.out / task.stem,
+            result,
+            fresh=plan.overwrite,
+            prior_source=plan.prior_source,
+            load_s=taken.load_s,
+            align=plan.align,
+            placement=taken.placement,
+            cluster=plan.cluster,
+            frames=taken.frames,
+        )
+        row = store.row_of(task.stem, str(task.path), document)
+        self.index.put(row)
+        numbers = _numbers(document["samples"])
+        base = (task.stem, row["path"], task.sha256)
+        searched, note = len(task.indices), _choice(document)
+        return Record(*base, "done", row["seconds"], searched=searched, note=note, **numbers)
+
+    def _write_failure(self, request: Request, error: Exception) -> None:
+        if isinstance(error, SetupError):
+            return
+        message, hint, _ = describe_error(error)
+        task, placement = request.tag.task, request.tag.placement
+        folder = self.plan.out / task.stem
+        store.write_failure(folder, request.image, task.fingerprint, message, hint, placement)
+
+
+def _failure_row(task: Task, seconds: float, samples: int, error: str, hint: str) -> Row:
+    return {
+        "stem": task.stem,
+        "path": str(task.path),
+        "sha256": task.sha256,
+        "status": "failed",
+        "seconds": round(seconds, 3),
+        "samples": samples,
+        "fingerprint": task.fingerprint,
+        "error": error,
+        "hint": hint,
+        "base": task.base,
+    }
+
+
+def _numbers(samples: Sequence[store.Document]) -> dict[str, Any]:
+    return {
+        "samples": len(samples),
+        "lowest_db": min((each["lr_psnr"] for each in samples), default=None),
+        "below_target": sum(each["status"] != "ok" for each in samples),
+    }
+
+
+def _choice(document: store.Document) -> str:
+    """Which operator `--operator auto` chose, empty where it had no choice."""
+    ranking = recorded_ranking(document["operator"])
+    return "" if ranking is None else ranking.sentence()

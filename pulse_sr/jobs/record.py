@@ -5,6 +5,7 @@ Shape legend: S samples, R high-res side.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -81,6 +82,12 @@ def arithmetic() -> dict[str, Any]:
         `cpu`: the model, since MKL takes other kernels for other vendors; `capability`: the
         instructions that torch's own kernels use; `blas`: name and version; `threads`.
     """
+    return {**_machine(), "threads": torch.get_num_threads()}
+
+
+@functools.cache
+def _machine() -> dict[str, str]:
+    """The part of it that stays as it is: read once, not for every input."""
     built = torch.__config__.show()
     library = re.search(r"Math Kernel Library Version (\S+)", built)
     name = re.search(r"BLAS_INFO=(\w+)", built)
@@ -88,7 +95,6 @@ def arithmetic() -> dict[str, Any]:
         "cpu": cpu_model(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "blas": f"MKL {library[1]}" if library else name[1] if name else "unknown",
-        "threads": torch.get_num_threads(),
     }
 
 

@@ -129,7 +129,7 @@ def command(
     console = Console(quiet=quiet, verbose=verbose)
     from pulse_sr.images.find import find_images
 
-    paths = find_images(list(inputs))
+    paths = find_images(list(inputs)).paths
     _keep_inputs(paths, out)
     landmarks = _landmarks(options)
     settings = _settings(options)

@@ -16,8 +16,8 @@ from typing import TypeVar
 from pulse_sr.data.picture import decode_bytes
 from pulse_sr.data.sources import ImageSource, Opener, reason_of
 from pulse_sr.errors import PulseError
+from pulse_sr.images.decode import strict_pillow
 from pulse_sr.images.pixels import Pixels
-from pulse_sr.images.read import strict_pillow
 
 #: Threads that decode: one for each core, at most 8.
 WORKERS = min(os.cpu_count() or 1, 8)

@@ -23,7 +23,6 @@ from typing import IO, TypeVar, cast
 
 from pulse_sr.data.picture import (
     NOT_TRAINING_DATA,
-    image_suffixes,
     is_image_name,
     is_licence_name,
 )
@@ -37,6 +36,7 @@ from pulse_sr.data.sources import (
     stamp_of,
 )
 from pulse_sr.errors import InputError, UsageError
+from pulse_sr.images.find import image_suffixes
 
 _MOST_BYTES = 1 << 30  # of a member, as of a file
 _BLOCK = 512

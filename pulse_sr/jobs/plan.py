@@ -65,7 +65,7 @@ def plan_run(
         SetupError: the prior can not be loaded.
     """
     config = config or SearchConfig()
-    paths = find_images([str(each) for each in inputs])
+    paths = find_images([str(each) for each in inputs]).paths
     _check_shard(shard)
     check_mode(align)
     source = str(prior) if isinstance(prior, str | Path) else None

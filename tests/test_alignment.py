@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.ndimage import map_coordinates
 
 from pulse_sr.alignment import intake
 from pulse_sr.alignment.crop import crop_quad, prepare
@@ -115,6 +116,22 @@ def test_ffhq_of_five_points_is_that_of_the_68_they_come_from(golden):
     assert np.abs(ffhq_quad(five_points(points)) - ffhq_quad(points)).max() < 1e-9
 
 
+def test_outside_of_parity_a_crop_keeps_the_mean_colour(portrait) -> None:
+    quad = np.array([[60.0, 60.0], [62.0, 180.0], [182.0, 178.0], [180.0, 58.0]])
+    affine = affine_of(quad, 512)
+    grid = np.meshgrid(np.arange(512.0), np.arange(512.0))
+    x, y = np.tensordot(affine, np.stack([*grid, np.ones((512, 512))]), axes=1)
+    wanted = np.array(
+        [map_coordinates(band.astype(float), [y, x], order=1).mean() for band in portrait.pixels]
+    )
+    means = {
+        parity: crop_quad(portrait.pixels, quad, 128, parity=parity).mean(axis=(1, 2))
+        for parity in (True, False)
+    }
+    assert np.abs(means[False] - wanted).max() < 0.03
+    assert np.abs(means[True] - (wanted - 0.5)).max() < 0.06  # as FFHQ's own procedure
+
+
 def test_a_similarity_is_found_exactly_and_never_reflects():
     rng = np.random.default_rng(0)
     source = rng.normal(size=(5, 2))
@@ -201,7 +218,7 @@ def test_a_pasted_identity_crop_changes_almost_nothing_and_nothing_outside(name,
     photo = read_image(DATA / name)
     [framed] = frame_faces(photo, YuNet(), FRAMING)
     side = math.ceil(framed.side * times)
-    crop = crop_quad(photo.pixels, framed.quad, side, blur_border=False)
+    crop = crop_quad(photo.pixels, framed.quad, side, parity=False)
     pasted = paste(photo.pixels, crop, framed.quad)
     weight = mask(framed.quad, slice(0, photo.height), slice(0, photo.width))
     change = pasted.astype(float) - photo.pixels
@@ -214,7 +231,7 @@ def test_a_pasted_identity_crop_of_a_face_at_the_border(golden):
     photo = golden["imageB_rgb"].transpose(2, 0, 1)
     quad = ffhq_quad(golden["landmarksB"])
     assert inside_share(quad, photo.shape[2], photo.shape[1]) < 0.9
-    pasted = paste(photo, crop_quad(photo, quad, 512, blur_border=False), quad)
+    pasted = paste(photo, crop_quad(photo, quad, 512, parity=False), quad)
     weight = mask(quad, slice(0, photo.shape[1]), slice(0, photo.shape[2]))
     change = pasted.astype(float) - photo
     assert np.sqrt((change[:, weight > 0] ** 2).mean()) < 1.0
@@ -300,7 +317,7 @@ def test_the_low_res_side_is_what_the_face_really_has(real, resolution, scale, s
 def test_a_low_res_face_is_what_the_operator_makes_of_the_crop(portrait):
     [face] = faces_to_search(portrait, 64, FRAMING, YuNet(), operator="area")
     made = low_res_face(portrait, face, 64)
-    crop = crop_quad(portrait.pixels, face.corners, 64, blur_border=False)
+    crop = crop_quad(portrait.pixels, face.corners, 64, parity=False)
     assert (made.pixels == degrade(crop, "area", 2)).all()
     assert (made.width, made.height, face.side) == (32, 32, 32)
     assert 0 < made.jpeg_noise < portrait.jpeg_noise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,5 +64,5 @@ def test_small_faces_of_a_large_photo_are_found_once(tmp_path: Path) -> None:
 def test_tiles_cover_a_side_and_share_enough(length: int) -> None:
     spans = _spans(length)
     assert (spans[0][0], spans[-1][1]) == (0, length)
-    assert all(before[1] - after[0] >= 400 for before, after in zip(spans, spans[1:], strict=False))
+    assert all(before[1] - after[0] >= 400 for before, after in itertools.pairwise(spans))
     assert all(stop - start <= 1600 for start, stop in spans)

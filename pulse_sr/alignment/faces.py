@@ -104,6 +104,8 @@ def reason_against(framed: FramedFace, sharp: float, limits: Limits) -> str | No
     return None
 
 
-def cut_out(image: LowResImage, framed: FramedFace, side: int) -> Pixels:  # [3, S, S]
-    """Returns the crop of a face with S = `side`."""
-    return crop_quad(image.pixels, framed.quad, side)
+def cut_out(
+    image: LowResImage, framed: FramedFace, side: int, framing: Framing
+) -> Pixels:  # [3, S, S]
+    """Returns the crop of a face with S = `side`; FFHQ's framing as FFHQ made it (`crop_quad`)."""
+    return crop_quad(image.pixels, framed.quad, side, parity=framing.template is None)

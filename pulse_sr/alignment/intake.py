@@ -36,7 +36,7 @@ FRAMING_TOLERANCE = 0.25
 SMALLEST_FACE = 8
 
 #: Part of every identity: raise it when equal settings start to give other low-res faces.
-REVISION = 1
+REVISION = 2
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ def low_res_face(photo: LowResImage, face: FaceOfPhoto, resolution: int) -> LowR
     Returns:
         pixels uint8 [3, h, h]; `sha256` is `FaceOfPhoto.identity`.
     """
-    crop = crop_quad(photo.pixels, face.corners, resolution, blur_border=False)
+    crop = crop_quad(photo.pixels, face.corners, resolution, parity=False)
     pixels = degrade(crop, face.operator, resolution // face.side)
     made = f"face {face.index} of {face.of}: {face.real_size:.0f} px in the photo, {face.side} px"
     notes = [*photo.notes, made + " searched"]

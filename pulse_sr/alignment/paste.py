@@ -56,7 +56,7 @@ def _warped(
     size, side = side_of(quad), crop.shape[-1]
     if side < size:
         return unwarp(crop, quad, rows, columns)
-    change = crop.astype(np.float64) - crop_quad(photo, quad, side, blur_border=False)
+    change = crop.astype(np.float64) - crop_quad(photo, quad, side, parity=False)
     return place + unwarp(_thin_out(change, size), quad, rows, columns)
 
 

@@ -186,7 +186,7 @@ class AlignWorker:
             sharp = sharpness(image, framed)
             reason = reason_against(framed, sharp, self.settings.limits)
             if reason is None:
-                pixels = cut_out(image, framed, self.settings.size)
+                pixels = cut_out(image, framed, self.settings.size, self.settings.framing)
                 phash = perceptual_hash(pixels)
                 twin = self.seen.nearest(phash)
                 if twin is None or not self.settings.skip_duplicates:

@@ -30,8 +30,8 @@ def make_optimizer(
             for small GANs (with 1e-16, which they take for large ones, they rectify).
 
     Raises:
-        ValueError: for another name; for AdaBelief without a first decay, since it divides by how far
-            gradients are from their mean, which is then nothing.
+        ValueError: for another name; for AdaBelief without a first decay, since it divides by how
+            far gradients are from their mean, which is then nothing.
     """
     if name == "adam":
         return torch.optim.Adam(parameters, lr, betas, eps=1e-8 if eps is None else eps)

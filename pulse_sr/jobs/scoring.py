@@ -22,6 +22,7 @@ from torch import Tensor
 
 from pulse_sr.data.decode import decode_files
 from pulse_sr.data.open import open_source
+from pulse_sr.devices import images_at_once
 from pulse_sr.errors import InputError, UsageError
 from pulse_sr.files.atomic import write_atomic
 from pulse_sr.metrics.feature_networks import NETWORKS, FeatureNetwork, judge_of
@@ -150,7 +151,7 @@ class Scorer:
         images = self.images if self.held_back is None else self.held_back
         chosen = torch.from_numpy(evenly(len(images), MOST_OTHERS))
         distances = []
-        for places in chosen.split(_chunk(images.shape[-1])):
+        for places in chosen.split(images_at_once(images.shape[-1], 64, _CHUNK_PIXELS)):
             queries = torch.from_numpy(np.array(images[places.numpy()]))
             exclude = places if self.held_back is None else None
             distances.append(self.training.nearest(queries, exclude=exclude).distances[:, 0])
@@ -215,7 +216,7 @@ def read_images(data: str | Path, side: int, count: int | None = None) -> np.nda
 
 def sample_chunks(prior: Prior, count: int) -> Iterator[Tensor]:
     """Uncurated samples as they would be saved, uint8 `[n, 3, R, R]` on the prior's device."""
-    step = _chunk(prior.resolution)
+    step = images_at_once(prior.resolution, 64, _CHUNK_PIXELS)
     for start in range(FIRST_SEED, FIRST_SEED + count, step):
         seeds = range(start, min(start + step, FIRST_SEED + count))
         yield (prior.sample(seeds) * 255).round().byte()
@@ -223,11 +224,6 @@ def sample_chunks(prior: Prior, count: int) -> Iterator[Tensor]:
 
 def image_chunks(images: np.ndarray, device: torch.device | str) -> Iterator[Tensor]:
     """Images `[N, 3, R, R]` as uint8 tensors `[n, 3, R, R]`."""
-    step = _chunk(images.shape[-1])
+    step = images_at_once(images.shape[-1], 64, _CHUNK_PIXELS)
     for start in range(0, len(images), step):
         yield torch.from_numpy(np.array(images[start : start + step])).to(device)
-
-
-def _chunk(side: int) -> int:
-    """How many images are held at once: 64 at 64 px."""
-    return max(1, min(64, _CHUNK_PIXELS // side**2))

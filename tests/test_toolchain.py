@@ -12,16 +12,30 @@ from stylegan_ops.toolchain import BuildError, Nvcc, TorchBuild
 
 
 @pytest.fixture
-def on_path(tmp_path):
-    """A function that makes fake compilers in a folder and returns an environment with it."""
+def on_path(tmp_path, monkeypatch):
+    """A function that makes fake compilers in a folder on PATH, and sets variables."""
+    fake_compilers.clean_environment(monkeypatch, tmp_path / "cache")
 
     def make(*names, **variables):
         folder = tmp_path / "path"
         for name in names:
             fake_compilers.make_cxx(folder / name, version=f"{name} of the test")
-        return {"PATH": f"{folder}:/usr/bin:/bin" if names else str(folder), **variables}
+        monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin" if names else str(folder))
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
 
     return make
+
+
+@pytest.fixture
+def find_nvcc(monkeypatch):
+    """A function that finds an nvcc among these programs."""
+
+    def find(cuda, candidates):
+        monkeypatch.setattr(toolchain, "nvcc_candidates", lambda cuda: candidates)
+        return toolchain.find_nvcc(cuda)
+
+    return find
 
 
 def nvcc(*known, version="13.0.88"):
@@ -33,23 +47,25 @@ def nvcc(*known, version="13.0.88"):
 
 def test_compiler_named_by_cxx_wins_over_path(on_path, tmp_path):
     own = fake_compilers.make_cxx(tmp_path / "own", version="own 3.2\nmore")
-    found = toolchain.find_compiler(on_path("c++", CXX=str(own)))
+    on_path("c++", CXX=str(own))
+    found = toolchain.find_compiler()
     assert found.command == (str(own),)
     assert found.version == "own 3.2"
 
 
 def test_compiler_on_path_is_the_first_name_that_answers(on_path, tmp_path):
-    environment = on_path("c++", "g++", "clang++")
-    assert toolchain.find_compiler(environment).version == "c++ of the test"
+    on_path("c++", "g++", "clang++")
+    assert toolchain.find_compiler().version == "c++ of the test"
     fake_compilers.script(tmp_path / "path" / "c++", "#!/bin/sh\nexit 1\n")
     toolchain._probe_compiler.cache_clear()
-    assert toolchain.find_compiler(environment).version == "g++ of the test"
+    assert toolchain.find_compiler().version == "g++ of the test"
 
 
 def test_cxx_may_be_a_launcher_with_a_compiler(on_path, tmp_path):
     inner = fake_compilers.make_cxx(tmp_path / "inner", version="inner 1")
     launcher = fake_compilers.script(tmp_path / "launch", '#!/bin/sh\nexec "$@"\n')
-    found = toolchain.find_compiler(on_path("c++", CXX=f"'{launcher}' {inner}"))
+    on_path("c++", CXX=f"'{launcher}' {inner}")
+    found = toolchain.find_compiler()
     assert found.command == (str(launcher), str(inner))
     assert found.version == "inner 1"
 
@@ -59,44 +75,52 @@ def test_cxx_may_be_a_launcher_with_a_compiler(on_path, tmp_path):
     [("no-such-compiler", "is not on PATH"), ("false", "does not answer --version")],
 )
 def test_wrong_cxx_is_named_and_not_replaced(on_path, cxx, reason):
+    on_path("c++", CXX=cxx)
     with pytest.raises(BuildError, match=f"CXX names {cxx}, but .*{reason}") as caught:
-        toolchain.find_compiler(on_path("c++", CXX=cxx))
+        toolchain.find_compiler()
     assert "CXX" in caught.value.hint
 
 
 def test_cxx_with_an_open_quote_is_said(on_path):
+    on_path("c++", CXX='g++ "')
     with pytest.raises(BuildError, match=r"CXX=.*No closing quotation"):
-        toolchain.find_compiler(on_path("c++", CXX='g++ "'))
+        toolchain.find_compiler()
 
 
 def test_no_compiler_says_where_it_looked(on_path):
+    on_path()
     with pytest.raises(BuildError, match=r"no C\+\+ compiler.*c\+\+, g\+\+, clang\+\+"):
-        toolchain.find_compiler(on_path())
+        toolchain.find_compiler()
 
 
-def test_native_flag_is_dropped_where_the_compiler_refuses_it(tmp_path):
+def test_native_flag_is_dropped_where_the_compiler_refuses_it(on_path, tmp_path):
     good = fake_compilers.make_cxx(tmp_path / "good")
     refusing = tmp_path / "refusing"
     text = good.read_text().replace("case", 'case "$*" in *=native*) exit 1;; esac\ncase', 1)
     fake_compilers.script(refusing, text)
-    assert toolchain.find_compiler({"CXX": str(good)}).native_flag.endswith("=native")
-    assert toolchain.find_compiler({"CXX": str(refusing)}).native_flag == ""
+    on_path(CXX=str(good))
+    assert toolchain.find_compiler().native_flag.endswith("=native")
+    on_path(CXX=str(refusing))
+    assert toolchain.find_compiler().native_flag == ""
 
 
-def test_native_meaning_tells_machines_apart(tmp_path):
+def test_native_meaning_tells_machines_apart(on_path, tmp_path):
     old = fake_compilers.make_cxx(tmp_path / "old", native="avx2")
     new = fake_compilers.make_cxx(tmp_path / "new", native="avx512")
-    meanings = [toolchain.find_compiler({"CXX": str(each)}).native_meaning for each in (old, new)]
+    meanings = []
+    for each in (old, new):
+        on_path(CXX=str(each))
+        meanings.append(toolchain.find_compiler().native_meaning)
     assert meanings[0] != meanings[1]
 
 
 # nvcc, its toolkit and the CUDA runtime
 
 
-def test_toolkit_root_behind_a_wrapper_is_asked_from_nvcc(tmp_path):
+def test_toolkit_root_behind_a_wrapper_is_asked_from_nvcc(find_nvcc, tmp_path):
     real = fake_compilers.make_toolkit(tmp_path / "cuda-13.0")
     wrapper = fake_compilers.script(tmp_path / "bin" / "nvcc", f'#!/bin/sh\nexec "{real}" "$@"\n')
-    found = toolchain.find_nvcc("13.2", [wrapper])
+    found = find_nvcc("13.2", [wrapper])
     assert (found.path, found.version) == (wrapper, "13.0.88")
     assert found.root == tmp_path / "cuda-13.0"
     assert found.includes == (tmp_path / "cuda-13.0" / "include",)
@@ -104,26 +128,26 @@ def test_toolkit_root_behind_a_wrapper_is_asked_from_nvcc(tmp_path):
     assert found.known == (75, 80, 86, 89, 90, 100)
 
 
-def test_other_cuda_version_is_refused_with_both_versions_and_a_command(tmp_path):
+def test_other_cuda_version_is_refused_with_both_versions_and_a_command(find_nvcc, tmp_path):
     old = fake_compilers.make_toolkit(tmp_path / "old", version="12.8.61")
     with pytest.raises(BuildError, match=r"CUDA 12\.8\.61, but torch .* CUDA 13\.2") as caught:
-        toolchain.find_nvcc("13.2", [old])
+        find_nvcc("13.2", [old])
     assert "pip install 'nvidia-cuda-nvcc==13.2.*'" in caught.value.hint
     with pytest.raises(BuildError, match=r"CUDA 12\.8\.61, but torch .* CUDA 11\.8") as caught:
-        toolchain.find_nvcc("11.8", [old])
+        find_nvcc("11.8", [old])
     assert "CUDA 11.8 toolkit" in caught.value.hint  # PyPI has no nvcc for it
 
 
-def test_first_toolkit_that_fits_is_taken(tmp_path):
+def test_first_toolkit_that_fits_is_taken(find_nvcc, tmp_path):
     old = fake_compilers.make_toolkit(tmp_path / "old", version="12.8.61")
     silent = fake_compilers.script(tmp_path / "silent" / "nvcc", "#!/bin/sh\nexit 1\n")
     new = fake_compilers.make_toolkit(tmp_path / "new", version="13.5.37")
-    assert toolchain.find_nvcc("13.2", [tmp_path / "none", old, silent, new]).path == new
+    assert find_nvcc("13.2", [tmp_path / "none", old, silent, new]).path == new
 
 
-def test_no_toolkit_says_where_it_looked(tmp_path):
+def test_no_toolkit_says_where_it_looked(find_nvcc, tmp_path):
     with pytest.raises(BuildError, match="no nvcc: looked at CUDA_HOME, PATH") as caught:
-        toolchain.find_nvcc("13.2", [tmp_path / "nvcc"])
+        find_nvcc("13.2", [tmp_path / "nvcc"])
     assert caught.value.hint.startswith("pip install")
 
 
@@ -136,19 +160,22 @@ def test_no_toolkit_says_where_it_looked(tmp_path):
         ("include/nv/target", "nvidia-cuda-cccl"),
     ],
 )
-def test_incomplete_pypi_toolkit_names_the_missing_package(tmp_path, part, package):
+def test_incomplete_pypi_toolkit_names_the_missing_package(find_nvcc, tmp_path, part, package):
     root = tmp_path / "site-packages" / "nvidia" / "cu13"
     program = fake_compilers.make_toolkit(root)
-    assert toolchain.find_nvcc("13.2", [program]).root == root
+    assert find_nvcc("13.2", [program]).root == root
     (root / part).unlink()
     toolchain._probe_nvcc.cache_clear()
     with pytest.raises(BuildError, match=rf"lacks .*\({package}\)"):
-        toolchain.find_nvcc("13.2", [program])
+        find_nvcc("13.2", [program])
 
 
-def test_candidates_are_cuda_home_then_path_then_usual_place_then_pypi(on_path, tmp_path):
-    environment = on_path("nvcc", CUDA_HOME="/opt/one", CUDA_PATH="/opt/two")
-    found = toolchain.nvcc_candidates("13.2", environment, [tmp_path / "nvidia"])
+def test_candidates_are_cuda_home_then_path_then_usual_place_then_pypi(
+    on_path, tmp_path, monkeypatch
+):
+    on_path("nvcc", CUDA_HOME="/opt/one", CUDA_PATH="/opt/two")
+    monkeypatch.setattr(toolchain, "nvidia_packages", lambda: [tmp_path / "nvidia"])
+    found = toolchain.nvcc_candidates("13.2")
     assert list(map(str, found)) == [
         "/opt/one/bin/nvcc",
         "/opt/two/bin/nvcc",
@@ -158,19 +185,21 @@ def test_candidates_are_cuda_home_then_path_then_usual_place_then_pypi(on_path, 
     ]
 
 
-def test_cuda_runtime_of_torch_comes_before_the_one_of_the_toolkit(tmp_path):
-    toolkit = toolchain.find_nvcc("13.2", [fake_compilers.make_toolkit(tmp_path / "cuda")])
+def test_cuda_runtime_of_torch_comes_before_the_one_of_the_toolkit(
+    find_nvcc, tmp_path, monkeypatch
+):
+    toolkit = find_nvcc("13.2", [fake_compilers.make_toolkit(tmp_path / "cuda")])
     torch = TorchBuild("2.10.0", "13.2", True, tmp_path / "torch")
-    packages = [tmp_path / "nvidia"]
+    monkeypatch.setattr(toolchain, "nvidia_packages", lambda: [tmp_path / "nvidia"])
     with pytest.raises(BuildError, match=r"no libcudart\.so\.13") as caught:
-        toolchain.find_cudart(torch, toolkit, packages)
+        toolchain.find_cudart(torch, toolkit)
     assert "nvidia-cuda-runtime==13.2" in caught.value.hint
     own, brought = tmp_path / "cuda/lib/libcudart.so", tmp_path / "nvidia/cu13/lib/libcudart.so.13"
     own.touch()
-    assert toolchain.find_cudart(torch, toolkit, packages) == own
+    assert toolchain.find_cudart(torch, toolkit) == own
     brought.parent.mkdir(parents=True)
     brought.touch()
-    assert toolchain.find_cudart(torch, toolkit, packages) == brought
+    assert toolchain.find_cudart(torch, toolkit) == brought
 
 
 def test_ninja_is_found():

@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -24,7 +22,7 @@ from pulse_sr.data.decode import decode_files
 from pulse_sr.data.open import open_source
 from pulse_sr.devices import images_at_once
 from pulse_sr.errors import InputError, UsageError
-from pulse_sr.files.atomic import write_atomic
+from pulse_sr.files.tensors import UNREADABLE, read_tensors, write_tensors
 from pulse_sr.metrics.feature_networks import NETWORKS, FeatureNetwork, judge_of
 from pulse_sr.metrics.image_set import Features, ImageSet, compare
 from pulse_sr.metrics.inception import load_inception
@@ -40,6 +38,8 @@ MOST_OTHERS = 1000
 
 _REFERENCE_SEED, _SAMPLE_SEED = 0, 1
 _CHUNK_PIXELS = 64 * 64**2
+#: What the header of a file of features is called.
+_CACHED = "pulse-sr-features"
 
 
 @dataclass(frozen=True)
@@ -163,15 +163,15 @@ class Scorer:
         for chunk in image_chunks(images, self.device):
             found.add(chunk)
         if known is None and self.cache is not None:
-            write_atomic(self._cache_file(images), safetensors.torch.save(found.features))
+            write_tensors(self._cache_file(images), found.features, _CACHED, self.network.name)
         return found
 
     def _read_features(self, images: np.ndarray) -> Features | None:
         if self.cache is None:
             return None
         try:
-            return safetensors.torch.load(self._cache_file(images).read_bytes())
-        except (OSError, ValueError, safetensors.SafetensorError):
+            return read_tensors(self._cache_file(images))
+        except UNREADABLE:
             return None  # none yet, or damaged: computed again
 
     def _cache_file(self, images: np.ndarray) -> Path:

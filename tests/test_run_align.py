@@ -18,7 +18,7 @@ from pulse_sr.alignment.landmarks.yunet import YuNet
 from pulse_sr.alignment.paste import mask
 from pulse_sr.cli import main
 from pulse_sr.images.read import read_image
-from pulse_sr.jobs.marks import COMMENT
+from pulse_sr.jobs.provenance import COMMENT
 from pulse_sr.jobs.stems import Names, face_names
 from pulse_sr.models.registry import read_card
 from pulse_sr.operators.degrading import degrade

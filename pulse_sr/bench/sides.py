@@ -175,7 +175,7 @@ def measure_alone(prior: StyleGAN2Prior, side: str, samples: int, steps: int) ->
 def _main(path: str, side: str, samples: str, steps: str, device: str, precision: str) -> None:
     prior = read_prior(Path(path), device)
     assert isinstance(prior, StyleGAN2Prior)  # the parent process wrote it
-    prior.bf16 = choose_bf16(precision, prior.device)
+    prior = prior.in_precision(bf16=choose_bf16(precision, prior.device))
     sys.stdout.write(json.dumps(measure_alone(prior, side, int(samples), int(steps))))
 
 

@@ -29,8 +29,9 @@ from pulse_sr.images.read import LowResImage, read_image
 from pulse_sr.images.write import write_png
 from pulse_sr.jobs.manifest import Index, Row, json_bytes
 from pulse_sr.jobs.sidecar import left_out_entry, sidecar
-from pulse_sr.jobs.stems import Input, Names, face_names
+from pulse_sr.jobs.stems import Names, face_names
 from pulse_sr.jobs.store import make_folder
+from pulse_sr.jobs.task import Input
 from pulse_sr.operators.degrading import degrade
 
 log = logging.getLogger(__name__)

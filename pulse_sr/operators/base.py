@@ -104,7 +104,7 @@ class Operator(ABC):
         return None
 
     @property
-    def noise_floor_db(self) -> float:
+    def noise_limit_db(self) -> float:
         """The LR-PSNR in dB beyond which a search fits noise; infinite without `noise:STD`."""
         return -10.0 * math.log10(self.random_variance) if self.random_variance > 0 else math.inf
 

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 
 from pulse_sr.errors import PulseError
 from pulse_sr.files.atomic import write_atomic
-from pulse_sr.priors.base import Prior, SeedBank, in_float32
+from pulse_sr.priors.base import Prior, SeedBank
 from pulse_sr.priors.files import FILE_NAME
 from stylegan_ops import library
 
@@ -56,11 +56,11 @@ def draw_bank(prior: Prior, count: int = COUNT, first_seed: int = FIRST_SEED) ->
     side = min(SIDE, prior.resolution)
     chunk = max(1, min(_CHUNK, _CHUNK_PIXELS // prior.resolution**2))
     parts = []
-    with in_float32(prior):
-        for start in range(first_seed, first_seed + count, chunk):
-            # The last chunk is drawn whole as well: rounding may depend on the size of a batch.
-            images = prior.sample(range(start, start + chunk))
-            parts.append((F.adaptive_avg_pool2d(images, side) * 255).round().byte().cpu())
+    exact = prior.in_precision(bf16=False)
+    for start in range(first_seed, first_seed + count, chunk):
+        # The last chunk is drawn whole as well: rounding may depend on the size of a batch.
+        images = exact.sample(range(start, start + chunk))
+        parts.append((F.adaptive_avg_pool2d(images, side) * 255).round().byte().cpu())
     return SeedBank(first_seed, torch.cat(parts)[:count])
 
 

@@ -5,12 +5,12 @@ Shapes: S samples, L style rows, D latent width, R resolution, r feature resolut
 
 from __future__ import annotations
 
-import contextlib
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -129,6 +129,14 @@ class Prior(ABC):
             ValueError: when the generator has no feature map of that side.
         """
 
+    def in_precision(self, *, bf16: bool) -> Self:
+        """This prior where `bf16` is so already, else a view of it that has the same weights."""
+        if bf16 == self.bf16:
+            return self
+        view = copy.copy(self)
+        view.bf16 = bf16
+        return view
+
     def sample(self, seeds: Sequence[int]) -> torch.Tensor:
         """Uncurated images `[S, 3, R, R]` in [0, 1], each of its own seed alone."""
         z = torch.stack([standard_normal(seed, (self.z_dim,)) for seed in seeds])
@@ -140,13 +148,3 @@ class Prior(ABC):
 def standard_normal(seed: int, shape: Sequence[int]) -> torch.Tensor:
     """Standard normal float32 of `shape`, drawn on the CPU by a generator of its own."""
     return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed))
-
-
-@contextlib.contextmanager
-def in_float32(prior: Prior) -> Iterator[None]:
-    """No bfloat16 inside, whatever a search uses: what is drawn here must not depend on it."""
-    before, prior.bf16 = prior.bf16, False
-    try:
-        yield
-    finally:
-        prior.bf16 = before

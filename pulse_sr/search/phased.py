@@ -41,7 +41,7 @@ class PhasedSettings:
     """Constants of the method, chosen on held-back faces (docs/search.md).
 
     Attributes:
-        hand: how many samples of the seed bank each sample chooses its candidates from.
+        share: how many samples of the seed bank each sample chooses its candidates from.
         candidates: K, how many of them, nearest to the input by their thumbnails, are judged by the
             true operator; a sample starts at the best.
         starts: K without a bank: how many random points each sample starts from the best of.
@@ -54,7 +54,7 @@ class PhasedSettings:
             ones barely reach the input.
     """
 
-    hand: int = 128
+    share: int = 128
     candidates: int = 8
     starts: int = 64
     row_rate: float = 0.05

@@ -3,7 +3,7 @@ Exploration of Generative Models", CVPR 2020).
 
 Every sample is judged on its own here: the original keeps the last iterate of a batch, and only if
 the summed error of the batch came down to eps. What is kept, and from which random stream a sample
-starts, is the caller's (`pulse_sr.search.sampling`).
+starts, is the caller's (`pulse_sr.search.samples`).
 
 Shapes: S slots, L style rows, D latent width, r noise map side.
 """

@@ -46,20 +46,20 @@ from pulse_sr.metrics.psnr import psnr
 from pulse_sr.operators.base import Operator
 from pulse_sr.operators.building import make_operator
 from pulse_sr.operators.degrading import degrade
-from pulse_sr.operators.projection import project_to_floor
+from pulse_sr.operators.projection import project_to_rounding_limit
 from pulse_sr.priors.bank import draw_bank
 from pulse_sr.priors.base import Prior, SeedBank
 from pulse_sr.search.curvature import row_root
 from pulse_sr.search.diagnostics import describe_chains
 from pulse_sr.search.engine import Last, Start, search
-from pulse_sr.search.goals import sample_seed
 from pulse_sr.search.langevin import (
     Langevin,
     LangevinSettings,
 )
 from pulse_sr.search.latents import draw_noise, full_map
 from pulse_sr.search.methods import METHODS, Settings
-from pulse_sr.search.sampling import find_candidates
+from pulse_sr.search.records import Observed
+from pulse_sr.search.samples import find_samples, sample_seed
 
 HALF_LEVEL = 0.5 / 255
 MODEL_SEED = 50_000_000
@@ -147,10 +147,15 @@ def sample_search(
         slots=options.samples,
         seed=options.seed,
     )
-    members, target = range(options.samples), to_tensor(low)[0]
-    side, sha256 = low.shape[-1], sha256_of(low)
-    found = find_candidates(prior, operator, target, side, sha256, members, settings, bank=bank)
-    return torch.stack([candidate.image for candidate in found]), {}
+    given = Observed(
+        y=to_tensor(low)[0],
+        operator=operator,
+        side=low.shape[-1],
+        sha256=sha256_of(low),
+        indices=range(options.samples),
+    )
+    found = find_samples(prior, given, settings, bank)
+    return torch.stack([each.image for each in found]), {}
 
 
 def evaluate(
@@ -164,7 +169,7 @@ def evaluate(
     seconds = time.process_time() - started
     target, truth = to_tensor(low)[0].double(), to_tensor(face.truth)[0].double()
     images = images.double()
-    written = project_to_floor(operator, images, target)
+    written = project_to_rounding_limit(operator, images, target)
     rounded = (images * 255).round() / 255
     return {
         "face": face.name,

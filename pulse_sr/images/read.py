@@ -10,7 +10,6 @@ import hashlib
 import io
 import os
 import re
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +84,7 @@ def read_image(path: str | os.PathLike[str]) -> LowResImage:
             pixels.
     """
     name, data = os.fspath(path), read_bytes(Path(path))
-    with strict_pillow(), explain_damage(name, data):
+    with explain_damage(name, data):
         return decode_image(name, data)
 
 
@@ -125,21 +124,21 @@ def read_bytes(path: Path) -> bytes:
     return data
 
 
-@contextlib.contextmanager
-def strict_pillow() -> Iterator[None]:
-    """Truncated files raise, even if another library allowed them; warnings do not leak.
+class _WholeFile(io.BytesIO):
+    """Bytes that pixels can not be read beyond the end of.
 
-    Changes settings of the whole process: threads that decode share one, around them all.
+    Pillow would fill up a truncated picture with grey where another library has set its
+    `LOAD_TRUNCATED_IMAGES`, which is of the whole process: not ours to change.
     """
-    allowed = ImageFile.LOAD_TRUNCATED_IMAGES
-    ImageFile.LOAD_TRUNCATED_IMAGES = False
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # remarks on metadata are not for the user
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            yield
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = allowed
+
+    pixels = False  # whether the header is read
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Reads as any file; raises OSError where there is nothing left of the pixels."""
+        data = super().read(size)
+        if self.pixels and not data and size and ImageFile.LOAD_TRUNCATED_IMAGES:
+            raise OSError("image file is truncated")
+        return data
 
 
 @contextlib.contextmanager
@@ -158,10 +157,7 @@ def explain_damage(name: str, data: bytes) -> Iterator[None]:
 
 
 def decode_image(name: str, data: bytes) -> LowResImage:
-    """Decodes the bytes of a file as `read_image` does, which puts guards around it.
-
-    Those are `strict_pillow` and `explain_damage`.
-    """
+    """Decodes the bytes of a file as `read_image` does, within `explain_damage`."""
     image = open_header(name, data)
     mode, is_jpeg = image.mode, image.format in ("JPEG", "MPO")
     notes = ["animated: first frame used"] if getattr(image, "n_frames", 1) > 1 else []
@@ -195,8 +191,9 @@ def open_header(name: str, data: bytes) -> Image.Image:
     Raises:
         InputError: it is not a picture of pixels, or larger than 64 megapixels.
     """
+    file = _WholeFile(data)
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(file)
     except Image.UnidentifiedImageError as error:
         raise InputError(f"{name} is not an image ({len(data)} bytes)", _NOT_AN_IMAGE) from error
     if image.format in REFUSED_FORMATS:
@@ -204,6 +201,7 @@ def open_header(name: str, data: bytes) -> Image.Image:
     pixels = image.width * image.height
     if pixels > MAX_MEGAPIXELS * 10**6:
         raise _too_large(name, pixels)
+    file.pixels = True
     return image
 
 

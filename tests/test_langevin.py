@@ -9,7 +9,7 @@ import torch
 from toy_priors import LinearPrior
 
 from pulse_sr.operators.building import make_operator
-from pulse_sr.search.curvature import row_root
+from pulse_sr.search.curvature import ws_root
 from pulse_sr.search.engine import Last, Start, search
 from pulse_sr.search.langevin import (
     Langevin,
@@ -78,7 +78,7 @@ def test_linear_generator_has_the_gaussian_posterior(momentum):
         operator,
         range(CHAINS),
         150,
-        row_correlation=correlation,
+        ws_correlation=correlation,
         momentum=momentum,
         step_size=1.0,
         margin=2.0,
@@ -199,13 +199,13 @@ def test_principal_axes_are_eigenvectors_of_the_style_covariance():
 
 @pytest.mark.parametrize("correlation", [0.0, 0.5, 0.9])
 def test_row_root_gives_the_correlation(correlation):
-    root = row_root(5, correlation)
+    root = ws_root(5, correlation)
     expected = torch.full((5, 5), correlation).fill_diagonal_(1.0)
     torch.testing.assert_close(root @ root.t(), expected, rtol=0, atol=1e-6)
 
 
 def test_tied_rows_have_one_component():
-    assert torch.equal(row_root(4, 1.0), torch.ones(4, 1))
+    assert torch.equal(ws_root(4, 1.0), torch.ones(4, 1))
 
 
 def test_curvature_of_a_linear_generator():
@@ -213,7 +213,7 @@ def test_curvature_of_a_linear_generator():
     prior, operator, _ = linear_problem()
     settings = LangevinSettings(probes=4000, noise_reach=0.0)
     found = measure_curvature(prior, identity, operator, 8, settings)
-    root = row_root(ROWS, settings.row_correlation)
+    root = ws_root(ROWS, settings.ws_correlation)
     jacobian = torch.einsum("pld,lb->bpd", prior.B.view(-1, ROWS, WIDTH), root)
     expected = jacobian.transpose(1, 2) @ jacobian
     blocks = found.vectors * found.values[:, None] @ found.vectors.transpose(1, 2)

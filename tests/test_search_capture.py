@@ -190,7 +190,7 @@ def pulse(method=Pulse, steps=STEPS):
     rngs = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
     made = method.from_generators(prior, lambda u: u, rngs, steps)
     operator = make_operator("area", 8, prior.resolution)
-    target = operator(prior.synthesize(torch.ones(1, prior.num_rows, prior.latent_dim)))
+    target = operator(prior.synthesize(torch.ones(1, prior.num_ws, prior.latent_dim)))
     return list(search(made, operator, target, Best(target_mse=0.0)))
 
 

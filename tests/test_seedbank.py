@@ -217,7 +217,7 @@ def test_phased_starts_at_the_best_of_its_random_points():
         errors[starts] = mean_square(operator(method.image([0] * 3).clamp(0, 1)).detach() - target)
     rows = torch.randn(16, prior.latent_dim, generator=generators(2)[0])
     rows *= prior.latent_dim**0.5 / rows.norm(dim=1, keepdim=True)
-    images = prior.synthesize(rows[:, None].expand(-1, prior.num_rows, -1))
+    images = prior.synthesize(rows[:, None].expand(-1, prior.num_ws, -1))
     candidates = mean_square(operator(images.clamp(0, 1)) - target)
     assert errors[16][1].item() == pytest.approx(candidates.min().item(), rel=1e-5)
     assert (errors[16] <= errors[1] + 1e-6).all()
@@ -231,7 +231,7 @@ def test_phased_starts_at_the_best_of_its_candidates():
     target = low_res(prior, operator, 5)
     points = torch.randn(2, 6, 16, generator=generators(4)[0])
     points *= 4 / points.norm(dim=2, keepdim=True)
-    images = prior.synthesize(points.view(12, 1, 16).expand(-1, prior.num_rows, -1))
+    images = prior.synthesize(points.view(12, 1, 16).expand(-1, prior.num_ws, -1))
     best = mean_square(operator(images) - target).view(2, 6).argmin(dim=1)
     method = Phased.from_generators(
         prior, lambda u: u, generators(1, 2), operator, target, 8, candidates=points.clone()

@@ -24,12 +24,12 @@ from pulse_sr.config import DEFAULT_STEPS, SearchConfig
 from pulse_sr.devices import choose_bf16, keep_freed_memory
 from pulse_sr.errors import UsageError
 from pulse_sr.images.read import LowResImage
-from pulse_sr.operators.base import Operator
+from pulse_sr.operators.base import Operator, psnr_of
 from pulse_sr.operators.building import make_operator
 from pulse_sr.priors.bank import bank_of
 from pulse_sr.priors.base import Prior
 from pulse_sr.priors.stylegan2 import StyleGAN2Prior
-from pulse_sr.search.losses import mean_square, psnr
+from pulse_sr.search.losses import mean_square
 from pulse_sr.search.methods import Settings
 from pulse_sr.search.records import Observed
 from pulse_sr.search.samples import search_samples
@@ -210,5 +210,5 @@ def _baseline(prior: StyleGAN2Prior, given: Input, samples: int) -> Side:
     best = torch.zeros(samples, device=prior.device)
     for _ in run.run():
         low = given.operator(run.image.clamp(0, 1))
-        best = best.maximum(psnr(mean_square(low - given.target)))
+        best = best.maximum(psnr_of(mean_square(low - given.target)))
         yield best.tolist()

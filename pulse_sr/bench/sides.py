@@ -103,7 +103,7 @@ def start_of_baseline(
 ) -> tuple[Tensor, list[Tensor]]:
     """Latents `[S, L, D]` and noise maps `[S, 1, r, r]`, where our `pulse` starts too."""
     generators = _generators(samples, seed)
-    shape = (prior.num_rows, prior.latent_dim)
+    shape = (prior.num_ws, prior.latent_dim)
     latent = torch.stack([torch.randn(*shape, generator=g) for g in generators])
     noise = draw_noise(prior.noise_shapes, generators)
     return latent.to(prior.device), [n.to(prior.device) for n in noise]

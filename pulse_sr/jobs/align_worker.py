@@ -87,7 +87,7 @@ class AlignWorker:
     ) -> None:
         self.out, self.index, self.settings = index.out, index, settings
         self.landmarks, self.names, self.overwrite = landmarks, names, overwrite
-        self.mark = settings.fingerprint()
+        self.fingerprint = settings.fingerprint()
         self.seen = SeenHashes()
 
     def known(self, task: Input) -> Row | None:
@@ -143,7 +143,7 @@ class AlignWorker:
 
     def _put(self, photo: Input, outcome: Row) -> Row:
         row: Row = {"stem": photo.stem, "path": str(photo.path), "sha256": photo.sha256}
-        row |= {"fingerprint": self.mark, **outcome}
+        row |= {"fingerprint": self.fingerprint, **outcome}
         self.index.put(row)
         return row
 
@@ -151,7 +151,7 @@ class AlignWorker:
         row = self.index.rows.get(photo.stem, {})
         if row.get("status") != "ok" or not photo.sha256:
             return False
-        if (row.get("sha256"), row.get("fingerprint")) != (photo.sha256, self.mark):
+        if (row.get("sha256"), row.get("fingerprint")) != (photo.sha256, self.fingerprint):
             return False
         return all((self.out / name).is_file() for name in _files(row))
 

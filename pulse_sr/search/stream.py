@@ -2,7 +2,7 @@
 
 A sample that has reached its target, or its last step, leaves, and the next one takes its slot at
 once. The number of slots stays as it is to the end, so that every kernel always sees the same
-shapes: what becomes of a sample then depends neither on its slot nor on who sits in the others.
+shapes: what becomes of a sample then depends neither on its slot nor on which are in the others.
 
 Shapes: S slots, H W high-res, h w low-res, C channels of the observation.
 """
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import torch
 
 from pulse_sr.operators.base import Operator
-from pulse_sr.search.engine import Best, Last, Look, Method, Sampler, Step
+from pulse_sr.search.engine import Best, Last, Look, Method, Sampler, SlotStep
 from pulse_sr.search.records import Found, Running, SampleJob, Tick
 
 #: How often a sample is started again after a loss that was not finite.
@@ -22,7 +22,7 @@ RESTARTS = 3
 
 
 class _Slots:
-    """Who sits in which slot, at which step."""
+    """Which sample is in which slot, at which step."""
 
     def __init__(self, method: Method, operator: Operator) -> None:
         first = method.variables()[0]
@@ -33,21 +33,21 @@ class _Slots:
         self.target_mse = torch.zeros(count, device=first.device)
         self.method = method
         self.best = Last() if isinstance(method, Sampler) else Best(self.target_mse)
-        self.step = Step(method, operator, self.best)
+        self.step = SlotStep(method, operator, self.best)
 
     def fill(self, jobs: Iterator[SampleJob]) -> bool:
         """Give free slots to the next jobs, start what is to be started; False: all are idle."""
         fresh = []
-        for slot, sitting in enumerate(self.jobs):
-            if sitting is None and (job := next(jobs, None)) is not None:
-                self._seat(slot, job)
+        for slot, current in enumerate(self.jobs):
+            if current is None and (job := next(jobs, None)) is not None:
+                self._place(slot, job)
                 fresh.append(slot)
         self.best.start(fresh)
         self._start(sorted({*fresh, *self.unstarted}))
         self.unstarted = []
         return any(job is not None for job in self.jobs)
 
-    def _seat(self, slot: int, job: SampleJob) -> None:
+    def _place(self, slot: int, job: SampleJob) -> None:
         if not self.step.target.numel():
             self.step.target = job.target.new_zeros(len(self.jobs), *job.target.shape[1:])
         self.jobs[slot], self.restarts[slot] = job, 0
@@ -68,7 +68,7 @@ class _Slots:
 
     def look(self) -> tuple[Tick, Look]:
         """Judge all samples; those that are done leave. Also returns what `move` asks for."""
-        # Who leaves or starts again is not known yet: moving those has no effect (`Step`).
+        # Who leaves or starts again is not known yet: moving those has no effect (`SlotStep`).
         seen = self.step.look(self.steps, [job is not None for job in self.jobs])
         found, running = [], []
         for slot, (good, frozen, best_db, db) in enumerate(seen.facts.t().tolist()):

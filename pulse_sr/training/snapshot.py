@@ -46,7 +46,7 @@ def interpolation_strip(prior: Prior) -> np.ndarray:
     """
     z = torch.cat([_between(prior, first, last) for first, last in STRIP_SEEDS])
     with torch.no_grad():
-        w = prior.map(z.to(prior.device))[:, None].expand(-1, prior.num_rows, -1)
+        w = prior.map(z.to(prior.device))[:, None].expand(-1, prior.num_ws, -1)
         images = [prior.synthesize(part).cpu() for part in w.split(_chunk(prior.resolution))]
     return tile(torch.cat(images), STRIP_STEPS)
 

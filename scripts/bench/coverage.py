@@ -1,7 +1,7 @@
 """How often the interval of a few samples holds the true pixel, for faces that the prior drew.
 
     python scripts/bench/coverage.py -o coverage.json --first 2 --count 3 --samples 8 --side 16
-    python scripts/bench/coverage.py -o rows.json --method langevin --set row_correlation=0.8
+    python scripts/bench/coverage.py -o rows.json --method langevin --set ws_correlation=0.8
 
 Truth, prior and operator are known: y = uint8(A G(z)). Two intervals are measured over all pixel
 values of the written samples (8 bits, after the projection) and of the searched ones:
@@ -49,7 +49,7 @@ from pulse_sr.operators.degrading import degrade
 from pulse_sr.operators.projection import project_to_rounding_limit
 from pulse_sr.priors.bank import draw_bank
 from pulse_sr.priors.base import Prior, SeedBank
-from pulse_sr.search.curvature import row_root
+from pulse_sr.search.curvature import ws_root
 from pulse_sr.search.diagnostics import describe_chains
 from pulse_sr.search.engine import Last, Start, search
 from pulse_sr.search.langevin import (
@@ -111,7 +111,7 @@ def coverage(samples: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
 
 def model_faces(prior: Prior, correlation: float, count: int) -> Iterator[Face]:
     """Faces drawn from the model of `langevin`."""
-    root, to_style = row_root(prior.num_rows, correlation), full_map(prior.statistics)
+    root, to_style = ws_root(prior.num_ws, correlation), full_map(prior.statistics)
     for seed in range(MODEL_SEED, MODEL_SEED + count):
         rng = torch.Generator().manual_seed(seed)
         rows = root @ torch.randn(root.shape[1], prior.latent_dim, generator=rng)
@@ -236,7 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     records = []
     wanted = options.first + options.count
     if options.truth == "model":
-        faces = model_faces(prior, options.langevin.row_correlation, wanted)
+        faces = model_faces(prior, options.langevin.ws_correlation, wanted)
     else:
         faces = drawn_faces(prior, wanted)
     for face in islice(faces, options.first, None):

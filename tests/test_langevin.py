@@ -85,7 +85,7 @@ def test_linear_generator_has_the_gaussian_posterior(momentum):
         noise_reach=0.0,
     )
     run_chains(chains, operator, y)
-    rows = torch.matmul(chains.root, chains.rows.detach()).flatten(1).double()
+    rows = torch.matmul(chains.root, chains.ws.detach()).flatten(1).double()
     mean, covariance = closed_form(prior, y, correlation)
     scales = covariance.diagonal().sqrt()
     assert scales.max() < 0.4
@@ -124,7 +124,7 @@ def test_noise_that_reaches_the_input_is_inferred():
     _, mse = run_chains(chains, operator, y)
     resting = sum(map_.mean(dim=[1, 2, 3]) for map_ in chains.noise[3:])
     moved = sum(map_.mean(dim=[1, 2, 3]) for map_ in chains.moved).detach()
-    rows = chains.rows.detach()
+    rows = chains.ws.detach()
     explained = 0.5 * (moved + resting) + (rows.flatten(1) @ prior.B.t()).mean(dim=1)
     # 0.12 is what the prior's mean lacks; the start is off by 0.5 * 0.3 in the mean.
     assert (explained - 0.12).abs().max() < 5 * SIGMA / math.sqrt(192)
@@ -162,7 +162,7 @@ def test_a_target_out_of_range_does_not_heat_the_chains():
     for lag in (0.7, 1e-3):
         chains = make_chains(prior, operator, range(10), 100, sigma=1e-3, lag=lag)
         _, mse = run_chains(chains, operator, y)
-        sizes[lag] = chains.rows.detach().square().mean().item()
+        sizes[lag] = chains.ws.detach().square().mean().item()
         if lag == 0.7:
             assert torch.allclose(chains.sigmas, lag * mse.sqrt())
     # d / m = 48 / 192 of the energy at sigma = 0.7 error: rows within a few of the prior's 1.

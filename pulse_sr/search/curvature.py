@@ -8,7 +8,8 @@ That it is a mean over the prior and not taken where a chain stands keeps the me
 that Langevin steps with it need no correction term (Girolami and Calderhead, 2011, section 5); see
 also Cui et al., "Likelihood-informed dimension reduction", 2014.
 
-Shapes: K probes, L ws (the style vectors of W+), B row components, D latent width, N noise maps, r map side.
+Shapes: K probes, L ws (the style vectors of W+), B their components, D latent width, N noise maps,
+r map side.
 """
 
 from __future__ import annotations

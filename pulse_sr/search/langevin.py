@@ -16,7 +16,7 @@ mass is `1 + margin M / sigma^2`, M the mean curvature over the prior (`curvatur
 Where a chain can not follow the falling sigma, its own sigma stays above `lag` times its low-res
 error, else the pull of the input would heat it far beyond the prior. `sigmas` says where it ended.
 
-Shapes: S slots, L ws (the style vectors of W+), B row components, D latent width, T kept steps.
+Shapes: S slots, L ws (the style vectors of W+), B their components, D latent width, T kept steps.
 """
 
 from __future__ import annotations

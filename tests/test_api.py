@@ -273,6 +273,14 @@ def test_bf16_is_honoured(face, prior):
     difference = np.abs(coarse.samples_list[0].pixels.astype(int) - exact)
     assert difference.max() > 0
     assert difference.mean() < 8
+    assert not prior.bf16  # a view of it was searched
+
+
+def test_a_view_in_another_precision_has_the_same_weights(prior):
+    view = prior.in_precision(bf16=True)
+    assert (view.bf16, prior.bf16) == (True, False)
+    assert view.generator is prior.generator
+    assert prior.in_precision(bf16=False) is prior
 
 
 def test_bundled_prior_is_what_the_registry_says():

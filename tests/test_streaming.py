@@ -188,3 +188,8 @@ def test_no_more_samples_wait_to_be_projected_than_there_are_slots(
     caller.join(30)
     assert len(outcomes) == 3
     assert steps_of[2] == STEPS
+
+
+def test_equal_neighbours_share_one_operator(inputs, prior):
+    outcomes = streaming.search_images(requests_of(inputs), prior, CONFIG)
+    assert len({id(result.observation.operator) for _, result in outcomes}) == 1

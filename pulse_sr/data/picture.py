@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from pulse_sr.errors import InputError, UsageError
 from pulse_sr.images.colour import to_srgb
 from pulse_sr.images.decode import decode as decode_any
-from pulse_sr.images.decode import explain_damage, open_header, strict_pillow
+from pulse_sr.images.decode import explain_damage, open_header
 from pulse_sr.images.find import image_suffixes
 from pulse_sr.images.pixels import Pixels, to_pillow
 from pulse_sr.images.read import read_bytes
@@ -106,14 +106,11 @@ def decode(path: Path, resolution: int | None) -> Pixels:
         InputError: when it can not be read.
         UsageError: when it does not exist.
     """
-    with strict_pillow():
-        return decode_bytes(str(path), read_bytes(path), resolution).pixels
+    return decode_bytes(str(path), read_bytes(path), resolution).pixels
 
 
 def decode_bytes(name: str, data: bytes, resolution: int | None) -> SquareImage:
     """Decodes a file of any format: centre-cropped to a square, resized by Lanczos.
-
-    Several threads may do this at once, within one `strict_pillow()` around them all.
 
     Args:
         name: what messages call it.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from pulse_sr.config import SearchConfig, load_toml, suggest
+from pulse_sr.cli.options import load_toml
+from pulse_sr.config import SearchConfig
 from pulse_sr.errors import UsageError
+from pulse_sr.options import suggest
 
 
 def test_defaults_are_those_of_the_interface():

@@ -6,8 +6,8 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 
-from pulse_sr.alignment.faces import Limits
 from pulse_sr.alignment.geometry import FFHQ, Framing
+from pulse_sr.alignment.options import Limits
 from pulse_sr.errors import UsageError
 from pulse_sr.operators.building import make_operator
 

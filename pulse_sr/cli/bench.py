@@ -4,60 +4,78 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import click
 
 from pulse_sr.cli.bench_text import match_lines, ops_lines, search_lines, train_lines
 from pulse_sr.cli.console import Console, emit_json
-from pulse_sr.cli.options import (
-    CONTEXT,
+from pulse_sr.cli.options import CONTEXT, standard_options, takes, version_option
+from pulse_sr.options import (
+    Options,
     device_option,
+    option,
     precision_option,
-    standard_options,
-    version_option,
+    prior_option,
+    whole,
 )
-from pulse_sr.cli.train_prior import Duration
-
-_AT_LEAST_ONE = click.IntRange(min=1)
+from pulse_sr.training.options import DURATION
 
 
-_prior_option = click.option(
-    "--prior", metavar="NAME|PATH", help="The prior; default: the bundled one."
-)
+def _samples(text: str) -> int:
+    return option(8, text, whole(1))
 
 
-def _samples_option(text: str) -> Any:
-    return click.option(
-        "--samples",
-        type=_AT_LEAST_ONE,
-        default=8,
-        show_default=True,
-        metavar="N",
-        help=text,
+def _repeats(default: int, text: str) -> int:
+    return option(default, text, whole(1))
+
+
+def _time(text: str) -> float | None:
+    return option(None, text, DURATION, name="time", unset="none")
+
+
+@dataclass(frozen=True)
+class _Search(Options):
+    prior: str | None = prior_option()
+    samples: int = _samples("Samples searched at once.")
+    steps: int = option(100, "Steps of every run.", whole(2))
+    baseline_steps: int | None = option(
+        None,
+        "Steps of the original's loop in a run, spread over ours.",
+        whole(2),
+        unset="as many",
     )
+    repeats: int = _repeats(3, "Runs of each side, interleaved.")
+    seconds: float | None = _time("Leave out after this time what can be spared.")
+    device: str = device_option()
+    precision: str = precision_option()
 
 
-def _repeats_option(default: int, text: str) -> Any:
-    return click.option(
-        "--repeats",
-        type=_AT_LEAST_ONE,
-        default=default,
-        show_default=True,
-        metavar="N",
-        help=text,
-    )
+@dataclass(frozen=True)
+class _Match(Options):
+    prior: str | None = prior_option()
+    samples: int = _samples("Samples of each input, searched at once.")
+    repeats: int = _repeats(3, "Without images: so many faces that the prior draws.")
+    device: str = device_option()
+    precision: str = precision_option()
 
 
-def _time_option(text: str) -> Any:
-    return click.option(
-        "--time",
-        "seconds",
-        type=Duration(),
-        default=math.inf,
-        metavar="30m|2h",
-        help=f"{text}  [default: none]",
-    )
+@dataclass(frozen=True)
+class _Ops(Options):
+    repeats: int = _repeats(5, "Measurements of each side of a row, interleaved.")
+    full: bool = option(False, "All shapes, on a CPU too: takes very long there.")
+    seconds: float | None = _time("Start no row after this time.")
+    device: str = device_option()
+
+
+@dataclass(frozen=True)
+class _Train(Options):
+    batch: int = option(8, "Images a step.", whole(2))
+    ngf: int = option(64, "Width of both networks.", whole(1))
+    steps: int = option(3, "Steps of each side in a repeat; on a GPU a multiple of 4.", whole(1))
+    repeats: int = _repeats(3, "Repeats, of which the spread is shown.")
+    device: str = device_option()
 
 
 @click.group("bench", context_settings=CONTEXT)
@@ -67,35 +85,9 @@ def command() -> None:
 
 
 @command.command("search", context_settings=CONTEXT)
-@_prior_option
-@_samples_option("Samples searched at once.")
-@click.option(
-    "--steps",
-    type=click.IntRange(min=2),
-    default=100,
-    show_default=True,
-    metavar="N",
-    help="Steps of every run.",
-)
-@click.option(
-    "--baseline-steps",
-    type=click.IntRange(min=2),
-    metavar="N",
-    help="Steps of the original's loop in a run, spread over ours.  [default: as many]",
-)
-@_repeats_option(3, "Runs of each side, interleaved.")
-@_time_option("Leave out after this time what can be spared.")
-@device_option
-@precision_option
+@takes(options=_Search)
 @standard_options
-def search_command(
-    prior: str | None,
-    device: str,
-    quiet: bool,
-    verbose: bool,
-    as_json: bool,
-    **options: Any,
-) -> int:
+def search_command(options: _Search, console: Console) -> int:
     """Measure our search against a plain form of the original's loop.
 
     Also says which share of the roofline our step reaches: its arithmetic at the rate of a large
@@ -105,33 +97,22 @@ def search_command(
 
     Example: pulse-sr bench search --json
     """
-    console = Console(quiet=quiet, verbose=verbose)
     from pulse_sr.api import load_prior
     from pulse_sr.bench import search
 
-    loaded = load_prior(prior, device)
-    report = search.bench_search(loaded, search.Options(**options), progress=console.live)
-    _show(console, report, search_lines(report), as_json)
+    given = asdict(options)
+    loaded = load_prior(given.pop("prior"), given.pop("device"))
+    given["seconds"] = _limit(options.seconds)
+    report = search.bench_search(loaded, search.Options(**given), progress=console.live)
+    _show(console, report, search_lines(report))
     return 0
 
 
 @command.command("match", context_settings=CONTEXT)
 @click.argument("images", nargs=-1, metavar="[IMAGE...]")
-@_prior_option
-@_samples_option("Samples of each input, searched at once.")
-@_repeats_option(3, "Without images: so many faces that the prior draws.")
-@device_option
-@precision_option
+@takes(options=_Match)
 @standard_options
-def match_command(
-    images: tuple[str, ...],
-    prior: str | None,
-    device: str,
-    quiet: bool,
-    verbose: bool,
-    as_json: bool,
-    **options: Any,
-) -> int:
+def match_command(images: tuple[str, ...], options: _Match, console: Console) -> int:
     """Measure how long all samples of an input take to match it.
 
     Ours to 38 dB, against PULSE's eps (26.99 dB) by a plain form of the original's loop and by
@@ -140,33 +121,22 @@ def match_command(
 
     Example: pulse-sr bench match faces_lr/*.png
     """
-    console = Console(quiet=quiet, verbose=verbose)
     from pulse_sr.api import load_prior
     from pulse_sr.bench import match
     from pulse_sr.images.read import read_image
 
     inputs = [read_image(path) for path in images]
-    loaded = load_prior(prior, device)
-    report = match.bench_match(loaded, inputs, **options, progress=console.live)
-    _show(console, report, match_lines(report), as_json)
+    given = asdict(options)
+    loaded = load_prior(given.pop("prior"), given.pop("device"))
+    report = match.bench_match(loaded, inputs, **given, progress=console.live)
+    _show(console, report, match_lines(report))
     return 0
 
 
 @command.command("ops", context_settings=CONTEXT)
-@_repeats_option(5, "Measurements of each side of a row, interleaved.")
-@click.option("--full", is_flag=True, help="All shapes, on a CPU too: takes very long there.")
-@_time_option("Start no row after this time.")
-@device_option
+@takes(options=_Ops)
 @standard_options
-def ops_command(
-    repeats: int,
-    full: bool,
-    seconds: float,
-    device: str,
-    quiet: bool,
-    verbose: bool,
-    as_json: bool,
-) -> int:
+def ops_command(options: _Ops, console: Console) -> int:
     """Measure the compiled ops against PyTorch and the usual algorithms.
 
     Every op is first compared with its reference on the shape that is measured. Times are
@@ -176,11 +146,11 @@ def ops_command(
 
     Example: pulse-sr bench ops --device cuda --json
     """
-    console = Console(quiet=quiet, verbose=verbose)
     from pulse_sr.bench import ops
 
-    report = ops.bench_ops(device, repeats, full, seconds, progress=console.live)
-    _show(console, report, ops_lines(report), as_json)
+    settings = (options.device, options.repeats, options.full, _limit(options.seconds))
+    report = ops.bench_ops(*settings, progress=console.live)
+    _show(console, report, ops_lines(report))
     return 0
 
 
@@ -195,44 +165,9 @@ def ops_command(
     metavar="N",
     help="Side of the images; may be repeated.",
 )
-@click.option(
-    "--batch",
-    type=click.IntRange(min=2),
-    default=8,
-    show_default=True,
-    metavar="N",
-    help="Images a step.",
-)
-@click.option(
-    "--ngf",
-    type=_AT_LEAST_ONE,
-    default=64,
-    show_default=True,
-    metavar="N",
-    help="Width of both networks.",
-)
-@click.option(
-    "--steps",
-    type=_AT_LEAST_ONE,
-    default=3,
-    show_default=True,
-    metavar="N",
-    help="Steps of each side in a repeat; on a GPU a multiple of 4.",
-)
-@_repeats_option(3, "Repeats, of which the spread is shown.")
-@device_option
+@takes(options=_Train)
 @standard_options
-def train_command(
-    resolutions: tuple[int, ...],
-    batch: int,
-    ngf: int,
-    steps: int,
-    repeats: int,
-    device: str,
-    quiet: bool,
-    verbose: bool,
-    as_json: bool,
-) -> int:
+def train_command(resolutions: tuple[int, ...], options: _Train, console: Console) -> int:
     """Measure our FastGAN training step against a plain NCHW float32 port.
 
     Both sides begin with the same weights and share the reconstruction loss. Each trains in a
@@ -240,18 +175,21 @@ def train_command(
 
     Example: pulse-sr bench train --device cuda --resolution 256 --steps 20 --json
     """
-    console = Console(quiet=quiet, verbose=verbose)
     from pulse_sr.bench import train
 
-    settings = (device, batch, resolutions, ngf, steps, repeats)
-    report = train.bench_train(*settings, progress=console.live)
-    _show(console, report, train_lines(report), as_json)
+    given = asdict(options)
+    report = train.bench_train(**given, resolutions=resolutions, progress=console.live)
+    _show(console, report, train_lines(report))
     return 0
 
 
-def _show(console: Console, report: dict[str, Any], lines: Sequence[str], as_json: bool) -> None:
+def _limit(seconds: float | None) -> float:
+    return math.inf if seconds is None else seconds
+
+
+def _show(console: Console, report: dict[str, Any], lines: Sequence[str]) -> None:
     console.clear()
-    if as_json:
+    if console.as_json:
         emit_json(report)
     else:
         click.echo("\n".join(lines))

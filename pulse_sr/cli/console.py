@@ -28,10 +28,13 @@ class Console:
     Args:
         quiet: only errors.
         verbose: also the library's debug messages, with tracebacks.
+        as_json: whether the result is one JSON document.
     """
 
-    def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
-        self.quiet = quiet
+    def __init__(
+        self, *, quiet: bool = False, verbose: bool = False, as_json: bool = False
+    ) -> None:
+        self.quiet, self.as_json = quiet, as_json
         self._terminal = sys.stderr.isatty() and not quiet
         self._live = False
         _set_up_logging(self, verbose)

@@ -211,6 +211,10 @@ class Options:
         own = options_of(type(self)).items()
         return [word for name, each in own for word in each.words(getattr(self, name))]
 
+    def of(self, group: type[Options]) -> dict[str, Any]:
+        """Returns the values of another class's options, which this one has too."""
+        return {name: getattr(self, name) for name in options_of(group)}
+
 
 def options_of(group: type[Options]) -> dict[str, Option]:
     """Returns the options of a class by the names of their fields."""

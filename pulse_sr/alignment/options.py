@@ -55,18 +55,25 @@ class Limits(Options):
 
 
 @dataclass(frozen=True)
-class AlignOptions(Options):
-    """What is cropped, from which landmarks, and whether again."""
+class CropOptions(Options):
+    """What is made of each face; the sides in `lr` are divisors of `size`."""
 
     size: int = option(256, "Side of the crops.", whole(4, 4096))
+    lr: tuple[int, ...] = option((), "Also write low-res versions, lr_N/.", SIDES)
+    operator: str = option("bicubic", "How --lr makes them.", OPERATOR)
+    skip_duplicates: bool = option(False, "Leave out near-duplicates, not only note.")
+
+
+@dataclass(frozen=True)
+class AlignOptions(CropOptions):
+    """Which faces are cropped in which framing, and whether again."""
+
     framing: str = option(
         "prior",
         "That of the prior's card (FFHQ if it names none), or FFHQ.",
         one_of("prior", "ffhq"),
     )
     prior: str | None = prior_option()
-    lr: tuple[int, ...] = option((), "Also write low-res versions, lr_N/.", SIDES)
-    operator: str = option("bicubic", "How --lr makes them.", OPERATOR)
     landmarks: str = option(
         "yunet",
         "Who finds the faces: YuNet (5 points), FAN (68), or a file of points.",
@@ -74,6 +81,5 @@ class AlignOptions(Options):
     )
     weights: Path | None = option(None, "Weight file of fan.", path(), unset="torch hub's folder")
     download: bool = option(False, "Let fan fetch its weights (96 MB) if missing.")
-    skip_duplicates: bool = option(False, "Leave out near-duplicates, not only note.")
     overwrite: bool = overwrite_option()
     device: str = device_option()

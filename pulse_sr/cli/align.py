@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from pulse_sr.alignment.options import AlignOptions, Limits
-from pulse_sr.cli.console import Console, Terminated, emit_json, table
+from pulse_sr.cli.console import Console, Terminated, emit_json, show_plan
 from pulse_sr.cli.options import CONTEXT, dry_run_option, out_option, standard_options, takes
 from pulse_sr.errors import UsageError
-
-if TYPE_CHECKING:
-    from pulse_sr.alignment.settings import AlignSettings
 
 
 @click.command("align", context_settings=CONTEXT)
@@ -43,8 +41,9 @@ def command(
     landmarks = aligning.landmarks_of(options, limits)
     settings = aligning.settings_of(options, limits)
     if dry_run:
-        _show_plan(paths, out, settings, console.as_json)
-        return 0
+        described = {**asdict(settings), "framing": settings.framing.describe(), "out": str(out)}
+        names = [str(path) for path in paths]
+        return show_plan(console, described, {"images": names}, [("align", name) for name in names])
     licences = aligning.copy_licences(inputs, out)
     rows = aligning.align(paths, out, settings, landmarks, overwrite=options.overwrite)
     return _carry_out(rows, len(paths), out, licences, console)
@@ -131,15 +130,3 @@ def _summarise(
     console.line(f"{', '.join(parts)}; {where}")
     if licences:
         console.line(f"licence files copied: {', '.join(each.name for each in licences)}")
-
-
-def _show_plan(paths: list[Path], out: Path, settings: AlignSettings, as_json: bool) -> None:
-    from dataclasses import asdict
-
-    described = {**asdict(settings), "framing": settings.framing.describe(), "out": str(out)}
-    if as_json:
-        images = [str(path) for path in paths]
-        emit_json({"dry_run": True, "settings": described, "images": images})
-        return
-    click.echo(table([(name, str(value)) for name, value in described.items()]) + "\n")
-    click.echo(table([("align", str(path)) for path in paths]))

@@ -93,6 +93,31 @@ def table(rows: Sequence[tuple[str, ...]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def show_plan(
+    console: Console,
+    settings: dict[str, Any],
+    listed: dict[str, list[Any]],
+    rows: Sequence[tuple[str, ...]],
+) -> int:
+    """Shows what a command would do.
+
+    Args:
+        console: of the command.
+        settings: as resolved.
+        listed: the inputs, for the JSON document.
+        rows: the same as a table.
+
+    Returns:
+        the exit code.
+    """
+    if console.as_json:
+        emit_json({"dry_run": True, "settings": settings, **listed})
+    else:
+        click.echo(table([(name, str(value)) for name, value in settings.items()]) + "\n")
+        click.echo(table(rows))
+    return 0
+
+
 class _Lines(logging.Handler):
     """Prints log records as our own kind of lines."""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pulse_sr.cli.console import Console, emit_json, table
+from pulse_sr.cli.console import Console, emit_json, show_plan
 from pulse_sr.cli.options import CONTEXT, dry_run_option, out_option, standard_options, takes
 from pulse_sr.config import DegradeOptions
 from pulse_sr.errors import InputError, UsageError
@@ -42,12 +42,8 @@ def command(
     pairs = _name_outputs(find_images(list(inputs)), out, suffix)
     if dry_run:
         rows = [{"path": str(source), "file": str(target)} for source, target in pairs]
-        if console.as_json:
-            emit_json({"dry_run": True, "settings": settings, "images": rows})
-        else:
-            click.echo(f"operator {spec.text}, scale {scale}, seed {seed}")
-            click.echo(table([(row["path"], row["file"]) for row in rows]))
-        return 0
+        table = [(row["path"], row["file"]) for row in rows]
+        return show_plan(console, settings, {"images": rows}, table)
     out.mkdir(parents=True, exist_ok=True)
     rows = [_degrade_one(source, target, spec, scale, seed, console) for source, target in pairs]
     failed = sum(row["status"] == "failed" for row in rows)

@@ -17,7 +17,7 @@ from pulse_sr.cli.console import (
     Console,
     Terminated,
     emit_json,
-    table,
+    show_plan,
 )
 from pulse_sr.cli.options import CONTEXT, dry_run_option, out_option, standard_options, takes
 from pulse_sr.config import RunOptions, SearchConfig
@@ -55,8 +55,7 @@ def command(
     plan = plan_run(inputs, out, config, options, looking=looking)
     console.clear()
     if dry_run:
-        _show_plan(plan, console.as_json)
-        return 0
+        return _show_plan(plan, console)
     return _carry_out(plan, console, _retry_command(inputs, plan))
 
 
@@ -158,7 +157,7 @@ def _summary(
     }
 
 
-def _show_plan(plan: Plan, as_json: bool) -> None:
+def _show_plan(plan: Plan, console: Console) -> int:
     settings = {
         **asdict(plan.config),
         **asdict(plan.options),
@@ -174,15 +173,11 @@ def _show_plan(plan: Plan, as_json: bool) -> None:
         {"path": str(t.path), "stem": t.stem, "action": t.action, "samples": list(t.indices)}
         for t in plan.tasks
     ]
-    if as_json:
-        emit_json({"dry_run": True, "settings": settings, "tasks": tasks})
-        return
-    click.echo(table([(name, str(value)) for name, value in settings.items()]) + "\n")
     rows = [("action", "samples", "folder", "input")]
     for task in plan.tasks:
         count = str(len(task.indices)) if task.action != "skip" else "-"
         rows.append((task.action, count, task.stem, str(task.path)))
-    click.echo(table(rows))
+    return show_plan(console, settings, {"tasks": tasks}, rows)
 
 
 def _retry_command(inputs: Sequence[str], plan: Plan) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from pulse_sr.alignment.geometry import FFHQ, framing_of
 from pulse_sr.alignment.landmarks.base import Landmarks
 from pulse_sr.alignment.landmarks.choice import NAMES, make_landmarks
-from pulse_sr.alignment.options import AlignOptions, Limits
+from pulse_sr.alignment.options import AlignOptions, CropOptions, Limits
 from pulse_sr.alignment.settings import AlignSettings
 from pulse_sr.data.picture import licence_files
 from pulse_sr.devices import choose_device
@@ -63,12 +63,9 @@ def settings_of(options: AlignOptions, limits: Limits) -> AlignSettings:
     """
     source, own = options.landmarks, options.framing == "prior"
     return AlignSettings(
-        size=options.size,
+        **options.of(CropOptions),
         framing=framing_of(read_card(options.prior)) if own else FFHQ,
-        lr=options.lr,
-        operator=options.operator,
         limits=limits,
-        skip_duplicates=options.skip_duplicates,
         landmarks=source if source in NAMES else f"file {file_sha256(Path(source))}",
     )
 

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pulse_sr.errors import UsageError
 from pulse_sr.options import number, one_of, option, seed_option, text, whole
 from pulse_sr.training.options import NUMBERS, MachineOptions
 
 ARCHITECTURES = ("stylegan2", "fastgan")
 LOSSES = ("logistic", "hinge", "relativistic")
+#: The options of one architecture alone.
+WIDTHS = {
+    "stylegan2": ("channel_base", "channel_max", "w_dim", "mapping_layers"),
+    "fastgan": ("ngf",),
+}
 AUGMENTS = ("diffaug", "ada", "off")
 #: No heads, or the network that they stand on (`metrics.feature_networks`).
 HEADS = ("off", "squeezenet", "efficientnet-lite0")
@@ -89,7 +95,19 @@ class GanOptions(MachineOptions):
     seed: int = seed_option()
 
     @property
-    def widths(self) -> dict[str, int | None]:
-        """What is said of the widths of the networks."""
-        names = ("channel_base", "channel_max", "w_dim", "mapping_layers", "ngf")
-        return {name: getattr(self, name) for name in names}
+    def widths(self) -> dict[str, int]:
+        """What is said of the networks.
+
+        Raises:
+            UsageError: for an option of the other architecture.
+        """
+        found: dict[str, int] = {}
+        for architecture, names in WIDTHS.items():
+            said = {name: getattr(self, name) for name in names}
+            for name in [name for name in names if said[name] is not None]:
+                if architecture != self.architecture:
+                    option = f"--{name.replace('_', '-')}"
+                    words = f"{option} does not belong to --arch {self.architecture}"
+                    raise UsageError(words, "leave it out")
+                found[name] = said[name]
+        return found

@@ -45,7 +45,16 @@ def python(code, *words, **options):
     )
 
 
-@pytest.mark.parametrize("words", [["--help"], ["run", "-h"], ["prior", "list", "--help"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["run", "-h"],
+        ["prior", "list", "--help"],
+        ["train-prior", "-h"],
+        ["bench", "ops", "-h"],
+    ],
+)
 def test_help_imports_neither_torch_nor_numpy(words):
     code = """
         import sys

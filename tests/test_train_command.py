@@ -14,7 +14,6 @@ from tiny_training import few_statistics, log_of
 
 from pulse_sr.cli import main
 from pulse_sr.priors.files import read_prior
-from pulse_sr.training.options import BYTES
 
 TINY = ["--channel-base", "64", "--channel-max", "8", "--w-dim", "16", "--batch", "4"]
 TINY += ["--device", "cpu", "--precision", "fp32", "--score-samples", "0"]
@@ -98,14 +97,6 @@ def test_what_the_user_says_wins(folder, tmp_path):
     expected = {"loss": "relativistic", "gamma": 3.0, "lr": 0.001, "augment": "ada"}
     expected |= {"path_weight": 2.0, "freeze_d": 1, "max_memory": 900_000_000, "r2": True}
     assert {name: found[name] for name in expected} == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("4GB", 4e9), ("4", 4e9), ("900MB", 9e8), ("1.5gb", 1.5e9), ("2GiB", 2**31)],
-)
-def test_amounts_of_memory(text, expected):
-    assert BYTES.parse(text) == expected
 
 
 @pytest.mark.parametrize("extra", [[], ["--resolution", "16"], ["--resolution", "16", "--dry-run"]])

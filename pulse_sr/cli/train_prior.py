@@ -73,6 +73,8 @@ def command(
         show = partial(_show, console, trainer, schedule)
         observation = replace(observation, command=shlex.join(["pulse-sr", *sys.argv[1:]]))
         run_training(trainer, schedule, observation, show, console.line)
+        if trainer.lock is not None:
+            trainer.lock.close()  # here and now, not when the trainer is collected
     finally:
         leave_processes()
     console.line(f"prior in {out}: pulse-sr run face.png --prior {out}")

@@ -16,6 +16,7 @@ import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -234,31 +235,18 @@ def suggest(name: str, known: Iterable[str]) -> str:
     return "known: " + ", ".join(each.replace("_", "-") for each in names)
 
 
-#: Kinds and fields with the same meaning in every command.
+# The fields that have the same name and meaning in every command.
 DEVICE = text("auto|cpu|cuda[:N]", r"auto|cpu|cuda(:\d+)?", "auto, cpu, cuda or cuda:N")
-PRECISION = one_of("auto", "fp32", "bf16")
-
-
-def seed_option() -> int:
-    """The field `seed`."""
-    return option(0, "Same seed, same samples.", whole(0, 2**63 - 1))
-
-
-def device_option() -> str:
-    """The field `device`."""
-    return option("auto", "Where to compute.", DEVICE)
-
-
-def precision_option() -> str:
-    """The field `precision`."""
-    return option("auto", "Number format of the networks.", PRECISION)
+seed_option = partial(option, 0, "Same seed, same samples.", whole(0, 2**63 - 1))
+device_option = partial(option, "auto", "Where to compute.", DEVICE)
+precision_option = partial(
+    option, "auto", "Number format of the networks.", one_of("auto", "fp32", "bf16")
+)
+overwrite_option = partial(
+    option, False, "Do everything again, or skip what is complete.", off="resume"
+)
 
 
 def prior_option() -> str | None:
-    """The field `prior`."""
+    """Returns the field `prior`."""
     return option(None, "The prior; without it, the bundled one.", text("NAME|PATH"))
-
-
-def overwrite_option() -> bool:
-    """The field `overwrite`."""
-    return option(False, "Do everything again, or skip what is complete.", off="resume")

@@ -99,17 +99,7 @@ def show_plan(
     listed: dict[str, list[Any]],
     rows: Sequence[tuple[str, ...]],
 ) -> int:
-    """Shows what a command would do.
-
-    Args:
-        console: of the command.
-        settings: as resolved.
-        listed: the inputs, for the JSON document.
-        rows: the same as a table.
-
-    Returns:
-        the exit code.
-    """
+    """Shows what a command would do: the inputs `listed` in the document or as `rows`; gives 0."""
     if console.as_json:
         emit_json({"dry_run": True, "settings": settings, **listed})
     else:

@@ -101,13 +101,10 @@ class GanOptions(MachineOptions):
         Raises:
             UsageError: for an option of the other architecture.
         """
-        found: dict[str, int] = {}
-        for architecture, names in WIDTHS.items():
-            said = {name: getattr(self, name) for name in names}
-            for name in [name for name in names if said[name] is not None]:
-                if architecture != self.architecture:
-                    option = f"--{name.replace('_', '-')}"
-                    words = f"{option} does not belong to --arch {self.architecture}"
-                    raise UsageError(words, "leave it out")
-                found[name] = said[name]
-        return found
+        every = {name: getattr(self, name) for names in WIDTHS.values() for name in names}
+        said = {name: width for name, width in every.items() if width is not None}
+        for name in said.keys() - set(WIDTHS[self.architecture]):
+            option = f"--{name.replace('_', '-')}"
+            words = f"{option} does not belong to --arch {self.architecture}"
+            raise UsageError(words, "leave it out")
+        return said

@@ -9,6 +9,8 @@ from pulse_sr.options import number, one_of, option, seed_option, text, whole
 from pulse_sr.training.options import NUMBERS, MachineOptions
 
 ARCHITECTURES = ("stylegan2", "fastgan")
+#: Those of `sr.losses.adversarial` that average nothing over the batch, which is worked on in
+#: parts.
 LOSSES = ("logistic", "hinge", "relativistic")
 #: The options of one architecture alone.
 WIDTHS = {

@@ -98,7 +98,7 @@ WRONG = [
     (DegradeOptions, "scale", 0),
     (GanOptions, "batch", 1),
     (GanOptions, "lr", math.nan),
-    (GanOptions, "ema_bank", (5.0, 5.0)),
+    *((GanOptions, "ema_bank", (5.0, other)) for other in (5.0, 0.0, -1.0, math.nan, math.inf)),
     (GanOptions, "max_memory", 0.5),
     (ScheduleOptions, "kimg", math.inf),
     (ScheduleOptions, "seconds", -1),

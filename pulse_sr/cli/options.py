@@ -172,15 +172,7 @@ def _kinds(param: click.Parameter) -> type | tuple[type, ...]:
 def load_toml(
     path: str | Path, known_keys: Mapping[str, type | tuple[type, ...]]
 ) -> dict[str, Any]:
-    """Reads options from a TOML file of `name = value` lines.
-
-    Args:
-        path: the file.
-        known_keys: option name (with `_`) -> the type or types a value may have. In the file
-            `target-db` and `target_db` are the same key.
-
-    Returns:
-        The values by option name with `_`.
+    """Reads `name = value` lines, each of a known name (with `-` or `_`) and one of its types.
 
     Raises:
         UsageError: the file is missing or not TOML, a key is unknown (with a suggestion) or has a

@@ -17,33 +17,24 @@ NetworkConfig = StyleGAN2Config | FastGANConfig
 class TrainConfig:
     """Everything that decides the course of a training run.
 
+    What is not explained here is the option of the same name (`options.GanOptions`), with its
+    default filled in.
+
     Attributes:
         network: shape of the generator; the discriminator mirrors its widths.
-        loss: out of `options.LOSSES`.
-        batch: images per step, over all processes and micro-batches.
-        lr: learning rate of Adam.
         betas: decays of Adam.
         gamma: weight of R1 and R2; 0: none.
         r2: penalise the gradient at generated images too.
         penalty_interval: steps between two penalties; above 1 they are steps of their own, with
             rates and decays corrected (Karras et al. 2020, appendix B).
-        path_weight: weight of path length regularisation; 0: none.
         path_interval: steps between two path length steps.
-        ema_kimg: half-life of the averaged generator in thousands of images.
         ema_rampup: the half-life is at most this share of the images shown.
-        ema_bank: half-lives of further averages that the state keeps, to choose from at the end;
-            they ramp up in step with the first.
-        heads: out of `options.HEADS`: discriminators on features of a frozen network, beside D.
-        heads_weight: of their loss for G, beside that of D.
         heads_warmup: until so many images were shown the heads learn, and G does not hear them.
         mixing: share of images with two latents (StyleGAN2).
         reconstruction: what the decoders of FastGAN's discriminator are judged by.
-        augment: "diffaug", "ada" or "off".
         policy: transforms of DiffAugment in their order.
-        mirror: flip half of the real images.
         freeze_d: how many stages of D, from the image inwards, stay as `init` gave them.
         init: sha256 of the weights, or of the state, the run began with; empty: random ones.
-        seed: of everything random.
     """
 
     network: NetworkConfig

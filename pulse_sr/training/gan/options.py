@@ -73,7 +73,7 @@ class GanOptions(MachineOptions):
     w_dim: int | None = option(None, "StyleGAN2: latent width.", whole(), unset="128")
     mapping_layers: int | None = option(None, "StyleGAN2.", whole(), unset="2")
     ngf: int | None = option(None, "FastGAN: base width.", whole(), unset="64")
-    ema_kimg: float | None = option(None, "EMA half-life.", number(0), unset="10; fastgan 5.5")
+    ema_kimg: float | None = option(None, "EMA half-life.", number(0.001), unset="10; fastgan 5.5")
     ema_bank: tuple[float, ...] = option(
         (),
         "Half-lives, in kimg, of further averages in the state, to choose from at the end.",

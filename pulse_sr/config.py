@@ -157,11 +157,6 @@ class SearchConfig(Options):
         return options
 
 
-def _part_of(text: str) -> tuple[int, int]:
-    part, _, whole = text.partition("/")
-    return int(part), int(whole)
-
-
 def _accept_part(value: Any) -> tuple[int, int]:
     part, whole = value if isinstance(value, tuple) else ()
     if type(part) is not int or type(whole) is not int or not 0 <= part < whole:
@@ -174,7 +169,7 @@ PART = Kind(
     "i/N with 0 <= i < N",
     _accept_part,
     "i/N",
-    _part_of,
+    lambda text: _accept_part(tuple(map(int, text.split("/")))),
     lambda value: f"{value[0]}/{value[1]}",
     hint="number the shards from 0: --shard 0/4 ... 3/4",
 )

@@ -123,6 +123,7 @@ def test_wrong_values_name_the_option_and_the_value(group, field, value):
         (SearchConfig, "target_db", "forty"),
         (SearchConfig, "method", "magic"),
         (RunOptions, "shard", "1"),
+        (RunOptions, "shard", "3/2"),
         (AlignOptions, "lr", "16,x"),
         (GanOptions, "max_memory", "4TB"),
         (GanOptions, "ema_bank", "5,x"),

@@ -291,7 +291,7 @@ def test_wrong_files_are_refused_before_anything_is_trained(tmp_path, monkeypatc
     trainer = FakeTrainer(tmp_path)
     with pytest.raises(UsageError, match="--inception"):
         follow(trainer, inception=tmp_path / "none.pt")
-    with pytest.raises(UsageError, match="not a folder"):
+    with pytest.raises(UsageError, match="--held-back expects a path that exists"):
         follow(trainer, held_back=tmp_path / "none")
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(UsageError, match="--tensorboard"):

@@ -79,6 +79,17 @@ def _own_crop(photo: Pixels, quad: Points, side: int) -> Pixels:  # [3, S, S]
     return crop_quad(part, quad - start, side, parity=False)
 
 
+def mask_box(
+    quad: Points, width: int, height: int, feather: float = FEATHER
+) -> tuple[tuple[slice, slice], NDArray[np.float64]] | None:
+    """Returns the rows and columns of a photo that a crop may change, and its weight there.
+
+    None: the crop lies outside of the photo.
+    """
+    box = _box(quad, width, height)
+    return None if box is None else (box, mask(quad, *box, feather))
+
+
 def mask(quad: Points, rows: slice, columns: slice, feather: float = FEATHER) -> NDArray:
     """Returns the weight of the crop at pixels of the photo, [b, t] in [0, 1].
 

@@ -14,6 +14,8 @@ import logging
 import numpy as np
 from PIL import Image, ImageCms
 
+from pulse_sr.images.pixels import Pixels
+
 log = logging.getLogger(__name__)
 
 #: Largest change, in levels of 255, that a profile may ask for and still be taken for sRGB.
@@ -50,6 +52,51 @@ def to_srgb(image: Image.Image) -> tuple[Image.Image, str]:
         return image, BROKEN
     assert converted is not None
     return converted, f"colours converted from {name} to sRGB"
+
+
+def is_srgb(profile: bytes | None) -> bool:
+    """Whether the numbers of an RGB file with this profile (None: without) are those of sRGB."""
+    if profile is None:
+        return True
+    try:
+        return _transform(profile, "RGB") is None
+    except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
+        return True  # `to_srgb` takes a broken profile for sRGB
+
+
+def from_srgb(pixels: Pixels, profile: bytes | None, *, grey: bool = False) -> Pixels:
+    """Takes sRGB back to the numbers of a file.
+
+    Args:
+        pixels: uint8 RGB [3, h, w].
+        profile: of the file, as `to_srgb` carries it out; None: sRGB.
+        grey: the file has one channel.
+
+    Returns:
+        uint8 [3, h, w], or [1, h, w] for grey.
+    """
+    image = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    if grey:
+        image = image.convert("L")
+    if profile is not None and not (is_srgb(profile) and not grey):
+        try:
+            wanted = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            space = wanted.profile.xcolor_space.strip()
+            if _MODES.get(space) == image.mode:
+                source = image.convert("RGB")
+                transform = ImageCms.buildTransform(
+                    ImageCms.createProfile("sRGB"),
+                    wanted,
+                    "RGB",
+                    image.mode,
+                    ImageCms.Intent.RELATIVE_COLORIMETRIC,
+                    ImageCms.Flags.BLACKPOINTCOMPENSATION,
+                )
+                image = ImageCms.applyTransform(source, transform) or image
+        except (ImageCms.PyCMSError, OSError, TypeError, ValueError) as error:
+            log.debug("broken colour profile: %s", error)
+    values = np.asarray(image)
+    return np.ascontiguousarray(np.atleast_3d(values).transpose(2, 0, 1))
 
 
 @functools.lru_cache(maxsize=16)

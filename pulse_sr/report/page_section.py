@@ -92,13 +92,19 @@ def settings_of(record: Record) -> dict[str, Any]:
     }
 
 
+def _selection(record: Record) -> dict[str, Any]:
+    """Which faces of photos the run took, as options."""
+    chosen = {**record.get("selection", {}), "align": record.get("align", "auto")}
+    return chosen | ({"faces": tuple(chosen["faces"])} if "faces" in chosen else {})
+
+
 def command_of(record: Record) -> str:
     """Returns the shell command that makes the samples of a `result.json` again."""
     known = {field.name for field in fields(SearchConfig)}
     given = {key: value for key, value in record.get("config", {}).items() if key in known}
     options = RunOptions(
         prior=record["prior"].get("source"),
-        align=record.get("align", "auto"),
+        **_selection(record),
         cluster=bool(record.get("cluster")),
         save_steps=any(each.get("frames") for each in record["samples"]),
     )

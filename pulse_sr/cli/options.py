@@ -25,6 +25,21 @@ def version_option(function: _F) -> _F:
 
 def standard_options(function: _F) -> _F:
     """Adds `-q -v --json --config --version`: parameters quiet, verbose, as_json."""
+    return standard_options_but_config(config_option(function))
+
+
+config_option = click.option(
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    is_eager=True,
+    expose_value=False,
+    callback=lambda ctx, param, value: _read_config(ctx, param, value),
+    help="TOML file with any of these options; the command line wins.",
+)
+
+
+def standard_options_but_config(function: _F) -> _F:
+    """Adds `-q -v --json --version`, for a command whose --config is something else."""
     decorators = [
         click.option("-q", "--quiet", is_flag=True, help="Print errors only."),
         click.option(
@@ -36,14 +51,6 @@ def standard_options(function: _F) -> _F:
             is_flag=True,
             callback=_remember(JSON_KEY),
             help="One JSON document on stdout, nothing else there.",
-        ),
-        click.option(
-            "--config",
-            type=click.Path(dir_okay=False, path_type=Path),
-            is_eager=True,
-            expose_value=False,
-            callback=_read_config,
-            help="TOML file with any of these options; the command line wins.",
         ),
         version_option,
     ]

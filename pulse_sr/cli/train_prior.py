@@ -292,7 +292,7 @@ def _train(data: Path, out: Path, dry_run: bool, console: Console, options: dict
                 emit_json({"dry_run": True, "settings": plan.describe()})
             return 0
         schedule = Schedule(
-            until_images=_until_images(options),
+            until_images=until_images(options),
             until_seconds=math.inf if options["seconds"] is None else options["seconds"],
             checkpoint_seconds=options["checkpoint_every"],
             snapshot_images=options["snapshot"] * 1000,
@@ -333,7 +333,8 @@ def _settings(options: dict[str, Any]) -> dict[str, Any]:
     return {name: options[name] for name in _OF_THE_PLAN}
 
 
-def _until_images(options: dict[str, Any]) -> float:
+def until_images(options: dict[str, Any]) -> float:
+    """Images to stop after: what --kimg says; without it and --time a million."""
     if options["kimg"] is not None:
         return float(options["kimg"]) * 1000
     return 1_000_000 if options["seconds"] is None else math.inf
@@ -363,7 +364,7 @@ def _show(console: Console, trainer: Any, schedule: Any, progress: Any) -> None:
     ]
     text = (
         f"{progress.images / 1000:.1f} kimg  {progress.images_per_second:.1f} images/s  "
-        f"left {_clock(min(left))}  G {losses['generator']:.2f}  D {losses['discriminator']:.2f}  "
+        f"left {clock(min(left))}  G {losses['generator']:.2f}  D {losses['discriminator']:.2f}  "
         f"sign(D) real {losses['real_sign']:+.2f} fake {losses['fake_sign']:+.2f}"
     )
     if "augment_p" in losses:
@@ -374,7 +375,8 @@ def _show(console: Console, trainer: Any, schedule: Any, progress: Any) -> None:
         console.live(text)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Seconds as h:mm:ss."""
     if math.isinf(seconds):
         return "-"
     minutes, seconds = divmod(int(max(seconds, 0)), 60)

@@ -1,0 +1,166 @@
+"""Files of supervised networks: safetensors with everything that is not a tensor in the header.
+
+A network is one file, or a folder that holds it as `model.safetensors`: a training run is one too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from pulse_sr.errors import SetupError, UsageError
+from pulse_sr.files.atomic import write_atomic
+from pulse_sr.sr.architectures import NETWORKS, build_network
+
+FILE_NAME = "model.safetensors"
+HEADER_KEY = "pulse-sr"
+SCHEMA = 1
+KIND = "sr"
+
+
+@dataclass
+class SrModel:
+    """A supervised network, ready for use.
+
+    Attributes:
+        name: for people.
+        architecture: out of `sr.architectures.NETWORKS`.
+        network: `[N, 3, h, w]` in [0, 1] to `[N, 3, s h, s w]`, not clamped.
+        card: data, licence, training.
+        sha256: of the file; empty for a network that was never in one.
+        file: where it was read from.
+    """
+
+    name: str
+    architecture: str
+    network: nn.Module
+    card: dict[str, Any] = field(default_factory=dict)
+    sha256: str = ""
+    file: Path | None = None
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The arguments of the network's class."""
+        found: dict[str, Any] = self.network.config  # type: ignore[assignment]
+        return found
+
+    @property
+    def scale(self) -> int:
+        """s."""
+        return int(self.config["scale"])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.network.parameters()).device
+
+    def describe(self) -> dict[str, Any]:
+        """What `--json` and records say of it."""
+        facts = {"name": self.name, "architecture": self.architecture, "scale": self.scale}
+        return self.card | facts | {"sha256": self.sha256}
+
+
+def save_model(path: Path, model: SrModel, dtype: torch.dtype = torch.float32) -> None:
+    """Write a network atomically.
+
+    Args:
+        path: the file to write.
+        model: its card goes into the header as it is.
+        dtype: float32 or float16, what the weights are stored as.
+
+    Raises:
+        SetupError: the file can not be written.
+    """
+    weights = model.network.state_dict()
+    tensors = {
+        name: value.detach().to("cpu", dtype if value.is_floating_point() else None).contiguous()
+        for name, value in weights.items()
+    }
+    header = {
+        "schema": SCHEMA,
+        "kind": KIND,
+        "name": model.name,
+        "scale": model.scale,
+        "architecture": model.architecture,
+        "config": model.config,
+        "card": model.card,
+    }
+    metadata = {HEADER_KEY: json.dumps(header, sort_keys=True)}
+    write_atomic(path, safetensors.torch.save(tensors, metadata))
+
+
+def model_path(path: Path) -> Path:
+    """The file of a network given as a file or as a folder.
+
+    Raises:
+        UsageError: when there is none.
+    """
+    file = path / FILE_NAME if path.is_dir() else path
+    if not file.is_file():
+        raise UsageError(f"no network at {path}", f"a folder needs a {FILE_NAME}")
+    return file
+
+
+def read_model_header(path: Path) -> dict[str, Any]:
+    """The JSON header of a network's file.
+
+    Raises:
+        SetupError: when the file is damaged or holds no supervised network.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = json.loads(file.metadata()[HEADER_KEY])
+    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        raise SetupError(
+            f"{path} is not a readable network ({type(error).__name__}: {error})",
+            "train one with `pulse-sr train-sr`, or name a bundled one",
+        ) from error
+    found = header if isinstance(header, dict) else {}
+    described = (found.get("schema"), found.get("kind"), found.get("architecture"))
+    if described not in [(SCHEMA, KIND, name) for name in NETWORKS]:
+        raise SetupError(
+            f"{path} has schema, kind and architecture {described}, "
+            f"expected {SCHEMA}, {KIND!r} and one of {', '.join(NETWORKS)}",
+            "give the file of a supervised network",
+        )
+    return found
+
+
+def read_model(path: Path, device: torch.device | str = "cpu") -> SrModel:
+    """Read a network from a file or a folder; weights are float32 in memory, in eval mode.
+
+    Raises:
+        UsageError: when there is no such file.
+        SetupError: when the file is damaged or holds no supervised network.
+    """
+    file = model_path(path)
+    header = read_model_header(file)
+    data = file.read_bytes()
+    architecture = header["architecture"]
+    try:
+        network = build_network(architecture, header["config"])
+        network.load_state_dict(_floats(safetensors.torch.load(data)))
+        name, card = str(header["name"]), dict(header["card"])
+    except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        raise SetupError(
+            f"{file} does not hold the tensors that its header names ({reason})",
+            "the file is damaged: restore or retrain it",
+        ) from error
+    network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    digest = hashlib.sha256(data).hexdigest()
+    return SrModel(name, architecture, network, card, digest, file)
+
+
+def _floats(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}

@@ -69,6 +69,13 @@ def out_option(default: str | None, text: str, *, required: bool = True) -> Call
     return click.option("-o", "--out", type=kind, metavar="DIR", help=text, **presence)
 
 
+def missing(name: str) -> click.MissingParameter:
+    """The error that says of a parameter of this command that it was not given."""
+    context = click.get_current_context()
+    param = next(each for each in context.command.params if each.name == name)
+    return click.MissingParameter(ctx=context, param=param)
+
+
 seed_option = click.option(
     "--seed", type=int, default=_DEFAULTS.seed, show_default=True, help="Same seed, same samples."
 )

@@ -18,6 +18,7 @@ from pulse_sr.cli.options import (
     CONTEXT,
     device_option,
     dry_run_option,
+    missing,
     out_option,
     precision_option,
     seed_option,
@@ -243,14 +244,8 @@ def command(
     if check_data:
         return _check(data, out, dry_run, console, options)
     if out is None:
-        raise _missing_out()
+        raise missing("out")
     return _train(data, out, dry_run, console, options)
-
-
-def _missing_out() -> click.MissingParameter:
-    context = click.get_current_context()
-    param = next(each for each in context.command.params if each.name == "out")
-    return click.MissingParameter(ctx=context, param=param)
 
 
 def _check(

@@ -17,6 +17,7 @@ from pulse_sr.cli.options import (
     CONTEXT,
     device_option,
     dry_run_option,
+    missing,
     out_option,
     precision_option,
     standard_options_but_config,
@@ -24,40 +25,38 @@ from pulse_sr.cli.options import (
 from pulse_sr.cli.train_prior import Duration, Size, clock
 
 
-def _show_recipes(ctx: click.Context, param: click.Parameter, value: bool) -> None:
-    """Prints the recipes with their sources, and ends."""
-    if not value:
-        return
+def _show_recipes(as_json: bool) -> None:
     from pulse_sr.training.sr.recipes import preset_names, read_recipe
 
     recipes = {name: read_recipe(name) for name in preset_names()}
-    words = [
-        (name, recipe.title, " ".join(recipe.source.split())) for name, recipe in recipes.items()
+    rows = [
+        {"name": name, "title": recipe.title, "source": " ".join(recipe.source.split())}
+        for name, recipe in recipes.items()
     ]
-    if ctx.params.get("as_json"):
-        emit_json([dict(zip(("name", "title", "source"), row, strict=True)) for row in words])
-    else:
-        for name, title, source in words:
-            click.echo(f"{name}: {title}\n    {source}")
-    ctx.exit(0)
+    if as_json:
+        emit_json(rows)
+        return
+    for row in rows:
+        click.echo("{name}: {title}\n    {source}".format(**row))
 
 
 @click.command("train-sr", context_settings=CONTEXT)
-@click.argument("data", type=click.Path(path_type=Path), metavar="DATA")
-@out_option(None, "Folder of the run: state, network, pictures, log. An upscale --model any time.")
+@click.argument("data", type=click.Path(path_type=Path), metavar="DATA", required=False)
+@out_option(
+    None,
+    "Folder of the run: state, network, pictures, log. An upscale --model any time.",
+    required=False,
+)
 @click.option(
     "--config",
     "recipe",
-    required=True,
     metavar="NAME|FILE.toml",
     help="The recipe: one of --list, or a file like those.",
 )
 @click.option(
     "--list",
+    "list_recipes",
     is_flag=True,
-    expose_value=False,
-    is_eager=True,
-    callback=_show_recipes,
     help="List the recipes of the package with their sources, and end.",
 )
 @click.option("--time", "seconds", type=Duration(), help="Stop cleanly after this time.")
@@ -99,8 +98,10 @@ def _show_recipes(ctx: click.Context, param: click.Parameter, value: bool) -> No
 @dry_run_option
 @standard_options_but_config
 def command(
-    data: Path,
-    out: Path,
+    data: Path | None,
+    out: Path | None,
+    recipe: str | None,
+    list_recipes: bool,
     dry_run: bool,
     quiet: bool,
     verbose: bool,
@@ -115,18 +116,36 @@ def command(
 
     Several GPUs: torchrun --nproc-per-node 4 -m pulse_sr train-sr photos -o runs/x4 --config srgan
     """
+    if list_recipes:
+        _show_recipes(as_json)
+        return 0
+    if data is None:
+        raise missing("data")
+    if out is None or recipe is None:
+        raise missing("out" if out is None else "recipe")
     # Under torchrun the first process speaks for all; errors come from whoever has one.
     console = Console(quiet=quiet or os.environ.get("RANK", "0") != "0", verbose=verbose)
+    return _train((data, out, recipe), dry_run, console, as_json, options)
+
+
+def _train(
+    what: tuple[Path, Path, str],
+    dry_run: bool,
+    console: Console,
+    as_json: bool,
+    options: dict[str, Any],
+) -> int:
     from pulse_sr.jobs.sr_training import SrObservation, run_sr_training
     from pulse_sr.training.loop import Schedule
     from pulse_sr.training.processes import join_processes, leave_processes
     from pulse_sr.training.sr.plan import plan_sr_training
 
     own = ("kimg", "batch", "licence", "seed", "device", "precision", "max_memory")
+    _, out, _ = what
     processes = join_processes(options["device"])
     try:
         settings = {name: options[name] for name in own}
-        plan = plan_sr_training(data, out, options["recipe"], processes=processes, **settings)
+        plan = plan_sr_training(*what, processes=processes, **settings)
         if dry_run:
             if processes.first:
                 emit_json({"dry_run": True, "settings": plan.describe()})

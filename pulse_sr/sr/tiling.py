@@ -25,7 +25,7 @@ from torch import Tensor
 #: Tiles begin at multiples of this: networks that fold pixels into channels see the same squares.
 ALIGN = 4
 MOST_OVERLAP = 48
-LEAST_TILE, MOST_TILE = 32, 1024
+LEAST_TILE, MOST_TILE = 32, 512
 #: What a network takes over the inputs and outputs of its most demanding layer; measured
 #: (docs/upscale.md).
 HEADROOM = 2.5

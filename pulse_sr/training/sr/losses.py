@@ -11,8 +11,6 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor
 
-from pulse_sr.config import suggest
-from pulse_sr.errors import UsageError
 from pulse_sr.sr.losses.content import charbonnier, dssim, total_variation
 from pulse_sr.sr.losses.frequency import (
     dct_loss,

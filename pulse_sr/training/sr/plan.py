@@ -7,23 +7,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.nn as nn
-
 from pulse_sr.data.crops import CropStream, Photos, list_photos
 from pulse_sr.data.open import open_source
 from pulse_sr.data.sources import ImageSource
-from pulse_sr.errors import UsageError
-from pulse_sr.sr.architectures import build_network
 from pulse_sr.sr.files import SrModel
 from pulse_sr.training.loop import Trainer
 from pulse_sr.training.memory import fit_memory
 from pulse_sr.training.processes import Processes
 from pulse_sr.training.run import Machine, check_batch, choose_machine, claim
+from pulse_sr.training.sr.build import build_step
 from pulse_sr.training.sr.config import SrConfig
 from pulse_sr.training.sr.low_res import Pairs
 from pulse_sr.training.sr.recipes import read_recipe
-from pulse_sr.training.sr.step import Content, SrStep
 from pulse_sr.training.sr.task import SrTask
 
 
@@ -149,29 +144,3 @@ def plan_sr_training(
     check_batch(config.batch, 1, processes.count)
     machine = choose_machine(device, precision, max_memory, False, processes)
     return SrPlan(open_source(data), run_dir, config, machine, licence)
-
-
-def build_step(config: SrConfig, machine: Machine) -> SrStep:
-    """The networks with random weights on their device; torch's global random state is left alone.
-
-    Raises:
-        UsageError: for a network or a loss that does not exist.
-        SetupError: when the weights that a loss stands on are not there.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(config.seed)  # initialisation takes no generator
-        generator = _network(config)
-    generator.to(machine.device).to(memory_format=torch.channels_last).train()
-    contents: dict[str, Content] = {"l1": nn.L1Loss(), "mse": nn.MSELoss()}
-    return SrStep(
-        generator, None, contents, config, machine.device, machine.processes, bf16=machine.bf16
-    )
-
-
-def _network(config: SrConfig) -> nn.Module:
-    arguments = dict(config.network)
-    name = arguments.pop("architecture", None)
-    try:
-        return build_network(str(name), arguments)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"network: {error}", "see [network] of the recipe") from error

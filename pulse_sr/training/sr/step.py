@@ -5,7 +5,7 @@ Shapes: n patches of this process, P side of a patch, s scale; images in [0, 1].
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,12 +13,14 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from pulse_sr.data.order import rng_of
+from pulse_sr.sr.discriminators import SSDDiscriminator
+from pulse_sr.sr.losses.adversarial import LOSSES, gradient_penalty
+from pulse_sr.sr.losses.frequency import ssd_gan_loss
 from pulse_sr.training.parts import Part, PartedStep
 from pulse_sr.training.processes import Processes
 from pulse_sr.training.sr.config import Phase, SrConfig
-
-#: (generated, true), both `[n, 3, P, P]`, to a loss.
-Content = Callable[[Tensor, Tensor], Tensor]
+from pulse_sr.training.sr.losses import Content
 
 
 @dataclass
@@ -39,7 +41,7 @@ class SrStep(PartedStep):
 
     generator: nn.Module
     discriminator: nn.Module | None
-    contents: dict[str, Content]
+    contents: Mapping[str, Content]
     config: SrConfig
     device: torch.device
     processes: Processes
@@ -100,15 +102,61 @@ class SrStep(PartedStep):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum of a phase's losses, and each of them by name."""
         found = {name: self.contents[name](fake.float(), high) for name in phase.losses}
-        total = sum(
-            (phase.losses[name] * value for name, value in found.items()), fake.new_zeros(())
-        )
+        total = fake.new_zeros((), dtype=torch.float32)
+        for name, value in found.items():
+            total = total + phase.losses[name] * value
+        if phase.adversarial:
+            game = LOSSES[phase.adversarial]
+            real = None
+            if game.paired:
+                with torch.no_grad():
+                    real = self._judge(high)
+            found["adversarial"] = game.generator(real, self._judge(fake))
+            total = total + phase.adversarial_weight * found["adversarial"]
         return total, {"generator": total} | found
+
+    def _judge(self, images: Tensor) -> Tensor:
+        assert self.discriminator is not None  # the config asks for one
+        logits: Tensor = self.discriminator(images)
+        return logits.float()
+
+    def discriminator_loss(
+        self, phase: Phase, fake: Tensor, high: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the discriminator minimises but for its penalty, and the signs of its logits."""
+        game, network = LOSSES[phase.adversarial], self.discriminator
+        if isinstance(network, SSDDiscriminator):
+            value = ssd_gan_loss(game, network, network.spectral_logits, high, fake)
+            return value, {"discriminator": value}
+        real, generated = self._judge(high), self._judge(fake)
+        value = game.discriminator(real, generated)
+        signs = {"real_sign": real.sign().mean(), "fake_sign": generated.sign().mean()}
+        return value, {"discriminator": value, **signs}
+
+    def penalty(self, fake: Tensor, high: Tensor, shares: Tensor) -> Tensor:
+        """The gradient penalty between patches; `shares` `[n]` of the true ones."""
+        with torch.autocast(self.device.type, enabled=False):
+            return gradient_penalty(self._judge, high, fake.float(), shares[:, None, None, None])
 
     def _train_discriminator(
         self, phase: Phase, high: Tensor, fakes: list[Tensor], shown: int
     ) -> dict[str, Tensor]:
-        raise NotImplementedError
+        rng = rng_of(self.config.seed, "penalty", shown)
+        shares = torch.rand(self.config.batch, generator=rng).to(self.device)
+        generated = iter(fakes)
+
+        def loss(part: Part) -> tuple[Tensor, dict[str, Tensor]]:
+            fake, real = next(generated), high[part.own]
+            value, report = self.discriminator_loss(phase, fake, real)
+            if phase.gradient_penalty:
+                report["gradient_penalty"] = self.penalty(fake, real, shares[part.rows])
+                value = value + phase.gradient_penalty * report["gradient_penalty"]
+            return value, report
+
+        with self.learning("adam_d"):
+            report = self._backward(loss, self._parts())
+        self._update("adam_d")
+        return report
 
     def _set_rates(self, rate: float, anew: bool) -> None:
         for optimizer in self.optimizers.values():

@@ -135,13 +135,23 @@ class SrTask:
         low = high[..., :: self.config.scale, :: self.config.scale]
         found: list[Callable[[], Tensor]] = []
         for phase in self.config.phases:
-            found.append(partial(self._probe_generator, phase, low, high))
+            found.append(partial(self._probe, "adam_g", partial(self._generator, phase, low, high)))
+            if phase.adversarial:
+                of_judge = partial(self._judge, phase, high)
+                found.append(partial(self._probe, "adam_d", of_judge))
         return found
 
-    def _probe_generator(self, phase: Phase, low: Tensor, high: Tensor) -> Tensor:
-        enabled = self.sr.bf16
-        with (
-            self.sr.learning("adam_g"),
-            torch.autocast(self.device.type, torch.bfloat16, enabled=enabled),
-        ):
-            return self.sr.generator_loss(phase, self.sr.generator(low), high)[0]
+    def _probe(self, name: str, loss: Callable[[], Tensor]) -> Tensor:
+        bf16 = self.sr.bf16
+        with self.sr.learning(name), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            return loss()
+
+    def _generator(self, phase: Phase, low: Tensor, high: Tensor) -> Tensor:
+        return self.sr.generator_loss(phase, self.sr.generator(low), high)[0]
+
+    def _judge(self, phase: Phase, high: Tensor) -> Tensor:
+        value = self.sr.discriminator_loss(phase, high, high)[0]
+        if phase.gradient_penalty:
+            shares = torch.zeros(len(high), device=self.device)
+            value = value + self.sr.penalty(high, high, shares)
+        return value

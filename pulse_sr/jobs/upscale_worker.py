@@ -1,0 +1,209 @@
+"""The worker of `upscale`: a picture through a supervised network into a file.
+
+Shapes: h w size, s scale.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pulse_sr import __version__
+from pulse_sr.errors import InputError, SetupError, describe_error
+from pulse_sr.files.atomic import write_atomic, write_parts_atomic
+from pulse_sr.images.original import Original, read_original
+from pulse_sr.images.png import png_parts
+from pulse_sr.jobs.manifest import Index, Row, json_bytes
+from pulse_sr.jobs.stems import Input
+from pulse_sr.sr.files import SrModel
+from pulse_sr.sr.tiling import Tiling, enlarge
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A picture as read, at its place among the inputs."""
+
+    place: int
+    entry: Input
+    picture: Original
+
+
+class UpscaleWorker:
+    """Enlarges pictures: a `job.Worker`, whose records are the rows of the manifest.
+
+    Args:
+        index: the manifest.
+        model: the network.
+        tiling: how pictures are cut.
+        overwrite: make complete pictures again too.
+    """
+
+    def __init__(self, index: Index, model: SrModel, tiling: Tiling, overwrite: bool) -> None:
+        self.out, self.index, self.model, self.tiling = index.out, index, model, tiling
+        self.overwrite = overwrite
+        self.mark = fingerprint(model)
+
+    def known(self, task: Input) -> Row | None:
+        """Returns the row of a picture that is complete."""
+        if self.overwrite or not is_complete(
+            self.out, self.index.rows.get(task.stem), task, self.mark
+        ):
+            return None
+        return {**self.index.rows[task.stem], "resumed": True}
+
+    def read(self, place: int, task: Input) -> Request:
+        """Reads a picture.
+
+        Raises:
+            InputError: it can not be read, or a file that no record names is in the way.
+        """
+        for file in self._files(task):
+            if file.exists() and task.stem not in self.index.rows:
+                raise InputError(
+                    f"{file} exists and was not made by upscale: it is left alone",
+                    "choose another folder with -o DIR",
+                )
+        return Request(place, task, read_original(task.path))
+
+    def place(self, request: Request) -> int:
+        """Returns the place of a picture."""
+        return request.place
+
+    def work(
+        self, requests: Iterable[Request]
+    ) -> Generator[tuple[Request, float | Exception], None, None]:
+        """Enlarges one picture after the other straight into its file; gives the seconds it took.
+
+        A picture can be larger than memory once it is enlarged: no two are made at a time.
+        """
+        for request in requests:
+            started = time.perf_counter()
+            answer: float | Exception
+            try:
+                self._make(request)
+                answer = time.perf_counter() - started
+            except SetupError:
+                raise
+            except Exception as error:
+                answer = error
+            yield request, answer
+
+    def _make(self, request: Request) -> None:
+        picture = request.picture
+        image, record = self._files(request.entry)
+        record.unlink(missing_ok=True)  # without a record the picture counts as not made
+        height, width = (size * self.model.scale for size in picture.size)
+        text = {
+            "Software": f"pulse-sr {__version__}",
+            "pulse-sr:upscale": json.dumps(self._settings(), sort_keys=True),
+        }
+        parts = png_parts((height, width), self.bands(picture), text, picture.profile)
+        write_parts_atomic(image, parts)
+
+    def bands(self, picture: Original) -> Iterator[NDArray[Any]]:
+        """The enlarged picture from top to bottom, `[c, s b, s w]`; opacity is the last channel."""
+        colour = picture.colour
+        network, tiling = self.model.network, self.tiling
+        bands = enlarge(network, np.broadcast_to(colour, (3, *picture.size)), tiling)
+        if picture.opacity is None:
+            for band in bands:
+                yield _grey(band) if len(colour) == 1 else band
+            return
+        opacity = np.broadcast_to(picture.opacity, (3, *picture.size))
+        for band, over in zip(bands, enlarge(network, opacity, tiling), strict=True):
+            yield np.concatenate([_grey(band) if len(colour) == 1 else band, _grey(over)])
+
+    def write(self, request: Request, answer: float | Exception) -> Row:
+        """Writes the record of a picture, and its row."""
+        if isinstance(answer, Exception):
+            return self.failed(request.entry, answer)
+        picture, (image, record) = request.picture, self._files(request.entry)
+        height, width = picture.size
+        scale, seconds = self.model.scale, round(answer, 3)
+        document = {
+            "schema": 1,
+            "version": __version__,
+            "status": "ok",
+            "input": {
+                "path": str(request.entry.path),
+                "sha256": picture.sha256,
+                "width": width,
+                "height": height,
+                "mode": picture.mode,
+                "notes": list(picture.notes),
+            },
+            "output": {
+                "file": image.name,
+                "width": width * scale,
+                "height": height * scale,
+                "bits": 8 * picture.colour.itemsize,
+                "channels": len(picture.colour) + (picture.opacity is not None),
+                "profile": picture.profile is not None,
+            },
+            **self._settings(),
+            "fingerprint": self.mark,
+            "tile": self.tiling.tile,
+            "overlap": self.tiling.overlap,
+            "timing": {"upscale_s": seconds},
+            "device": str(self.model.device),
+            "torch": torch.__version__,
+        }
+        write_atomic(record, json_bytes(document))
+        short = {
+            "file": image.name,
+            "width": width * scale,
+            "height": height * scale,
+            "seconds": seconds,
+            "notes": list(picture.notes),
+        }
+        return self._put(request.entry, {"status": "ok", **short})
+
+    def failed(self, task: Input, error: Exception, seconds: float = 0.0) -> Row:
+        """Writes down that a picture was not enlarged."""
+        log.debug("%s failed", task.path, exc_info=error)
+        message, hint, _ = describe_error(error)
+        return self._put(task, {"status": "failed", "error": message, "hint": hint})
+
+    def _put(self, entry: Input, outcome: Row) -> Row:
+        row: Row = {"stem": entry.stem, "path": str(entry.path), "sha256": entry.sha256}
+        row |= {"fingerprint": self.mark, **outcome}
+        self.index.put(row)
+        return row
+
+    def _files(self, entry: Input) -> tuple[Path, Path]:
+        """The picture and its record."""
+        return self.out / f"{entry.stem}.png", self.out / f"{entry.stem}.json"
+
+    def _settings(self) -> dict[str, Any]:
+        model = self.model
+        return {"model": {"name": model.name, "sha256": model.sha256, "scale": model.scale}}
+
+
+def fingerprint(model: SrModel) -> str:
+    """What the pixels follow from besides the input: the network. Tiles change rounding only."""
+    return hashlib.sha256(f"upscale 1 {model.sha256}".encode()).hexdigest()
+
+
+def is_complete(out: Path, row: Row | None, entry: Input, mark: str) -> bool:
+    """Whether the picture and its record are there, made from this input by this network."""
+    if row is None or row.get("status") != "ok" or not entry.sha256:
+        return False
+    if (row.get("sha256"), row.get("fingerprint")) != (entry.sha256, mark):
+        return False
+    return all((out / f"{entry.stem}{suffix}").is_file() for suffix in (".png", ".json"))
+
+
+def _grey(band: NDArray[Any]) -> NDArray[Any]:  # [3, b, w] -> [1, b, w]
+    return np.rint(band.mean(axis=0, keepdims=True, dtype=np.float32)).astype(band.dtype)

@@ -5,6 +5,8 @@ Shapes: N images, C channels, H W pixels, K rings.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -27,6 +29,11 @@ def grey_of(images: Tensor) -> Tensor:
         raise ValueError(f"expected 1 or 3 channels, got {tuple(images.shape)}")
     weights = torch.tensor(LUMA, dtype=images.dtype, device=images.device)
     return torch.einsum("nchw,c->nhw", images, weights)
+
+
+def fft2(images: Tensor, norm: str = "backward") -> Tensor:
+    """`torch.fft.fft2`, in float32 for the half precisions that it does not take."""
+    return torch.fft.fft2(images if images.dtype == torch.float64 else images.float(), norm=norm)
 
 
 def ring_numbers(height: int, width: int, device: torch.device | None = None) -> Tensor:
@@ -64,7 +71,7 @@ def log_magnitude(images: Tensor, eps: float = 1e-8) -> Tensor:
 
     The square root of a sum with `eps^2` keeps the gradient finite where a coefficient is zero.
     """
-    spectrum = torch.fft.fft2(images)
+    spectrum = fft2(images)
     power = spectrum.real.square() + spectrum.imag.square()
     return 10 * torch.log10(power + eps**2)
 
@@ -73,3 +80,17 @@ def normalised(profile: Tensor, eps: float = 1e-8) -> Tensor:
     """Each profile `[..., K]` moved and scaled so that it reaches from 0 to 1."""
     low, high = profile.amin(dim=-1, keepdim=True), profile.amax(dim=-1, keepdim=True)
     return (profile - low) / (high - low).clamp_min(eps)
+
+
+def _cosines(size: int, like: Tensor) -> Tensor:
+    """The orthonormal DCT-II as a matrix, `[size, size]`."""
+    k = torch.arange(size, dtype=torch.float64)
+    matrix = torch.cos(math.pi / size * (k + 0.5) * k[:, None]) * math.sqrt(2 / size)
+    matrix[0] = math.sqrt(1 / size)
+    return matrix.to(like)
+
+
+def dct2(images: Tensor) -> Tensor:
+    """Orthonormal cosine transform (DCT-II) of the last two dimensions, differentiable."""
+    height, width = images.shape[-2:]
+    return _cosines(height, images) @ images @ _cosines(width, images).mT

@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from pulse_sr.inversion.result import Result
     from pulse_sr.jobs.aligning import align
     from pulse_sr.jobs.searching import run
-    from pulse_sr.operators.base import Operator
     from pulse_sr.jobs.upscaling import upscale
+    from pulse_sr.operators.base import Operator
     from pulse_sr.operators.building import make_operator
 
 

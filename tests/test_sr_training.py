@@ -324,7 +324,7 @@ def test_a_run_killed_is_the_uninterrupted_run(photos, tmp_path):
 
 def test_other_settings_are_refused(photos, tmp_path):
     train(tmp_path / "run", 96)
-    with pytest.raises(UsageError, match="losses|batch was 8, is 16"):
+    with pytest.raises(UsageError, match="batch was 8, is 16"):
         train(tmp_path / "run", 192, batch=16)
 
 

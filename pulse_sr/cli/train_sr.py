@@ -90,6 +90,12 @@ def _show_recipes(as_json: bool) -> None:
     type=click.Path(exists=True, path_type=Path),
     help="Photos that are not in DATA: PSNR on them is written down, the best network kept.",
 )
+@click.option(
+    "--weights-dir",
+    "weights",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of the networks that losses look through (VGG, AlexNet).  [default: torch hub's]",
+)
 @click.option("--tensorboard", is_flag=True, help="Write scalars and grids for TensorBoard too.")
 @click.option("--licence", default="unstated", help="Licence of the weights, kept with them.")
 @click.option("--seed", type=int, help="Of everything random.  [default: the recipe's, 0]")
@@ -140,7 +146,7 @@ def _train(
     from pulse_sr.training.processes import join_processes, leave_processes
     from pulse_sr.training.sr.plan import plan_sr_training
 
-    own = ("kimg", "batch", "licence", "seed", "device", "precision", "max_memory")
+    own = ("kimg", "batch", "licence", "seed", "device", "precision", "max_memory", "weights")
     _, out, _ = what
     processes = join_processes(options["device"])
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from pulse_sr.sr.discriminators import (
 from pulse_sr.sr.losses.adversarial import LOSSES
 from pulse_sr.training.run import Machine
 from pulse_sr.training.sr.config import SrConfig
-from pulse_sr.training.sr.losses import PLAIN, Content
+from pulse_sr.training.sr.losses import build_loss, check_name
 from pulse_sr.training.sr.step import SrStep
 
 
@@ -42,14 +43,21 @@ DISCRIMINATORS: Mapping[str, Callable[..., nn.Module]] = {
 }
 
 
-def build_step(config: SrConfig, machine: Machine) -> SrStep:
+def build_step(config: SrConfig, machine: Machine, weights: Path | None = None) -> SrStep:
     """The networks with random weights on their device; torch's global random state is left alone.
+
+    Args:
+        config: what decides the course of the run.
+        machine: where it computes.
+        weights: folder of the weights that losses stand on; None: torch hub's.
 
     Raises:
         UsageError: for a network or a loss that does not exist.
         SetupError: when the weights that a loss stands on are not there.
     """
     check_losses(config)
+    names = dict.fromkeys(name for phase in config.phases for name in phase.losses)
+    losses = {name: build_loss(name, weights, machine.device) for name in names}
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)  # initialisation takes no generator
         networks = [_built("network", build_network, config.network)]
@@ -60,7 +68,7 @@ def build_step(config: SrConfig, machine: Machine) -> SrStep:
     return SrStep(
         networks[0],
         networks[1] if len(networks) > 1 else None,
-        build_losses(config, machine.device),
+        losses,
         config,
         machine.device,
         machine.processes,
@@ -76,18 +84,11 @@ def check_losses(config: SrConfig) -> None:
     """
     for phase in config.phases:
         for name in phase.losses:
-            if name not in PLAIN:
-                raise UsageError(f"no loss {name!r}", suggest(name, PLAIN))
+            check_name(name)
         if phase.adversarial and phase.adversarial not in LOSSES:
             raise UsageError(
                 f"no adversarial loss {phase.adversarial!r}", suggest(phase.adversarial, LOSSES)
             )
-
-
-def build_losses(config: SrConfig, device: torch.device) -> dict[str, Content]:
-    """The losses that the phases name, on the device."""
-    names = dict.fromkeys(name for phase in config.phases for name in phase.losses)
-    return {name: PLAIN[name] for name in names}
 
 
 def _discriminator(config: SrConfig) -> Callable[[str, Mapping[str, Any]], nn.Module]:

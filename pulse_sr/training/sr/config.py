@@ -9,11 +9,11 @@ from typing import Any
 
 from pulse_sr.errors import UsageError
 from pulse_sr.operators.spec import AUTO, parse_operator
+from pulse_sr.training.optimizers import OPTIMIZERS
 
 #: How patches are turned over: all eight symmetries of a square, left and right, not at all.
 FLIPS = ("all", "mirror", "off")
 DECAYS = ("constant", "cosine")
-OPTIMIZERS = ("adam", "adabelief")
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Phase:
     Attributes:
         kimg: thousands of patches that it lasts.
         lr: learning rate at its beginning, of generator and discriminator.
-        losses: weight by name, out of those of `pulse_sr.sr.losses`.
+        losses: weight by name, out of those of `training.sr.losses`.
         decay: out of `DECAYS`; "cosine" takes the rate to `lr_end` at the end of the phase.
         lr_end: see `decay`.
         halve_at: thousands of patches, from its beginning, after which the rate is halved.
@@ -96,7 +96,7 @@ class SrConfig:
         flips: out of `FLIPS`.
         per_photo: patches of a photo in a row: decoding it once serves them all.
         batch: patches per step, over all processes and parts.
-        optimizer: out of `OPTIMIZERS`.
+        optimizer: out of `training.optimizers.OPTIMIZERS`.
         betas: decays of its moments.
         ema_kimg: half-life of the averaged network in thousands of patches.
         ema_rampup: the half-life is at most this share of the patches shown; None: no ramp.

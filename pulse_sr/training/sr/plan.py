@@ -15,7 +15,7 @@ from pulse_sr.training.loop import Trainer
 from pulse_sr.training.memory import fit_memory
 from pulse_sr.training.processes import Processes
 from pulse_sr.training.run import Machine, check_batch, choose_machine, claim
-from pulse_sr.training.sr.build import build_step
+from pulse_sr.training.sr.build import build_step, check_losses
 from pulse_sr.training.sr.config import SrConfig
 from pulse_sr.training.sr.low_res import Pairs
 from pulse_sr.training.sr.recipes import read_recipe
@@ -48,6 +48,7 @@ class SrPlan:
         config: what decides the course of the run.
         machine: where it computes.
         licence: of the weights, as the user states it.
+        weights: folder of the networks that losses look through; None: torch hub's.
     """
 
     data: ImageSource
@@ -55,6 +56,7 @@ class SrPlan:
     config: SrConfig
     machine: Machine
     licence: str
+    weights: Path | None = None
 
     def describe(self) -> dict[str, Any]:
         """The settings as plain JSON values."""
@@ -74,7 +76,7 @@ class SrPlan:
         lock = claim(self.run_dir, self.machine.processes)
         photos = list_photos(self.data, self.config.side)
         stream = CropStream(photos, self.config.side, self.config.seed, self.config.per_photo)
-        step = build_step(self.config, self.machine)
+        step = build_step(self.config, self.machine, self.weights)
         task = SrTask(step, Pairs(self.config), self.run_dir.resolve().name, self._card(photos))
         fit_memory(task, self.machine.max_memory)
         trainer = SrTrainer(stream, self.run_dir, task, photos.content_sha256)
@@ -115,6 +117,7 @@ def plan_sr_training(
     device: str = "auto",
     precision: str = "auto",
     max_memory: int | None = None,
+    weights: Path | None = None,
     processes: Processes | None = None,
 ) -> SrPlan:
     """Resolve the settings of a run; what is None follows the recipe.
@@ -143,4 +146,5 @@ def plan_sr_training(
         config = config.stretched(kimg)
     check_batch(config.batch, 1, processes.count)
     machine = choose_machine(device, precision, max_memory, False, processes)
-    return SrPlan(open_source(data), run_dir, config, machine, licence)
+    check_losses(config)
+    return SrPlan(open_source(data), run_dir, config, machine, licence, weights)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 import torch.nn as nn
@@ -17,6 +16,7 @@ from pulse_sr.data.order import rng_of
 from pulse_sr.sr.discriminators import SSDDiscriminator
 from pulse_sr.sr.losses.adversarial import LOSSES, gradient_penalty
 from pulse_sr.sr.losses.frequency import ssd_gan_loss
+from pulse_sr.training.optimizers import make_optimizer
 from pulse_sr.training.parts import Part, PartedStep
 from pulse_sr.training.processes import Processes
 from pulse_sr.training.sr.config import Phase, SrConfig
@@ -52,7 +52,12 @@ class SrStep(PartedStep):
     def __post_init__(self) -> None:
         networks = {"adam_g": self.generator, "adam_d": self.discriminator}
         self.optimizers = {
-            name: make_optimizer(self.config, network)
+            name: make_optimizer(
+                self.config.optimizer,
+                network.parameters(),
+                self.config.phases[0].lr,
+                self.config.betas,
+            )
             for name, network in networks.items()
             if network is not None
         }
@@ -172,9 +177,3 @@ class SrStep(PartedStep):
         floating = [buffer for buffer in buffers if buffer.is_floating_point()]
         if floating:
             self.processes.average_(floating)
-
-
-def make_optimizer(config: SrConfig, network: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer that a config names; its rate is set in every step."""
-    settings: dict[str, Any] = {"lr": config.phases[0].lr, "betas": config.betas}
-    return torch.optim.Adam(network.parameters(), fused=True, **settings)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import pytorch_optimizer
 import torch
 from torch import nn
 
@@ -38,7 +37,9 @@ def make_optimizer(
     if name == "adabelief":
         if betas[0] == 0:
             raise ValueError("adabelief with a first decay of 0, expected one above")
-        return pytorch_optimizer.AdaBelief(
+        from pytorch_optimizer import AdaBelief  # more than a second that Adam need not wait for
+
+        return AdaBelief(
             list(parameters), lr, betas, eps=1e-12 if eps is None else eps, rectify=False
         )
     raise ValueError(f"optimizer is {name!r}, expected one of {', '.join(OPTIMIZERS)}")

@@ -27,7 +27,7 @@ ALIGN = 4
 MOST_OVERLAP = 48
 LEAST_TILE, MOST_TILE = 32, 512
 #: What a network takes over the inputs and outputs of its most demanding layer; measured
-#: (docs/upscale.md).
+#: (docs/supervised.md).
 HEADROOM = 2.5
 #: What tiles may take: on a CPU so many bytes, less where the machine has less than eight times as
 #: many (what is free changes from call to call, and tiles of another size round differently); on a

@@ -18,18 +18,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import tiny_sr_training
 import torch
 from safetensors.torch import load_file
 from tiny_sr_training import ADVERSARIAL, CONFIG, PRETRAINING, step_of, train, trainer_in
 
-from pulse_sr.errors import UsageError
+from pulse_sr.errors import SetupError, UsageError
 from pulse_sr.operators.degrading import degrade
+from pulse_sr.sr.digit_classifier import DigitClassifier
 from pulse_sr.sr.files import read_model
 from pulse_sr.training.memory import fit_memory
 from pulse_sr.training.processes import Processes
 from pulse_sr.training.sr.build import check_losses
 from pulse_sr.training.sr.config import Phase
+from pulse_sr.training.sr.losses import DIGITS_NAME, build_loss
 from pulse_sr.training.sr.low_res import Pairs
 from pulse_sr.training.sr.recipes import preset_names, read_recipe
 
@@ -296,13 +299,39 @@ def test_a_penalty_and_batch_norm_exclude_each_other():
         step_of(replace(CONFIG, network={"architecture": "compakt", "scale": 2}))
 
 
+# losses that look through networks
+
+
+def test_the_digits_teach_unless_as_published(tmp_path):
+    """The published form has no gradient, and so trains nothing."""
+    torch.manual_seed(0)
+    weights = DigitClassifier().state_dict()
+    safetensors.torch.save_file(weights, tmp_path / DIGITS_NAME)
+    true = torch.rand(4, 3, 28, 28)
+    enlarged = torch.rand(4, 3, 28, 28, requires_grad=True)
+    value = build_loss("digits", tmp_path, torch.device("cpu"))(enlarged, true)
+    (gradient,) = torch.autograd.grad(value, enlarged)
+    assert float(gradient.abs().max()) > 0
+    published = build_loss("digits-published", tmp_path, torch.device("cpu"))(enlarged, true)
+    assert not published.requires_grad
+    assert float(published) == pytest.approx(value.item())
+
+
+@pytest.mark.parametrize("name", ["digits", "vgg54", "vgg34", "lpips-vgg"])
+def test_missing_weights_are_named(tmp_path, name):
+    with pytest.raises(SetupError) as caught:
+        build_loss(name, tmp_path, torch.device("cpu"))
+    assert str(tmp_path) in caught.value.message
+
+
 # the loop
 
 
-def test_a_run_in_pieces_is_the_uninterrupted_run(photos, tmp_path):
+@pytest.mark.parametrize("optimizer", ["adam", "adabelief"])
+def test_a_run_in_pieces_is_the_uninterrupted_run(photos, tmp_path, optimizer):
     """Stops in both phases and at their border."""
-    train(tmp_path / "whole", 384)
-    train(tmp_path / "pieces", 96, 192, 296, 384)
+    train(tmp_path / "whole", 384, optimizer=optimizer)
+    train(tmp_path / "pieces", 96, 192, 296, 384, optimizer=optimizer)
     assert_same_run(tmp_path / "whole", tmp_path / "pieces")
 
 

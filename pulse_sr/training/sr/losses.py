@@ -87,7 +87,7 @@ class DigitLoss(nn.Module):
         self.classifier.eval().requires_grad_(False)
 
     def forward(self, enlarged: Tensor, true: Tensor) -> Tensor:
-        seen, known = grey_of(enlarged), grey_of(true)
+        seen, known = (grey_of(images)[:, None] for images in (enlarged, true))
         if self.published:
             return published_classifier_loss(self.classifier, seen, known)
         return classifier_loss(self.classifier, seen, pseudo_labels(self.classifier, known))

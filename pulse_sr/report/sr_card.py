@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pulse_sr.report.templates import card_environment
+
 
 @dataclass(frozen=True)
 class SrCardFacts:
@@ -44,45 +46,4 @@ class SrCardFacts:
 
 def render_sr_card(facts: SrCardFacts) -> str:
     """Returns the card as Markdown."""
-    training = facts.card.get("training", {})
-    operator = training.get("operator", "unknown")
-    rows = [
-        ("what it is", f"{facts.architecture}, x{facts.scale}, {facts.parameters:,} parameters"),
-        ("recipe", facts.recipe),
-        ("after", " ".join(facts.source.split())),
-        ("made by", f"`{facts.command}`" if facts.command else "`pulse-sr train-sr`"),
-        ("training", f"{facts.images_shown:,} patches in {facts.seconds / 60:.0f} min"),
-        ("on", facts.device),
-        ("data", str(facts.card.get("data", "unknown"))),
-        ("licence", str(facts.card.get("licence", "unstated"))),
-        ("low-res pictures", f"operator `{operator}`, rounded to 8 bits"),
-    ]
-    table = "\n".join(["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in rows)])
-    sections = [f"# Model card: `{facts.name}`"]
-    if facts.grid:
-        caption = "Input, bicubic, the network, the truth: patches of the training photos"
-        sections += [f"![{facts.grid}]({facts.grid})\n\n*{caption}.*"]
-    return "\n\n".join([*sections, table, _scores(facts), _limits(operator)]) + "\n"
-
-
-def _scores(facts: SrCardFacts) -> str:
-    if not facts.scores:
-        return "## Scores\n\nNot measured: give photos that are not trained on with --held-back."
-    lines = ["| | network | bicubic |\n|---|---|---|"]
-    lines += [
-        f"| {name} | {own:.2f} | {other:.2f} |" for name, (own, other) in facts.scores.items()
-    ]
-    basis = (
-        f"Mean over {facts.photos} photos not trained on; Y of BT.601 (16 to 235), without "
-        f"a border of {facts.scale} px; the best network so far (`best.safetensors`)."
-    )
-    return f"## Scores\n\n{basis}\n\n" + "\n".join(lines)
-
-
-def _limits(operator: str) -> str:
-    return (
-        "## Limits\n\n"
-        f"It undoes what it saw: pictures made small by `{operator}`. Those that were made small "
-        "in another way, blurred, noisy or compressed come out worse. Details are the likeliest "
-        "ones, not those of the scene."
-    )
+    return card_environment().get_template("sr_card.md").render(facts=facts).rstrip("\n") + "\n"

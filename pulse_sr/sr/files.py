@@ -6,20 +6,15 @@ A network is one file, or a folder that holds it as `model.safetensors`: a train
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 import torch.nn as nn
-from torch import Tensor
 
-from pulse_sr.errors import SetupError, UsageError
-from pulse_sr.files.atomic import write_atomic
+from pulse_sr.errors import SetupError, UsageError, first_line
+from pulse_sr.files.tensors import UNREADABLE, read_tensors, read_tensors_header, write_tensors
 from pulse_sr.sr.architectures import NETWORKS, build_network
 
 FILE_NAME = "model.safetensors"
@@ -81,10 +76,9 @@ def save_model(path: Path, model: SrModel, dtype: torch.dtype = torch.float32) -
     Raises:
         SetupError: the file can not be written.
     """
-    weights = model.network.state_dict()
     tensors = {
-        name: value.detach().to("cpu", dtype if value.is_floating_point() else None).contiguous()
-        for name, value in weights.items()
+        name: value.to(dtype) if value.is_floating_point() else value
+        for name, value in model.network.state_dict().items()
     }
     header = {
         "schema": SCHEMA,
@@ -95,8 +89,7 @@ def save_model(path: Path, model: SrModel, dtype: torch.dtype = torch.float32) -
         "config": model.config,
         "card": model.card,
     }
-    metadata = {HEADER_KEY: json.dumps(header, sort_keys=True)}
-    write_atomic(path, safetensors.torch.save(tensors, metadata))
+    write_tensors(path, tensors, HEADER_KEY, header)
 
 
 def model_path(path: Path) -> Path:
@@ -118,9 +111,8 @@ def read_model_header(path: Path) -> dict[str, Any]:
         SetupError: when the file is damaged or holds no supervised network.
     """
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            header = json.loads(file.metadata()[HEADER_KEY])
-    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        header = read_tensors_header(path, HEADER_KEY)
+    except UNREADABLE as error:
         raise SetupError(
             f"{path} is not a readable network ({type(error).__name__}: {error})",
             "train one with `pulse-sr train-sr`, or name a bundled one",
@@ -145,22 +137,20 @@ def read_model(path: Path, device: torch.device | str = "cpu") -> SrModel:
     """
     file = model_path(path)
     header = read_model_header(file)
-    data = file.read_bytes()
     architecture = header["architecture"]
     try:
         network = build_network(architecture, header["config"])
-        network.load_state_dict(_floats(safetensors.torch.load(data)))
+        weights = read_tensors(file)
+        network.load_state_dict(
+            {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
+        )
         name, card = str(header["name"]), dict(header["card"])
-    except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    except (*UNREADABLE, RuntimeError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {first_line(error)}"
         raise SetupError(
             f"{file} does not hold the tensors that its header names ({reason})",
             "the file is damaged: restore or retrain it",
         ) from error
     network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
-    digest = hashlib.sha256(data).hexdigest()
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
     return SrModel(name, architecture, network, card, digest, file)
-
-
-def _floats(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}

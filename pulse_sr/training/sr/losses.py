@@ -11,15 +11,14 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-import safetensors
-import safetensors.torch
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
 from pulse_sr.config import suggest
-from pulse_sr.errors import SetupError, UsageError
+from pulse_sr.errors import SetupError, UsageError, first_line
+from pulse_sr.files.tensors import UNREADABLE, read_tensors
 from pulse_sr.sr.backbones import default_folder
 from pulse_sr.sr.digit_classifier import DigitClassifier
 from pulse_sr.sr.losses.content import charbonnier, dssim, total_variation
@@ -77,11 +76,10 @@ class DigitLoss(nn.Module):
         path = (folder or default_folder()) / DIGITS_NAME
         self.classifier, self.published = DigitClassifier(), published
         try:
-            self.classifier.load_state_dict(safetensors.torch.load_file(path))
-        except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            self.classifier.load_state_dict(read_tensors(path))
+        except (*UNREADABLE, RuntimeError) as error:
             raise SetupError(
-                f"the digit classifier {path} can not be read ({reason})",
+                f"the digit classifier {path} can not be read ({first_line(error)})",
                 "train it with scripts/train_digit_classifier.py",
             ) from error
         self.classifier.eval().requires_grad_(False)

@@ -264,6 +264,21 @@ def test_the_generator_learns_from_the_judge(loss):
     assert any(not torch.equal(a, b) for a, b in zip(before, step.generator.parameters()))  # noqa: B905
 
 
+def test_half_precision_changes_little():
+    """bfloat16 autocast: losses within 2 %, weights stay float32."""
+    config = replace(CONFIG, phases=(ADVERSARIAL,))
+    low, high = torch.rand(8, 3, 8, 8), torch.rand(8, 3, 16, 16)
+    reports = []
+    for bf16 in (False, True):
+        step = step_of(config)
+        step.bf16 = bf16
+        reports.append({k: v.item() for k, v in step.run(low, high, 0).items()})
+        assert {p.dtype for p in step.generator.parameters()} == {torch.float32}
+    for name in ("l1", "generator", "discriminator", "gradient_penalty"):
+        assert reports[1][name] == pytest.approx(reports[0][name], rel=0.02)
+    assert reports[0] != reports[1]
+
+
 def test_a_batch_in_parts_is_the_batch_in_one():
     config = replace(CONFIG, phases=(ADVERSARIAL,))
     low, high = torch.rand(8, 3, 8, 8).double(), torch.rand(8, 3, 16, 16).double()

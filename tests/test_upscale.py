@@ -137,6 +137,37 @@ def test_what_is_complete_is_skipped(tmp_path, model):
     assert "2 enlarged" in run(*words[:-1], other, "--overwrite").stderr
 
 
+def test_a_killed_run_goes_on(tmp_path, model):
+    """Killed before the manifest: the record counts. Before the record: the picture is ours."""
+    for name in "ab":
+        Image.fromarray(values(width=30 + ord(name))).save(tmp_path / f"{name}.png")
+    out = tmp_path / "out"
+    words = (tmp_path / "a.png", tmp_path / "b.png", "-o", out, "--model", model)
+    assert run(*words).exit_code == 0
+    manifest = (out / "manifest.json").read_bytes()
+    (out / "manifest.json").unlink()
+    (out / "b.json").unlink()
+    planned = json.loads(run(*words, "--dry-run", "--json").stdout)["images"]
+    assert [image["action"] for image in planned] == ["skip", "upscale"]
+    assert "1 enlarged, 1 complete before" in run(*words).stderr
+    rows = json.loads((out / "manifest.json").read_text())
+    kept = [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+    assert kept == [
+        {k: v for k, v in row.items() if k != "seconds"} for row in json.loads(manifest)
+    ]
+    (out / "manifest.json").unlink()  # another input of the same name is not taken for it
+    (tmp_path / "other").mkdir()
+    Image.fromarray(values(50)).save(tmp_path / "other" / "a.png")
+    words = (tmp_path / "other" / "a.png", "-o", out, "--model", model)
+    before = (out / "a.png").read_bytes()
+    result = run(*words)
+    assert result.exit_code == 1
+    assert "by a run that was killed" in result.stderr
+    assert run(*words).exit_code == 0
+    assert (out / "a.png").read_bytes() == before
+    assert (out / "a-2.png").is_file()
+
+
 def test_one_bad_input_does_not_stop_the_others(tmp_path, model):
     Image.fromarray(values()).save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_bytes(b"no picture")

@@ -5,9 +5,11 @@ Shapes: h w size, s scale.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
+import os
 import time
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
@@ -17,18 +19,22 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from pulse_sr import __version__
 from pulse_sr.errors import InputError, SetupError, describe_error
 from pulse_sr.files.atomic import write_atomic, write_parts_atomic
 from pulse_sr.images.original import Original, read_original
 from pulse_sr.images.png import png_parts
-from pulse_sr.jobs.manifest import Index, Row, json_bytes
+from pulse_sr.jobs.manifest import NAME, Index, Row, json_bytes, read_json, read_rows
 from pulse_sr.jobs.stems import Input
 from pulse_sr.sr.files import SrModel
 from pulse_sr.sr.tiling import Tiling, enlarge
 
 log = logging.getLogger(__name__)
+
+#: The text chunk of a picture that says by which network it was made.
+MARK = "pulse-sr:upscale"
 
 
 @dataclass(frozen=True)
@@ -69,12 +75,17 @@ class UpscaleWorker:
         Raises:
             InputError: it can not be read, or a file that no record names is in the way.
         """
-        for file in self._files(task):
-            if file.exists() and task.stem not in self.index.rows:
-                raise InputError(
-                    f"{file} exists and was not made by upscale: it is left alone",
-                    "choose another folder with -o DIR",
-                )
+        row, picture = self.index.rows.get(task.stem), self._files(task)[0]
+        if row is not None and not _belongs(row, task):
+            raise InputError(
+                f"{picture} was made from {row['path']} by a run that was killed",
+                "run it again: it gets another name then",
+            )
+        if row is None and not all(_is_ours(file) for file in self._files(task) if file.exists()):
+            raise InputError(
+                f"{picture} or its record exists and was not made by upscale: it is left alone",
+                "choose another folder with -o DIR",
+            )
         return Request(place, task, read_original(task.path))
 
     def place(self, request: Request) -> int:
@@ -107,7 +118,7 @@ class UpscaleWorker:
         height, width = (size * self.model.scale for size in picture.size)
         text = {
             "Software": f"pulse-sr {__version__}",
-            "pulse-sr:upscale": json.dumps(self._settings(), sort_keys=True),
+            MARK: json.dumps(self._settings(), sort_keys=True),
         }
         parts = png_parts((height, width), self.bands(picture), text, picture.profile)
         write_parts_atomic(image, parts)
@@ -131,7 +142,7 @@ class UpscaleWorker:
             return self.failed(request.entry, answer)
         picture, (image, record) = request.picture, self._files(request.entry)
         height, width = picture.size
-        scale, seconds = self.model.scale, round(answer, 3)
+        scale = self.model.scale
         document = {
             "schema": 1,
             "version": __version__,
@@ -156,30 +167,23 @@ class UpscaleWorker:
             "fingerprint": self.mark,
             "tile": self.tiling.tile,
             "overlap": self.tiling.overlap,
-            "timing": {"upscale_s": seconds},
+            "timing": {"upscale_s": round(answer, 3)},
             "device": str(self.model.device),
             "torch": torch.__version__,
         }
         write_atomic(record, json_bytes(document))
-        short = {
-            "file": image.name,
-            "width": width * scale,
-            "height": height * scale,
-            "seconds": seconds,
-            "notes": list(picture.notes),
-        }
-        return self._put(request.entry, {"status": "ok", **short})
+        row = row_of(request.entry.stem, document)
+        self.index.put(row)
+        return row
 
     def failed(self, task: Input, error: Exception, seconds: float = 0.0) -> Row:
         """Writes down that a picture was not enlarged."""
         log.debug("%s failed", task.path, exc_info=error)
         message, hint, _ = describe_error(error)
-        return self._put(task, {"status": "failed", "error": message, "hint": hint})
-
-    def _put(self, entry: Input, outcome: Row) -> Row:
-        row: Row = {"stem": entry.stem, "path": str(entry.path), "sha256": entry.sha256}
-        row |= {"fingerprint": self.mark, **outcome}
-        self.index.put(row)
+        row: Row = {"stem": task.stem, "path": str(task.path), "sha256": task.sha256}
+        row |= {"fingerprint": self.mark, "status": "failed", "error": message, "hint": hint}
+        if _belongs(self.index.rows.get(task.stem, row), task):
+            self.index.put(row)
         return row
 
     def _files(self, entry: Input) -> tuple[Path, Path]:
@@ -194,6 +198,49 @@ class UpscaleWorker:
 def fingerprint(model: SrModel) -> str:
     """What the pixels follow from besides the input: the network. Tiles change rounding only."""
     return hashlib.sha256(f"upscale 1 {model.sha256}".encode()).hexdigest()
+
+
+def row_of(stem: str, record: Row) -> Row:
+    """The row of the manifest that a record stands for."""
+    source, output = record["input"], record["output"]
+    return {
+        "stem": stem,
+        "path": source["path"],
+        "sha256": source["sha256"],
+        "fingerprint": record["fingerprint"],
+        "status": record["status"],
+        "file": output["file"],
+        "width": output["width"],
+        "height": output["height"],
+        "seconds": record["timing"]["upscale_s"],
+        "notes": source["notes"],
+    }
+
+
+def known_rows(out: Path) -> tuple[list[Row], list[Row]]:
+    """The rows of the manifest, and those that a killed run did not come to write."""
+    rows = read_rows(out)
+    listed, lost = {row["stem"] for row in rows}, []
+    for file in sorted(out.glob("*.json")):
+        if file.stem not in listed and file.name != NAME:
+            with contextlib.suppress(LookupError, TypeError):  # the file of somebody else
+                lost.append(row_of(file.stem, read_json(file)))
+    return rows, lost
+
+
+def _belongs(row: Row, entry: Input) -> bool:
+    """Whether a row is that of an input, by its content or its place."""
+    same_place = os.path.abspath(str(row.get("path"))) == os.path.abspath(entry.path)
+    return same_place or row.get("sha256") == entry.sha256
+
+
+def _is_ours(file: Path) -> bool:
+    """Whether a picture is one that a run was killed over, before its record."""
+    try:
+        with Image.open(file) as image:  # reads the chunks before the pixels
+            return MARK in image.info
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return False
 
 
 def is_complete(out: Path, row: Row | None, entry: Input, mark: str) -> bool:

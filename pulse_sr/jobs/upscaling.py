@@ -18,10 +18,10 @@ from pulse_sr.files.atomic import remove_leftovers
 from pulse_sr.images.find import find_images
 from pulse_sr.jobs.executors.local import run_local
 from pulse_sr.jobs.job import Job
-from pulse_sr.jobs.manifest import NAME, Index, Row, read_rows
+from pulse_sr.jobs.manifest import NAME, Index, Row
 from pulse_sr.jobs.stems import Input, list_inputs
 from pulse_sr.jobs.store import make_folder
-from pulse_sr.jobs.upscale_worker import UpscaleWorker, fingerprint, is_complete
+from pulse_sr.jobs.upscale_worker import UpscaleWorker, fingerprint, is_complete, known_rows
 from pulse_sr.models.networks import load_network
 from pulse_sr.sr.files import SrModel
 from pulse_sr.sr.tiling import LEAST_TILE, choose_tiling
@@ -58,7 +58,8 @@ class UpscalePlan:
 
     def actions(self) -> list[tuple[str, Path]]:
         """("upscale" or "skip", input) for each input."""
-        rows = {row["stem"]: row for row in read_rows(self.out)}
+        listed, lost = known_rows(self.out)
+        rows = {row["stem"]: row for row in (*listed, *lost)}
         mark = fingerprint(self.model)
         return [
             (
@@ -78,7 +79,10 @@ class UpscalePlan:
         """
         make_folder(self.out)
         remove_leftovers(self.out)
-        index = Index(self.out, read_rows(self.out))
+        rows, lost = known_rows(self.out)
+        index = Index(self.out, rows)
+        for row in lost:
+            index.put(row)
         tiling = choose_tiling(self.model.network, self.tile)
         worker = UpscaleWorker(index, self.model, tiling, self.overwrite)
         yield from Job(self.entries, worker, index, lambda out: None).carry_out(run_local)

@@ -19,8 +19,7 @@ from pulse_sr.alignment.faces import FramedFace, frame_faces
 from pulse_sr.alignment.geometry import Framing, Points
 from pulse_sr.alignment.landmarks.base import Landmarks
 from pulse_sr.alignment.paste import FEATHER
-from pulse_sr.config import ALIGN_MODES
-from pulse_sr.errors import InputError, UsageError
+from pulse_sr.errors import InputError
 from pulse_sr.images.fit import low_res_sides
 from pulse_sr.images.read import LowResImage
 from pulse_sr.operators.degrading import degrade
@@ -203,18 +202,6 @@ def low_res_face(photo: LowResImage, face: FaceOfPhoto, resolution: int) -> LowR
         notes=tuple(notes),
         operator=face.operator,
     )
-
-
-def check_mode(mode: str) -> None:
-    """Refuses an unknown mode.
-
-    Raises:
-        UsageError: it is not one of `config.ALIGN_MODES`.
-    """
-    if mode not in ALIGN_MODES:
-        raise UsageError(
-            f"--align expects one of {', '.join(ALIGN_MODES)}, got {mode!r}", "--align auto"
-        )
 
 
 def _fills(face: FramedFace, image: LowResImage) -> bool:

@@ -7,15 +7,16 @@ from typing import Any
 
 import click
 
-from pulse_sr.cli.console import Console, emit_json, table
+from pulse_sr.cli.console import Console, emit_json, show_plan, table
 from pulse_sr.cli.options import (
     CONTEXT,
-    device_option,
     dry_run_option,
     missing,
     out_option,
     standard_options,
+    takes,
 )
+from pulse_sr.sr.options import UpscaleOptions
 
 
 def _show_networks(as_json: bool) -> None:
@@ -31,40 +32,19 @@ def _show_networks(as_json: bool) -> None:
 @click.command("upscale", context_settings=CONTEXT)
 @click.argument("inputs", nargs=-1, metavar="INPUT...")
 @out_option("upscaled", "Folder for the results: <stem>.png and <stem>.json each.")
-@click.option("--model", metavar="NAME|PATH", help="The network.  [default: the first of --list]")
 @click.option(
-    "--list",
-    "list_networks",
-    is_flag=True,
-    help="List the networks of the package, and end.",
+    "--list", "list_networks", is_flag=True, help="List the networks of the package, and end."
 )
-@click.option(
-    "--tile",
-    type=click.IntRange(min=32),
-    metavar="N",
-    help="Side of the tiles in input pixels.  [default: from memory]",
-)
-@click.option(
-    "--resume/--overwrite",
-    default=True,
-    show_default=True,
-    help="Skip what is complete, or do everything again.",
-)
-@device_option
+@takes(options=UpscaleOptions)
 @dry_run_option
 @standard_options
 def command(
     inputs: tuple[str, ...],
     out: Path,
-    model: str | None,
-    tile: int | None,
     list_networks: bool,
-    resume: bool,
-    device: str,
+    options: UpscaleOptions,
     dry_run: bool,
-    quiet: bool,
-    verbose: bool,
-    as_json: bool,
+    console: Console,
 ) -> int:
     """Enlarge every INPUT (image files, folders or globs) by the scale of the network.
 
@@ -73,17 +53,24 @@ def command(
     Example: pulse-sr upscale holidays/ -o large
     """
     if list_networks:
-        _show_networks(as_json)
+        _show_networks(console.as_json)
         return 0
     if not inputs:
         raise missing("inputs")
-    console = Console(quiet=quiet, verbose=verbose)
     from pulse_sr.jobs.upscaling import plan_upscale
 
-    plan = plan_upscale(inputs, out, model, tile=tile, device=device, overwrite=not resume)
+    plan = plan_upscale(
+        inputs,
+        out,
+        options.model,
+        tile=options.tile,
+        device=options.device,
+        overwrite=options.overwrite,
+    )
     if dry_run:
-        _show_plan(plan, as_json)
-        return 0
+        actions = [(action, str(path)) for action, path in plan.actions()]
+        listed = [{"action": action, "path": path} for action, path in actions]
+        return show_plan(console, plan.describe(), {"images": listed}, actions)
     rows: list[dict[str, Any]] = []
     total = len(plan.entries)
     try:
@@ -97,7 +84,7 @@ def command(
         parts += [f"{failed} failed"] if failed else []
         parts += [f"{total - len(rows)} not started"] if total > len(rows) else []
         console.line(f"{', '.join(parts)}; results in {out}")
-        if as_json and rows:
+        if console.as_json and rows:
             emit_json({"out": str(out), "exit_code": int(failed > 0), "images": rows})
     return int(failed > 0)
 
@@ -109,14 +96,3 @@ def _show_row(row: dict[str, Any], place: str, console: Console) -> None:
     done = "complete before" if row.get("resumed") else f"{row['seconds']:.1f} s"
     notes = "".join(f", {note}" for note in row["notes"])
     console.line(f"{place} {row['file']}  {row['width']}x{row['height']} px, {done}{notes}")
-
-
-def _show_plan(plan: Any, as_json: bool) -> None:
-    settings, actions = plan.describe(), plan.actions()
-    if as_json:
-        images = [{"action": action, "path": str(path)} for action, path in actions]
-        emit_json({"dry_run": True, "settings": settings, "images": images})
-        return
-    shown = settings | {"model": f"{settings['model']['name']} x{settings['model']['scale']}"}
-    click.echo(table([(name, str(value)) for name, value in shown.items()]) + "\n")
-    click.echo(table([(action, str(path)) for action, path in actions]))

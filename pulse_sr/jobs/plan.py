@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pulse_sr.alignment.intake import check_mode
-from pulse_sr.config import SearchConfig
+from pulse_sr.config import RunOptions, SearchConfig
 from pulse_sr.errors import UsageError
 from pulse_sr.images.find import find_images
 from pulse_sr.jobs import store
@@ -18,8 +17,6 @@ from pulse_sr.jobs.stems import Input, list_inputs
 from pulse_sr.jobs.task import Task
 from pulse_sr.operators.building import check_operator
 from pulse_sr.operators.spec import AUTO, parse_operator
-
-DEFAULT_OUT = "pulse_out"
 
 #: What is known of failed inputs, by stem and fingerprint.
 Failures = dict[tuple[str, str], dict[str, Any]]
@@ -32,52 +29,45 @@ class Plan:
     tasks: tuple[Task, ...]
     out: Path
     config: SearchConfig
+    options: RunOptions
     prior: Any
-    prior_source: str | None
-    overwrite: bool
-    align: str = "auto"
-    cluster: bool = False
-    save_steps: bool = False
 
 
 def plan_run(
     inputs: Sequence[str | Path],
-    out: str | Path = DEFAULT_OUT,
-    config: SearchConfig | None = None,
+    out: str | Path,
+    config: SearchConfig,
+    options: RunOptions,
     prior: Any = None,
     *,
-    overwrite: bool = False,
-    retry_failed: bool = False,
-    shard: tuple[int, int] | None = None,
-    align: str = "auto",
-    cluster: bool = False,
-    save_steps: bool = False,
     looking: Callable[[int, int], None] | None = None,
 ) -> Plan:
     """Finds the inputs, loads the prior and decides what to do with each input; writes nothing.
 
     Photos are searched for faces here, so that every face is a task of its own.
 
-    Args: see `run`; `looking` is called with (inputs looked at, inputs) before each of them.
+    Args:
+        inputs: image files, folders or globs.
+        out: the run folder.
+        config: the settings of the search.
+        options: those of the run.
+        prior: a loaded prior, in place of `options.prior`.
+        looking: called with (inputs looked at, inputs) before each of them.
 
     Raises:
         UsageError: a path does not exist, or an option does not suit the prior.
         SetupError: the prior can not be loaded.
     """
-    config = config or SearchConfig()
     paths = find_images([str(each) for each in inputs])
-    _check_shard(shard)
-    check_mode(align)
-    source = str(prior) if isinstance(prior, str | Path) else None
-    if prior is None or source is not None:
-        prior = _load_prior(source, config.device)
-    _check_operator(config, prior, align)
-    out = Path(out)
+    if prior is None:
+        prior = _load_prior(options.prior, config.device)
+    _check_operator(config, prior, options.align)
+    out, shard = Path(out), options.shard
     ordered = sorted(paths, key=lambda path: str(path.resolve())) if shard else paths
     entries = list_inputs(out, ordered)
-    plan = Plan((), out, config, prior, source, overwrite, align, cluster, save_steps)
-    failures = None if overwrite or retry_failed else _failures(out)
-    intake = Intake(out, config, prior, align, [each.stem for each in entries])
+    plan = Plan((), out, config, options, prior)
+    failures = None if options.overwrite or options.retry_failed else _failures(out)
+    intake = Intake(out, config, prior, options.align, [each.stem for each in entries])
     tasks: list[Task] = []
     for i, entry in enumerate(entries):
         if shard is None or i % shard[1] == shard[0]:
@@ -90,8 +80,8 @@ def plan_run(
 def _task(plan: Plan, entry: Input, target: Target, failures: Failures | None) -> Task:
     stem, mark = target.stem, target.mark
     done: tuple[int, ...] = ()
-    if not plan.overwrite:
-        done = store.done_indices(plan.out / stem, mark, with_steps=plan.save_steps)
+    if not plan.options.overwrite:
+        done = store.done_indices(plan.out / stem, mark, with_steps=plan.options.save_steps)
     indices = tuple(k for k in range(plan.config.samples) if k not in done)
     earlier = None
     if indices and failures is not None:
@@ -132,14 +122,6 @@ def _recorded_failure(folder: Path, mark: str) -> dict[str, Any] | None:
     record = store.read_record(folder) or {}
     failed = (record.get("status"), record.get("fingerprint")) == ("failed", mark)
     return record if failed else None
-
-
-def _check_shard(shard: tuple[int, int] | None) -> None:
-    if shard is not None and not 0 <= shard[0] < shard[1]:
-        raise UsageError(
-            f"--shard expects i/N with 0 <= i < N, got {shard[0]}/{shard[1]}",
-            "number the shards from 0: --shard 0/4 ... 3/4",
-        )
 
 
 def _check_operator(config: SearchConfig, prior: Any, align: str) -> None:

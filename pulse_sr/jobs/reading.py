@@ -64,7 +64,7 @@ def read_input(plan: Plan, place: int, task: Task) -> Request:
         placement = Placement(image, task.face, task.base)
         image = low_res_face(image, task.face, plan.prior.resolution)
     frames = None
-    if plan.save_steps:
+    if plan.options.save_steps:
         keep = task.action == "extend"
         frames = begin_steps(folder, plan.config, keep=keep)
     taken = Taken(place, task, placement, time.perf_counter() - started, frames)

@@ -12,8 +12,6 @@ The trainer writes the state, the network and the log; this module only looks at
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,6 +35,7 @@ from pulse_sr.sr.files import read_model_header
 from pulse_sr.training.collapse import CollapseWatch
 from pulse_sr.training.loop import Progress, Schedule
 from pulse_sr.training.snapshot import tile
+from pulse_sr.training.sr.options import SrObservation
 from pulse_sr.training.sr.plan import SrTrainer
 
 SCORE = "PSNR Y, dB"
@@ -44,21 +43,6 @@ CARD_NAME = "README.md"
 _PATCHES = 6
 #: Held-back photos that are scored at most.
 _MOST_HELD_BACK = 100
-
-
-@dataclass(frozen=True)
-class SrObservation:
-    """What is looked at during a training.
-
-    Attributes:
-        held_back: folder of photos that are not trained on; None: no scores.
-        tensorboard: write TensorBoard events.
-        command: the command line, for the card.
-    """
-
-    held_back: Path | None = None
-    tensorboard: bool = False
-    command: str = ""
 
 
 def run_sr_training(

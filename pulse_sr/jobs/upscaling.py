@@ -24,7 +24,8 @@ from pulse_sr.jobs.store import make_folder
 from pulse_sr.jobs.upscale_worker import UpscaleWorker, fingerprint, is_complete, known_rows
 from pulse_sr.models.networks import load_network
 from pulse_sr.sr.files import SrModel
-from pulse_sr.sr.tiling import LEAST_TILE, choose_tiling
+from pulse_sr.sr.options import UpscaleOptions
+from pulse_sr.sr.tiling import choose_tiling
 
 DEFAULT_OUT = "upscaled"
 
@@ -106,8 +107,7 @@ def plan_upscale(
         SetupError: the network can not be loaded, or there is no such device.
     """
     out = Path(out)
-    if tile is not None and tile < LEAST_TILE:
-        raise UsageError(f"--tile {tile} is too small", f"--tile {LEAST_TILE}, or leave it out")
+    options = UpscaleOptions(None, tile, overwrite, device)
     paths = find_images([str(each) for each in inputs])
     for path in paths:
         if path.resolve().parent == out.resolve():
@@ -116,7 +116,7 @@ def plan_upscale(
                 "choose another folder with -o DIR",
             )
     if not isinstance(model, SrModel):
-        model = load_network(model, choose_device(device))
+        model = load_network(model, choose_device(options.device))
     entries = list_inputs(out, paths, (Path(NAME).stem,))
     return UpscalePlan(tuple(entries), out, model, tile, overwrite)
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from pulse_sr.config import suggest
 from pulse_sr.errors import SetupError, UsageError
+from pulse_sr.options import suggest
 from pulse_sr.sr.files import SrModel, read_model, read_model_header
 
 FOLDER = Path(__file__).parents[1] / "sr" / "bundled"

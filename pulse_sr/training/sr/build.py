@@ -9,8 +9,8 @@ from typing import Any
 import torch
 import torch.nn as nn
 
-from pulse_sr.config import suggest
 from pulse_sr.errors import UsageError
+from pulse_sr.options import suggest
 from pulse_sr.sr.architectures import build_network
 from pulse_sr.sr.discriminators import (
     SpectralDiscriminator,

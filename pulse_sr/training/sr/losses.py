@@ -16,9 +16,9 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from pulse_sr.config import suggest
 from pulse_sr.errors import SetupError, UsageError, first_line
 from pulse_sr.files.tensors import UNREADABLE, read_tensors
+from pulse_sr.options import suggest
 from pulse_sr.sr.backbones import default_folder
 from pulse_sr.sr.digit_classifier import DigitClassifier
 from pulse_sr.sr.losses.content import charbonnier, dssim, total_variation

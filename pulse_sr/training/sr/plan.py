@@ -10,6 +10,7 @@ from typing import Any
 from pulse_sr.data.crops import CropStream, Photos, list_photos
 from pulse_sr.data.open import open_source
 from pulse_sr.data.sources import ImageSource
+from pulse_sr.errors import UsageError
 from pulse_sr.sr.files import SrModel
 from pulse_sr.training.loop import Trainer
 from pulse_sr.training.memory import fit_memory
@@ -18,7 +19,8 @@ from pulse_sr.training.run import Machine, check_batch, choose_machine, claim
 from pulse_sr.training.sr.build import build_step, check_losses
 from pulse_sr.training.sr.config import SrConfig
 from pulse_sr.training.sr.low_res import Pairs
-from pulse_sr.training.sr.recipes import read_recipe
+from pulse_sr.training.sr.options import SrOptions
+from pulse_sr.training.sr.recipes import preset_names, read_recipe
 from pulse_sr.training.sr.task import SrTask
 
 
@@ -79,6 +81,9 @@ class SrPlan:
         step = build_step(self.config, self.machine, self.weights)
         task = SrTask(step, Pairs(self.config), self.run_dir.resolve().name, self._card(photos))
         fit_memory(task, self.machine.max_memory)
+        if self.machine.compile:
+            for module in task.modules().values():
+                module.compile()
         trainer = SrTrainer(stream, self.run_dir, task, photos.content_sha256)
         trainer.lock = lock
         return trainer
@@ -108,16 +113,8 @@ class SrPlan:
 def plan_sr_training(
     data: str | os.PathLike[str],
     run_dir: Path,
-    recipe: str,
-    *,
+    options: SrOptions,
     kimg: float | None = None,
-    batch: int | None = None,
-    licence: str = "unstated",
-    seed: int | None = None,
-    device: str = "auto",
-    precision: str = "auto",
-    max_memory: int | None = None,
-    weights: Path | None = None,
     processes: Processes | None = None,
 ) -> SrPlan:
     """Resolve the settings of a run; what is None follows the recipe.
@@ -125,26 +122,26 @@ def plan_sr_training(
     Args:
         data: folder of photos, tar or pattern of tars.
         run_dir: folder of the run.
-        recipe: name of a preset, or a TOML file.
+        options: what the user says; the recipe is a name or a TOML file.
         kimg: thousands of patches of all phases together, which keep their proportions.
-        batch: patches per step over all processes.
-
-    The others are those of `SrConfig`, `SrPlan` and `run.choose_machine`.
+        processes: who shares the work.
 
     Raises:
         UsageError: for a folder or a recipe that does not exist or a value out of range.
         SetupError: for a device that does not exist.
     """
     processes = processes or Processes()
-    config = read_recipe(recipe)
+    if options.recipe is None:
+        raise UsageError("no recipe is given", f"--config {', '.join(preset_names())}")
+    config = read_recipe(options.recipe)
     config = replace(
         config,
-        batch=config.batch if batch is None else batch,
-        seed=config.seed if seed is None else seed,
+        batch=config.batch if options.batch is None else options.batch,
+        seed=config.seed if options.seed is None else options.seed,
     )
     if kimg is not None:
         config = config.stretched(kimg)
     check_batch(config.batch, 1, processes.count)
-    machine = choose_machine(device, precision, max_memory, False, processes)
     check_losses(config)
-    return SrPlan(open_source(data), run_dir, config, machine, licence, weights)
+    machine = choose_machine(options, processes)
+    return SrPlan(open_source(data), run_dir, config, machine, options.licence, options.weights)

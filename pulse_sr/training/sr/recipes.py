@@ -9,8 +9,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pulse_sr.config import suggest
 from pulse_sr.errors import UsageError
+from pulse_sr.options import suggest
 from pulse_sr.training.sr.config import Phase, SrConfig
 
 _FOLDER = resources.files("pulse_sr.training.sr") / "presets"

@@ -42,7 +42,7 @@ def prior():
 def start(prior, samples=3):
     generators = [torch.Generator().manual_seed(i) for i in range(samples)]
     latent = torch.stack(
-        [torch.randn(prior.num_rows, prior.latent_dim, generator=g) for g in generators]
+        [torch.randn(prior.num_ws, prior.latent_dim, generator=g) for g in generators]
     )
     return latent, draw_noise(prior.noise_shapes, generators)
 

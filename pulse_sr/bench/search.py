@@ -58,8 +58,7 @@ def bench_search(
     """Compare our search with the original's loop on the same prior.
 
     Args:
-        prior: a StyleGAN2 prior; the low-res side is an eighth of its resolution. Its `bf16` is set
-            as the precision says.
+        prior: a StyleGAN2 prior; the low-res side is an eighth of its resolution.
         options: how; the plain loop computes in float32 whatever the precision.
         progress: gets a line of text now and then.
 
@@ -81,7 +80,7 @@ def bench_search(
     samples, steps = options.samples, options.steps
     turns = Turns(samples, steps, samples, options.of_baseline, options.repeats, until)
     keep_freed_memory()
-    prior.bf16 = choose_bf16(options.precision, prior.device)
+    prior = prior.in_precision(bf16=choose_bf16(options.precision, prior.device))
     turns = fit_memory(prior, turns, progress)
     formats, clock = formats_in_use(prior.device, prior.bf16), Clock(prior.device)
     progress("ceilings")

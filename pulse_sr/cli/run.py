@@ -23,8 +23,10 @@ from pulse_sr.cli.options import CONTEXT, dry_run_option, out_option, standard_o
 from pulse_sr.config import RunOptions, SearchConfig
 
 if TYPE_CHECKING:
+    from pulse_sr.inversion.stream import SearchProgress
     from pulse_sr.jobs.plan import Plan
     from pulse_sr.jobs.search_worker import Record
+    from pulse_sr.jobs.task import Task
 
 _REASONS_SHOWN = 5
 
@@ -64,7 +66,7 @@ def _carry_out(plan: Plan, console: Console, retry: str) -> int:
 
     records: list[Record] = []
 
-    def show(task: Any, step: Any) -> None:
+    def show(task: Task, step: SearchProgress) -> None:
         console.live(
             f"[{len(records) + 1}/{len(plan.tasks)}] {task.stem}  step {step.step}/{step.steps}  "
             f"best {step.best_db:.1f} dB  {step.done}/{step.samples} samples"

@@ -21,7 +21,7 @@ from PIL import Image, ImageOps
 
 from pulse_sr.errors import InputError
 from pulse_sr.images.pixels import to_uint8
-from pulse_sr.images.read import explain_damage, open_header, read_bytes, strict_pillow
+from pulse_sr.images.read import explain_damage, open_header, read_bytes
 
 #: uint8 or uint16.
 Values = NDArray[Any]
@@ -69,7 +69,7 @@ def read_original(path: str | os.PathLike[str]) -> Original:
         UsageError, InputError: see `images.read.read_image`.
     """
     name, data = os.fspath(path), read_bytes(Path(path))
-    with strict_pillow(), explain_damage(name, data):
+    with explain_damage(name, data):
         return _decode(name, data)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pulse_sr.images.pixels import Pixels
+from pulse_sr.operators.base import psnr_of
 
 #: Y of ITU-R BT.601 in studio range from RGB in [0, 1], over 255, as MATLAB's rgb2ycbcr has it.
 _STUDIO, _BLACK = (65.481, 128.553, 24.966), 16.0
@@ -32,7 +33,7 @@ def psnr(images: Tensor, truth: Tensor) -> Tensor:
     if not (images.is_floating_point() and truth.is_floating_point()):
         raise ValueError(f"expected floats in [0, 1], got {images.dtype} and {truth.dtype}")
     mse = (images.double() - truth.double()).square().mean(dim=[1, 2, 3])
-    return -10.0 * torch.log10(mse)
+    return psnr_of(mse)
 
 
 def luma_psnr(pixels: Pixels, truth: Pixels, border: int) -> float:

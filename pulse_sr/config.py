@@ -211,10 +211,10 @@ class RunOptions(Options):
         2, "How many times as large photos come back, with a sample of every face.", whole(1, 8)
     )
     min_score: float = option(
-        0.8, "Leave out faces that the detector is less sure of.", number(0, 1)
+        0.85, "Leave out faces that the detector is less sure of.", number(0, 1)
     )
     min_size: float = option(
-        8.0, "Leave out faces whose crop has fewer px in the photo.", number(1)
+        16.0, "Leave out faces whose crop has fewer px in the photo.", number(1)
     )
     faces: tuple[int, ...] = option(
         (),

@@ -35,6 +35,9 @@ SURELY_LOW_RES = 48
 FRAMING_TOLERANCE = 0.25
 #: Faces with fewer pixels a side are not searched for in photos.
 SMALLEST_FACE = 8
+#: A face is searched at a side up to so many times that of its detail: at the next smaller side,
+#: detail of the photo would be thrown away, and what is found would not go with it.
+_NEARLY = 1.35
 
 #: Part of every identity: raise it when equal settings start to give other low-res faces.
 REVISION = 2
@@ -97,17 +100,18 @@ def faces_to_search(
             f"no face found in {image.path} ({image.width}x{image.height} px)",
             "--align never --fit pad takes the whole picture as a face",
         )
-    sides: dict[int, int] = {}
+    sides: dict[int, tuple[int, int]] = {}
     left_out: list[str] = []
     for number, face in enumerate(found, start=1):
         side = low_res_side(face.side, resolution, scale)
-        detail = 0 if scale or not side else _detail(image, face, resolution)
-        reason = _reason_against(number, face, side, detail, resolution, options)
+        detail = _detail(image, face, resolution)
+        asked = 0 if scale else detail
+        reason = _reason_against(number, face, side, asked, resolution, options)
         if reason:
             left_out.append(f"face {number}: {reason}")
         else:
             assert side is not None  # there is a reason against faces without one
-            sides[number] = low_res_side(detail, resolution) or side if detail else side
+            sides[number] = (detail, _side(face.side, asked, resolution) if asked else side)
     if not sides:
         raise InputError(
             f"{image.path} has no face to search: {'; '.join(left_out)}", _hint(left_out)
@@ -124,10 +128,11 @@ def faces_to_search(
             real_size=round(found[number - 1].side, 2),
             inside=round(found[number - 1].inside, 4),
             score=round(found[number - 1].face.score, 4),
+            detail=detail,
             side=side,
             operator=operator.strip(),
         )
-        for number, side in sides.items()
+        for number, (detail, side) in sides.items()
     ]
 
 
@@ -135,6 +140,13 @@ def _detail(image: LowResImage, face: FramedFace, resolution: int) -> int:
     """Up to which side the photo shows the face with detail of its own (`detail.detail_side`)."""
     side = min(resolution, max(int(face.side + 0.5), SMALLEST_FACE))
     return detail_side(crop_quad(image.pixels, face.quad, side, parity=False))
+
+
+def _side(real_size: float, detail: int, resolution: int) -> int:
+    """The side at which a face is searched: the one next to its detail, which it nearly has."""
+    fitting = [side for side in low_res_sides(resolution, None) if side <= resolution / 2]
+    most = min(detail, real_size) * _NEARLY
+    return max([side for side in fitting if SMALLEST_FACE <= side <= most], default=SMALLEST_FACE)
 
 
 def _reason_against(

@@ -49,9 +49,31 @@ def paste_into(photo: Pixels, crop: Pixels, quad: Points, feather: float = FEATH
     rows, columns = box
     place = photo[:, rows, columns]
     warped = _warped(photo, crop, quad, place, rows, columns)
-    weight = mask(quad, rows, columns, feather)
-    mixed = place + weight * (warped - place)
-    place[:] = np.where(weight > 0, np.rint(np.clip(mixed, 0, 255)), place).astype(np.uint8)
+    _mix(place, warped - place, mask(quad, rows, columns, feather))
+
+
+def add_into(
+    photo: Pixels, change: NDArray[np.float64], quad: Points, feather: float = FEATHER
+) -> None:
+    """Adds the detail that a face that was found has beyond its photo, to the photo itself.
+
+    What is finer than the photo's pixels is left out: it would alias.
+
+    Args:
+        photo: uint8 RGB [3, H, W].
+        change: [3, S, S] in levels of 255.
+        quad, feather: see `paste`.
+    """
+    box = _box(quad, photo.shape[2], photo.shape[1])
+    if box is not None:
+        thin = _thin_out(change, side_of(quad), density=1.0)
+        _mix(photo[:, *box], unwarp(thin, quad, *box), mask(quad, *box, feather))
+
+
+def _mix(place: Pixels, change: NDArray[np.float64], weight: NDArray[np.float64]) -> None:
+    """Adds a weighted change to a patch [3, b, t] where there is a weight."""
+    mixed = np.rint(np.clip(place + weight * change, 0, 255))
+    place[:] = np.where(weight > 0, mixed, place).astype(np.uint8)
 
 
 def _warped(
@@ -155,9 +177,9 @@ def _cut_out(
     )
 
 
-def _thin_out(crop: NDArray, pixels_in_photo: float) -> NDArray:
+def _thin_out(crop: NDArray, pixels_in_photo: float, density: float = _DENSITY) -> NDArray:
     """Shrinks a crop that is denser than the photo, by Lanczos in floating point."""
-    side = int(np.ceil(pixels_in_photo * _DENSITY))
+    side = int(np.ceil(pixels_in_photo * density))
     if side >= crop.shape[-1]:
         return crop
     return np.stack(

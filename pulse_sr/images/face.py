@@ -22,6 +22,7 @@ class FaceOfPhoto:
         real_size: side of the crop in pixels of the photo.
         inside: which part of the crop lies in the photo.
         score: of the detector.
+        detail: up to which side in px the photo shows the face with detail of its own.
         side: h, the side of the low-res face that is searched.
         operator: how the low-res face is made from the crop.
     """
@@ -34,6 +35,7 @@ class FaceOfPhoto:
     real_size: float
     inside: float
     score: float
+    detail: int
     side: int
     operator: str
 

@@ -28,6 +28,7 @@ _THREADS = threading.Lock()
 NAME = "manifest.json"
 PAGE = "index.html"
 RECORD = "result.json"
+PHOTO = "photo.json"
 
 #: Rows wait this long at most for more of them, in seconds; and so many times as long as the last
 #: batch took, so that writing stays a small part of a run with any number of inputs.

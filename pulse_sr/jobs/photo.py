@@ -9,6 +9,7 @@ Shape legend: H W enlarged photo, S side of a sample.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import threading
@@ -22,23 +23,27 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pulse_sr import __version__
-from pulse_sr.alignment.paste import enlarged_quad, mask_box, paste_into
+from pulse_sr.alignment.crop import crop_quad
+from pulse_sr.alignment.detail import beyond_detail
+from pulse_sr.alignment.paste import add_into, enlarged_quad, mask_box, paste_into
 from pulse_sr.errors import InputError
 from pulse_sr.files.atomic import write_atomic, write_parts_atomic
 from pulse_sr.images.colour import from_srgb, is_srgb
 from pulse_sr.images.original import Original, read_original
-from pulse_sr.images.pixels import Pixels
+from pulse_sr.images.pixels import Pixels, to_pillow
 from pulse_sr.images.png import png_parts
 from pulse_sr.images.read import read_image
 from pulse_sr.jobs import store
 from pulse_sr.jobs.drawing import read_pixels
-from pulse_sr.jobs.manifest import json_bytes, read_json
+from pulse_sr.jobs.manifest import PHOTO, json_bytes, read_json
 from pulse_sr.jobs.provenance import XMP, text_chunks
 from pulse_sr.jobs.task import Task
 
 log = logging.getLogger(__name__)
 
-RECORD = "photo.json"
+#: What the page shows: the photo enlarged, and with the first sample of each face.
+BEFORE, AFTER = "photo_before.jpg", "photo_after.jpg"
+_THUMBNAIL = 1000
 #: Part of every fingerprint: raise it when equal faces start to give another photo.
 REVISION = 1
 _BAND = 256  # rows that are given to the PNG writer at once
@@ -94,23 +99,27 @@ class Photos:
         folder = self.out / first.base
         count = min(self.samples, max(len(face.files) for face in faces))
         names = [photo_name(index) for index in range(count)]
+        files = [*names, BEFORE, AFTER]
         identity = _identity(first.sha256, self.upscale, count, faces)
-        record = read_json(folder / RECORD)
+        record = read_json(folder / PHOTO)
         known = isinstance(record, dict) and record.get("fingerprint") == identity
-        if known and all((folder / name).is_file() for name in names):
+        if known and all((folder / name).is_file() for name in files):
             return
         original = read_original(first.path)
         if original.sha256 != first.sha256:
             raise InputError(f"{first.path} changed while the run was going", "run it again")
         store.make_folder(folder)
-        (folder / RECORD).unlink(missing_ok=True)
+        (folder / PHOTO).unlink(missing_ok=True)
         canvas = _Canvas(original, self.upscale)
+        write_atomic(folder / BEFORE, canvas.thumbnail())
         chunks = text_chunks({"input_sha256": first.sha256, "upscale": self.upscale})
         for index, name in enumerate(names):
             for face in faces:
                 if index < len(face.files):
                     canvas.put(read_pixels(self.out / face.stem / face.files[index]), face)
             write_parts_atomic(folder / name, canvas.png(chunks))
+            if index == 0:
+                write_atomic(folder / AFTER, canvas.thumbnail())
             canvas.restore()
         document = {
             "version": __version__,
@@ -123,7 +132,7 @@ class Photos:
             "left_out": list(first.face.left_out) if first.face is not None else [],
             "fingerprint": identity,
         }
-        write_atomic(folder / RECORD, json_bytes(document))
+        write_atomic(folder / PHOTO, json_bytes(document))
 
 
 def photo_name(index: int) -> str:
@@ -139,6 +148,8 @@ class _Face:
         stem: of its folder.
         number: in the photo, from 1.
         corners: float64 [4, 2], its quad in the photo as it came.
+        real_size: side of the crop in pixels of the photo.
+        detail: up to which side the photo shows it with detail of its own.
         side: h, the side at which it was searched.
         fingerprint: of its search.
         files: its samples, in the order in which they are shown.
@@ -147,6 +158,8 @@ class _Face:
     stem: str
     number: int
     corners: NDArray[np.float64]
+    real_size: float
+    detail: int
     side: int
     fingerprint: str
     files: tuple[str, ...]
@@ -163,7 +176,8 @@ def _found(folder: Path, task: Task) -> _Face:
     done = store.done_indices(folder, task.fingerprint)
     files = tuple(store.sample_name(index) for index in done)
     face = task.face
-    return _Face(task.stem, face.index, face.corners, face.side, task.fingerprint, files)
+    numbers = (face.index, face.corners, face.real_size, face.detail, face.side)
+    return _Face(task.stem, *numbers, task.fingerprint, files)
 
 
 def _identity(sha256: str, upscale: int, count: int, faces: Sequence[_Face]) -> str:
@@ -178,15 +192,17 @@ class _Canvas:
 
     def __init__(self, original: Original, factor: int) -> None:
         self.original, self.factor = original, factor
+        plain = is_srgb(original.about.profile) and original.colour.dtype == np.uint8
+        plain = plain and len(original.colour) == 3
+        self.photo = original.colour if plain else read_image(original.path).pixels
         self.opacity = None
         if original.opacity is not None:
             self.opacity = _enlarged(original.opacity[None], factor)
         self.stored = _enlarged(original.colour, factor)  # as the file has it
-        plain = is_srgb(original.profile) and self.stored.dtype == np.uint8
-        if plain and len(self.stored) == 3:
+        if plain:
             self.pixels: Pixels = self.stored
         else:
-            self.pixels = _enlarged(read_image(original.path).pixels, factor)
+            self.pixels = _enlarged(self.photo, factor)
         self._saved: list[tuple[tuple[slice, slice], Pixels, NDArray[Any]]] = []
 
     def put(self, sample: Pixels, face: _Face) -> None:
@@ -199,7 +215,12 @@ class _Canvas:
         place = (slice(None), rows, columns)
         before = self.pixels[place].copy()
         self._saved.append(((rows, columns), before, self.stored[place].copy()))
-        paste_into(self.pixels, sample, quad)
+        if face.real_size > sample.shape[-1]:  # searched all the same, because it was asked for
+            paste_into(self.pixels, sample, quad)
+        else:
+            own = crop_quad(self.photo, face.corners, sample.shape[-1], parity=False)
+            change = beyond_detail(sample.astype(np.float64) - own, face.detail)
+            add_into(self.pixels, change, quad)
         if self.stored is not self.pixels:
             changed = weight > 0
             own = _as_stored(self.pixels[place], self.original, self.stored)
@@ -212,10 +233,18 @@ class _Canvas:
             self.pixels[:, rows, columns] = pixels
             self.stored[:, rows, columns] = stored
 
+    def thumbnail(self) -> bytes:
+        """A JPEG of at most `_THUMBNAIL` px a side, for the page."""
+        image = to_pillow(self.pixels)
+        image.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS)
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=90)
+        return buffer.getvalue()
+
     def png(self, chunks: dict[str, str]) -> Iterator[bytes]:
         """The photo as a PNG file, in pieces."""
-        size = (self.stored.shape[1], self.stored.shape[2])
-        return png_parts(size, self._bands(), chunks, self.original.metadata(xmp=XMP))
+        _, height, width = self.stored.shape
+        return png_parts((height, width), self._bands(), chunks, self.original.about, XMP)
 
     def _bands(self) -> Iterator[NDArray[Any]]:
         for start in range(0, self.stored.shape[1], _BAND):
@@ -227,7 +256,7 @@ class _Canvas:
 
 def _as_stored(pixels: Pixels, original: Original, stored: NDArray[Any]) -> NDArray[Any]:
     """8-bit sRGB [3, b, t] as the numbers of the file: its profile, channels and depth."""
-    own = from_srgb(pixels, original.profile, grey=len(stored) == 1)
+    own = from_srgb(pixels, original.about.profile, grey=len(stored) == 1)
     return own.astype(stored.dtype) * 257 if stored.dtype == np.uint16 else own
 
 

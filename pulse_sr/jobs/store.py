@@ -33,7 +33,7 @@ from pulse_sr.jobs.drawing import (
     write_grid,
     write_pictures,
 )
-from pulse_sr.jobs.manifest import PAGE, RECORD, json_bytes, put_rows, read_json, read_rows
+from pulse_sr.jobs.manifest import PAGE, PHOTO, RECORD, json_bytes, put_rows, read_json, read_rows
 from pulse_sr.jobs.provenance import XMP, settings_of, text_chunks
 from pulse_sr.jobs.record import SCHEMA, input_entry, make_document, timing_entry
 from pulse_sr.jobs.stems import assign_stems
@@ -230,7 +230,12 @@ def row_of(stem: str, path: str, document: Document) -> Document:
 
 def write_page(out: Path) -> None:
     """Writes `index.html` for all inputs that the manifest of `out` lists."""
-    parts = render_page(out, read_rows(out), lambda stem: read_record(out / stem))
+    parts = render_page(
+        out,
+        read_rows(out),
+        lambda stem: read_record(out / stem),
+        lambda base: read_json(out / base / PHOTO),
+    )
     write_parts_atomic(out / PAGE, (part.encode("utf-8", "replace") for part in parts))
 
 

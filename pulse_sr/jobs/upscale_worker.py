@@ -120,7 +120,7 @@ class UpscaleWorker:
             "Software": f"pulse-sr {__version__}",
             MARK: json.dumps(self._settings(), sort_keys=True),
         }
-        parts = png_parts((height, width), self.bands(picture), text, picture.profile)
+        parts = png_parts((height, width), self.bands(picture), text, picture.about)
         write_parts_atomic(image, parts)
 
     def bands(self, picture: Original) -> Iterator[NDArray[Any]]:
@@ -161,7 +161,7 @@ class UpscaleWorker:
                 "height": height * scale,
                 "bits": 8 * picture.colour.itemsize,
                 "channels": len(picture.colour) + (picture.opacity is not None),
-                "profile": picture.profile is not None,
+                "profile": picture.about.profile is not None,
             },
             **self._settings(),
             "fingerprint": self.mark,

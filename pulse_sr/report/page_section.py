@@ -14,6 +14,7 @@ from pulse_sr.report.pictures import role_of
 
 __all__ = [
     "ALIKE",
+    "boxes_of",
     "command_of",
     "mixing_of",
     "recorded_ranking",
@@ -52,6 +53,26 @@ def _operator(operator: Mapping[str, Any]) -> str:
         rows = "; ".join(f"{spec} {score:.1f}" for spec, score in ranking.rows)
         words.append(f"chosen among (nats): {rows}")
     return ", ".join(words)
+
+
+def boxes_of(photo: Record) -> list[dict[str, Any]]:
+    """Returns the numbers of the faces of a `photo.json`, and their places in percent."""
+    width, height = photo["width"], photo["height"]
+    boxes = []
+    for face in photo["faces"]:
+        across, down = ([corner[axis] for corner in face["quad"]] for axis in (0, 1))
+        left, top = max(min(across), 0), max(min(down), 0)
+        right, bottom = min(max(across), width), min(max(down), height)
+        boxes.append(
+            {
+                "number": face["number"],
+                "left": 100 * left / width,
+                "top": 100 * top / height,
+                "width": 100 * (right - left) / width,
+                "height": 100 * (bottom - top) / height,
+            }
+        )
+    return boxes
 
 
 def mixing_of(record: Record) -> str:

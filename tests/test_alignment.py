@@ -38,6 +38,7 @@ from pulse_sr.alignment.landmarks.base import Face, box_of
 from pulse_sr.alignment.landmarks.yunet import YuNet
 from pulse_sr.alignment.options import Limits
 from pulse_sr.alignment.paste import enlarged_quad, mask, paste
+from pulse_sr.config import RunOptions
 from pulse_sr.errors import InputError, SetupError
 from pulse_sr.images.face import face_of_record
 from pulse_sr.images.pixels import to_pillow
@@ -360,7 +361,7 @@ def test_the_low_res_side_is_what_the_face_really_has(real, resolution, scale, s
 
 
 def test_a_low_res_face_is_what_the_operator_makes_of_the_crop(portrait):
-    [face] = faces_to_search(portrait, 64, FRAMING, YuNet(), operator="area")
+    [face] = faces_to_search(portrait, 64, FRAMING, YuNet(), RunOptions(), operator="area", scale=2)
     made = low_res_face(portrait, face, 64)
     crop = crop_quad(portrait.pixels, face.corners, 64, parity=False)
     assert (made.pixels == degrade(crop, "area", 2)).all()
@@ -385,50 +386,54 @@ def aligned(photo, quad, side):
 @pytest.mark.parametrize(("side", "resolution"), [(16, 64), (48, 64), (64, 128), (96, 128)])
 def test_aligned_low_res_faces_pass_through(portrait, quad, side, resolution):
     image = aligned(portrait, quad, side)
-    assert faces_to_search(image, resolution, FRAMING, YuNet()) == []
+    assert faces_to_search(image, resolution, FRAMING, YuNet(), RunOptions()) == []
 
 
 def test_small_pictures_without_a_face_pass_through(portrait):
     noise = np.random.default_rng(0).integers(0, 255, (3, 64, 40)).astype(np.uint8)
     image = replace(portrait, pixels=noise, width=40, height=64)
-    assert faces_to_search(image, 64, FRAMING, YuNet()) == []
-    assert faces_to_search(image, 64, FRAMING, YuNet(), mode="never") == []
+    assert faces_to_search(image, 64, FRAMING, YuNet(), RunOptions()) == []
+    assert faces_to_search(image, 64, FRAMING, YuNet(), RunOptions(align="never")) == []
     with pytest.raises(InputError, match="no face found"):
-        faces_to_search(image, 64, FRAMING, YuNet(), mode="always")
+        faces_to_search(image, 64, FRAMING, YuNet(), RunOptions(align="always"))
 
 
 def test_a_small_photo_whose_face_does_not_fill_it_is_aligned(portrait):
-    [face] = faces_to_search(resized(portrait, 90, 110), 128, FRAMING, YuNet())
-    assert face.side == 32
+    [face] = faces_to_search(resized(portrait, 90, 110), 128, FRAMING, YuNet(), RunOptions())
+    assert face.side == 64
+    assert face.detail == pytest.approx(63, abs=4)
     assert face.real_size == pytest.approx(63, abs=4)
 
 
-def test_a_high_res_aligned_face_is_made_small(portrait, quad):
-    [face] = faces_to_search(aligned(portrait, quad, 128), 64, FRAMING, YuNet())
+def test_a_high_res_face_is_made_small_where_it_is_asked_for(portrait, quad):
+    image, options = aligned(portrait, quad, 128), RunOptions()
+    with pytest.raises(InputError, match="as fine as the prior could") as caught:
+        faces_to_search(image, 64, FRAMING, YuNet(), options)
+    assert "--scale 2" in caught.value.hint
+    [face] = faces_to_search(image, 64, FRAMING, YuNet(), options, scale=2)
     assert face.side == 32
 
 
 def test_a_large_picture_without_a_face_needs_a_word_of_the_user(portrait):
     grey = replace(portrait, pixels=np.full_like(portrait.pixels, 128))
     with pytest.raises(InputError, match=r"no face found in .* \(225x275 px\)") as caught:
-        faces_to_search(grey, 64, FRAMING, YuNet())
+        faces_to_search(grey, 64, FRAMING, YuNet(), RunOptions())
     assert "--align never" in caught.value.hint
-    assert faces_to_search(grey, 64, FRAMING, YuNet(), fit="crop") == []
+    assert faces_to_search(grey, 64, FRAMING, YuNet(), RunOptions(), fit="crop") == []
 
 
 def test_faces_below_the_wanted_size_are_named(portrait):
-    with pytest.raises(InputError, match="16 are needed") as caught:
-        faces_to_search(
-            resized(portrait, 25, 30), 64, FRAMING, Fixed(tiny()), mode="always", scale=4
-        )
-    assert "--scale" in caught.value.hint
+    options = RunOptions(align="always", min_size=4)
+    with pytest.raises(InputError, match=r"face 1: too small to search \(6 px\)"):
+        faces_to_search(resized(portrait, 25, 30), 64, FRAMING, Fixed(tiny()), options, scale=4)
 
 
 def test_small_faces_beside_large_ones_are_left_out_with_a_word(portrait, caplog):
     [large] = YuNet().find(portrait)
-    [face] = faces_to_search(portrait, 64, FRAMING, Fixed(large, tiny()))
-    assert (face.index, face.of) == (1, 1)
-    assert "1 of 2 faces left out, too small to search (6 px)" in caplog.text
+    [face] = faces_to_search(portrait, 256, FRAMING, Fixed(large, tiny()), RunOptions())
+    assert (face.index, face.of, face.searched) == (1, 2, 1)
+    assert face.left_out == ("face 2: too small to search (6 px)",)
+    assert "face 2: too small to search (6 px)" in caplog.text
 
 
 def tiny():

@@ -25,8 +25,6 @@ from pulse_sr.models import registry
 from pulse_sr.priors.base import Prior
 from pulse_sr.search.sampling import OnStep, SearchProgress
 
-list_priors = registry.list_priors
-
 
 class Result(inversion.Result):
     """What a search found, and how to write it."""
@@ -58,7 +56,12 @@ def load_prior(name_or_path: str | Path | None = None, device: str = "auto") -> 
         UsageError: no such prior.
         SetupError: no such device, or the file is damaged.
     """
-    return registry.load(name_or_path, choose_device(device))
+    return registry.load_prior(name_or_path, choose_device(device))
+
+
+def list_priors() -> list[dict[str, Any]]:
+    """The cards of the priors that can be had by name, the default first."""
+    return [model.facts() for model in registry.list_priors()]
 
 
 def super_resolve(

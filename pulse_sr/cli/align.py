@@ -173,14 +173,14 @@ def _settings(options: dict[str, Any]) -> AlignSettings:
     from pulse_sr.alignment.landmarks.choice import NAMES
     from pulse_sr.alignment.settings import AlignSettings
     from pulse_sr.jobs.task import file_sha256
-    from pulse_sr.models.registry import read_card
+    from pulse_sr.models import registry
 
     source = options["landmarks"]
     limits = (options["min_score"], options["min_size"], options["min_sharpness"])
     own_framing = options["framing"] == "prior"
     return AlignSettings(
         size=options["size"],
-        framing=framing_of(read_card(options["prior"])) if own_framing else FFHQ,
+        framing=framing_of(registry.load(options["prior"]).card) if own_framing else FFHQ,
         lr=options["lr"] or (),
         operator=options["operator"],
         limits=Limits(*limits),

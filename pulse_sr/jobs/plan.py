@@ -170,4 +170,4 @@ def _load_prior(source: str | None, device: str) -> Any:
     from pulse_sr.devices import choose_device
     from pulse_sr.models import registry
 
-    return registry.load(source, choose_device(device))
+    return registry.load_prior(source, choose_device(device))

@@ -1,20 +1,22 @@
-"""The priors that come with the package, with their checksums."""
+"""What a name means: the models that come with the package, and files anywhere."""
 
 from __future__ import annotations
 
-import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from pulse_sr.errors import SetupError, UsageError
+from pulse_sr.models.descriptor import Model
+from pulse_sr.models.detect import describe
 from pulse_sr.priors.base import Prior
-from pulse_sr.priors.files import prior_path, read_header, read_prior
 
 FOLDER = Path(__file__).parents[1] / "priors" / "bundled"
 REGISTRY = "registry.json"
+
+_CPU = torch.device("cpu")
 
 
 def bundled() -> dict[str, dict[str, str]]:
@@ -32,62 +34,51 @@ def bundled() -> dict[str, dict[str, str]]:
     return registry
 
 
-def list_priors() -> list[dict[str, Any]]:
-    """The cards of the bundled priors, the default first."""
-    return [
-        _card(FOLDER / entry["file"], name, entry["sha256"]) for name, entry in bundled().items()
-    ]
+def load(name_or_path: str | Path | None = None, device: torch.device = _CPU) -> Model:
+    """Find out what a name or a path is; its weights are read by `Model.build`.
 
-
-def read_card(name_or_path: str | Path | None) -> dict[str, Any]:
-    """The card of a bundled prior (None: the default one) or of a file; reads no weights.
+    Args:
+        name_or_path: a bundled prior, a file, or the folder of a training run; None: the default
+            prior.
+        device: where the network will be.
 
     Raises:
-        UsageError: no such prior.
-        SetupError: the file is damaged.
+        UsageError: no such model.
+        SetupError: the file is damaged, or of no known architecture.
     """
-    priors = bundled()
-    name = next(iter(priors)) if name_or_path is None else str(name_or_path)
-    if name in priors:
-        return _card(FOLDER / priors[name]["file"], name, priors[name]["sha256"])
+    known = bundled()
+    name = next(iter(known)) if name_or_path is None else str(name_or_path)
+    if name in known:
+        return _bundled_model(name, known[name], device)
     if not Path(name).exists():
-        raise UsageError(f"no prior {name!r}", f"give a path, or one of: {', '.join(priors)}")
-    card: dict[str, Any] = read_header(prior_path(Path(name)))["card"]
-    return card
+        raise UsageError(f"no prior {name!r}", f"give a path, or one of: {', '.join(known)}")
+    return describe(Path(name), device)
 
 
-def _card(file: Path, name: str, sha256: str) -> dict[str, Any]:
-    header = read_header(file)
-    facts = {
-        "name": name,
-        "architecture": header["architecture"],
-        "resolution": header["config"]["resolution"],
-        "sha256": sha256,
-    }
-    return header["card"] | facts
-
-
-def load(name_or_path: str | Path | None, device: torch.device) -> Prior:
-    """Read a prior by its bundled name or from a path; None is the default one.
+def load_prior(name_or_path: str | Path | None = None, device: torch.device = _CPU) -> Prior:
+    """The prior that a name or a path stands for, with its weights.
 
     Raises:
-        UsageError: no such prior.
+        UsageError: no such model, or it is not a prior.
         SetupError: the file is damaged, or is not the one that the package was built with.
     """
-    priors = bundled()
-    name = next(iter(priors)) if name_or_path is None else str(name_or_path)
-    if name not in priors:
-        if not Path(name).exists():
-            known = ", ".join(priors)
-            raise UsageError(f"no prior {name!r}", f"give a path, or one of: {known}")
-        return read_prior(Path(name), device)
-    file = FOLDER / priors[name]["file"]
+    model = load(name_or_path, device)
+    if model.kind != "prior":
+        raise UsageError(
+            f"{model.path} holds a network of kind {model.kind} ({model.architecture}), no prior",
+            "pulse-sr prior list shows the priors",
+        )
+    prior: Prior = model.build()
+    return prior
+
+
+def list_priors() -> list[Model]:
+    """The bundled priors, the default first."""
+    return [_bundled_model(name, entry, _CPU) for name, entry in bundled().items()]
+
+
+def _bundled_model(name: str, entry: dict[str, str], device: torch.device) -> Model:
+    file = FOLDER / entry["file"]
     if not file.is_file():
         raise SetupError(f"the bundled prior {file} is missing", "reinstall pulse-sr")
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    if digest != priors[name]["sha256"]:
-        raise SetupError(
-            f"{file} has checksum {digest[:12]}..., expected {priors[name]['sha256'][:12]}...",
-            "the file was changed or damaged: reinstall pulse-sr",
-        )
-    return read_prior(file, device)
+    return replace(describe(file, device), name=name, expected_sha256=entry["sha256"])

@@ -134,15 +134,24 @@ def cache_folder() -> Path:
     Raises:
         BuildError: the user has no home folder, and no variable names another one.
     """
-    own, shared = os.environ.get("STYLEGAN_OPS_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    own = os.environ.get("STYLEGAN_OPS_CACHE")
     if own:
         return Path(own).expanduser().absolute()
+    folder = user_cache()
+    if folder is None:
+        raise BuildError("there is no home folder for the cache of the ops", _CACHE_HINT)
+    return folder / "ops"
+
+
+def user_cache() -> Path | None:
+    """The project's folder for what can be made again; None for a user without a home."""
+    shared = os.environ.get("XDG_CACHE_HOME")
     if shared and Path(shared).is_absolute():  # its standard says to ignore relative ones
-        return Path(shared) / "pulse-sr" / "ops"
+        return Path(shared) / "pulse-sr"
     try:
-        return Path.home() / ".cache" / "pulse-sr" / "ops"
-    except RuntimeError as error:
-        raise BuildError("there is no home folder for the cache of the ops", _CACHE_HINT) from error
+        return Path.home() / ".cache" / "pulse-sr"
+    except RuntimeError:
+        return None
 
 
 class _Place:

@@ -9,7 +9,7 @@ import functools
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,29 +100,6 @@ def walk_images(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         files += [Path(root, name) for name in names if is_image_name(name)]
     return sorted(files), refused
-
-
-def list_images(folder: Path) -> list[Path]:
-    """Image files below `folder`, nested ones too, in the order of training (`walk_images`).
-
-    Raises:
-        UsageError: when the folder does not exist.
-    """
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is not a folder", "give a folder of images")
-    return walk_images(folder)[0]
-
-
-def alignment_of(paths: Sequence[Path]) -> dict[str, Any] | None:
-    """How the faces lie in the images, from the sidecar that `align` wrote for the first of them.
-
-    Returns:
-        the `alignment` of a prior's card; None for images without sidecars.
-    """
-    try:
-        return framing_in(paths[0].with_suffix(".json").read_bytes())
-    except (IndexError, OSError):
-        return None
 
 
 def framing_in(sidecar: bytes) -> dict[str, Any] | None:

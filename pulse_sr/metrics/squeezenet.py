@@ -101,12 +101,6 @@ def squeezenet_features(images: Tensor, least_side: int = LEAST_SIDE) -> list[Te
     return maps
 
 
-def class_scores(images: Tensor) -> Tensor:
-    """ImageNet logits `[N, 1000]`, to check the preprocessing by; arguments as above."""
-    last = squeezenet_features(images)[-1]
-    return _conv(squeezenet_weights(last.device), "conv_final", last).mean(dim=[2, 3])
-
-
 def feature_distance(a: Tensor, b: Tensor, least_side: int = LEAST_SIDE) -> Tensor:
     """SqueezeNet feature distance.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -397,8 +398,8 @@ class Generator(nn.Module):
         return self.synthesis(ws, self.synthesis.fixed_noise())
 
 
-class StyleGAN2Prior(Prior):
-    """A frozen StyleGAN2 generator as a prior.
+class StylePrior(Prior):
+    """A frozen generator of the StyleGAN family: a mapping, and a synthesis by style rows.
 
     Convolution weights lie in channels_last order, which measures 2 to 4 times faster on a CPU.
     """
@@ -406,7 +407,7 @@ class StyleGAN2Prior(Prior):
     def __init__(
         self,
         name: str,
-        generator: Generator,
+        generator: Any,
         statistics: LatentStatistics,
         card: dict[str, object] | None = None,
         sha256: str = "",
@@ -430,14 +431,16 @@ class StyleGAN2Prior(Prior):
 
     @property
     def device(self) -> torch.device:
-        return self.generator.mapping.w_avg.device
+        device: torch.device = self.generator.mapping.w_avg.device
+        return device
 
     @property
     def z_dim(self) -> int:
-        return self.generator.config.z_dim
+        return int(self.generator.config.z_dim)
 
     def map(self, z: Tensor) -> Tensor:
-        return self.generator.mapping(z)
+        w: Tensor = self.generator.mapping(z)
+        return w
 
     def synthesize(
         self,
@@ -450,7 +453,7 @@ class StyleGAN2Prior(Prior):
         for side in offsets or ():
             self.feature_shape(side)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            image = synthesis(w, maps, offsets)
+            image: Tensor = synthesis(w, maps, offsets)
         return image.float() * 0.5 + 0.5
 
     def feature_shape(self, side: int) -> tuple[int, int, int]:
@@ -458,3 +461,9 @@ class StyleGAN2Prior(Prior):
         if side not in sides:
             raise ValueError(f"no feature map of side {side}, expected one of {sides}")
         return self.generator.config.channels[sides.index(side)], side, side
+
+
+class StyleGAN2Prior(StylePrior):
+    """A frozen StyleGAN2 generator as a prior."""
+
+    generator: Generator

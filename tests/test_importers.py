@@ -5,13 +5,16 @@ The golden arrays are those of the programs themselves; tolerance 1e-4 absolute 
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from foreign_checkpoints import nvidia_pickle, pickled, tensorflow_pickle
 from safetensors.torch import load_file
 
+from pulse_sr.errors import SetupError, UsageError
 from pulse_sr.models.importing import read_foreign
 
 FOLDER = Path(__file__).parent / "data"
@@ -106,3 +109,96 @@ def test_pulse_images_and_gradients(pulse_folder):
     assert (image - golden["image"]).abs().max() < 3e-4  # of values up to 23
     (image * golden["grad_cot"]).sum().backward()
     assert relative(ws.grad, golden["grad_latents"]) < 2e-4
+
+
+# NVIDIA
+
+NVIDIA = "stylegan2_tiny"
+
+
+def written(tmp_path, data, name="network.pkl"):
+    path = tmp_path / name
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("write", [nvidia_pickle, tensorflow_pickle])
+def test_nvidia_images_and_gradients(tmp_path, write):
+    """Constant noise and none, truncation 1 and 0.7, from both releases' layouts."""
+    golden = arrays(NVIDIA)
+    path = written(tmp_path, write(tensors(NVIDIA, "G.")))
+    generator = read_foreign(path).generator.eval()
+    w = generator.mapping(golden["z"])
+    maps = generator.synthesis.fixed_noise()
+    for psi, name in ((1.0, "psi1"), (0.7, "trunc")):
+        ws = generator.mapping.truncate(w, 8, psi=psi)
+        assert relative(ws, golden[f"ws_{name}"]) < 1e-5
+        for noise, kind in ((maps, "const"), (off(maps), "none")):
+            image = generator.synthesis(ws, noise)
+            assert (image - golden[f"img_{name}_{kind}"]).abs().max() < 1e-4
+    ws = golden["ws_psi1"].clone().requires_grad_()
+    (generator.synthesis(ws, maps) * golden["grad_cot"]).sum().backward()
+    assert relative(ws.grad, golden["grad_ws"]) < 5e-5
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_the_learning_rate_of_the_mapping_is_read(tmp_path, protocol):
+    """A mapping of another multiplier holds other weights for the same styles."""
+    golden, weights = arrays(NVIDIA), tensors(NVIDIA, "G.")
+    for key in weights:
+        if key.startswith("mapping.fc"):
+            weights[key] = weights[key] / 5
+    path = written(tmp_path, nvidia_pickle(weights, lr_multiplier=0.05, protocol=protocol))
+    generator = read_foreign(path).generator
+    assert relative(generator.mapping(golden["z"]), golden["ws_psi1"][:, 0]) < 1e-5
+
+
+def changed(**extra):
+    return tensors(NVIDIA, "G.") | extra
+
+
+FILTER = "synthesis.b8.conv0.resample_filter"
+GREY = {f"synthesis.b{r}.torgb.weight": torch.zeros(1, 32, 1, 1) for r in (4, 8, 16, 32)}
+REFUSED = {
+    "a conditional network of 10 classes": lambda: nvidia_pickle(changed(), c_dim=10),
+    "a StyleGAN3 network of 32 px": lambda: nvidia_pickle(
+        {"synthesis.input.freqs": torch.zeros(4, 2), "mapping.fc0.weight": torch.zeros(4, 4)}
+    ),
+    "a StyleGAN2 of the residual architecture": lambda: nvidia_pickle(
+        changed(**{"synthesis.b8.skip.weight": torch.zeros(8, 8, 1, 1)})
+    ),
+    "resample_filter is not": lambda: nvidia_pickle(changed(**{FILTER: torch.ones(4, 4) / 16})),
+    "a StyleGAN2 of 1 channels": lambda: nvidia_pickle(changed(**GREY)),
+    "a network of the class Generator": lambda: nvidia_pickle({"a.weight": torch.zeros(1)}),
+    "a dictionary of 1 entries: weights": lambda: pickled({"weights": [1.0]}, 4),
+    "a list": lambda: pickled([1.0], 4),
+}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_what_can_not_be_searched_is_named(tmp_path, words):
+    path = written(tmp_path, REFUSED[words]())
+    with pytest.raises(UsageError, match="holds") as error:
+        read_foreign(path)
+    assert words in error.value.message
+    assert "\n" not in error.value.message
+
+
+def test_missing_and_infinite_tensors_are_damage(tmp_path):
+    weights = changed()
+    del weights["synthesis.b16.conv1.bias"]
+    with pytest.raises(SetupError, match=r"do not fit .*b16\.conv1\.bias"):
+        read_foreign(written(tmp_path, nvidia_pickle(weights)))
+    weights = changed(**{"synthesis.b4.const": torch.full((32, 4, 4), torch.nan)})
+    with pytest.raises(SetupError, match=r"b4\.const holds numbers that are not finite"):
+        read_foreign(written(tmp_path, nvidia_pickle(weights)))
+    weights = changed()
+    del weights["mapping.fc0.weight"], weights["mapping.fc0.bias"]
+    with pytest.raises((SetupError, UsageError)):
+        read_foreign(written(tmp_path, nvidia_pickle(weights)))
+
+
+def test_half_of_pulses_files_is_not_enough(pulse_folder, tmp_path):
+    shutil.copy(pulse_folder / "mapping.pt", tmp_path)
+    with pytest.raises(UsageError, match=r"synthesis\.pt is not beside it"):
+        read_foreign(tmp_path / "mapping.pt")

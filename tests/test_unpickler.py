@@ -15,46 +15,11 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from foreign_checkpoints import Call, named, pickled
 
 from pulse_sr.errors import SetupError, UsageError
 from pulse_sr.models.checkpoint_files import read_checkpoint
 from pulse_sr.models.unpickler import MAX_DEPTH, MAX_OPERATIONS, Record
-
-
-class Call:
-    """Pickles as a call of a function by name, whatever is installed here."""
-
-    def __init__(self, function, *arguments):
-        self.function, self.arguments = function, arguments
-
-    def __reduce__(self):
-        return self.function, self.arguments
-
-
-def named(module, name):
-    """A function that pickles by that name; the class of a module that need not exist."""
-    return type(name, (), {"__module__": module, "__qualname__": name})
-
-
-def pickled(value, protocol):
-    """Like pickle.dumps, but trusting that the names that it writes can be found."""
-    stream = io.BytesIO()
-    pickler = pickle._Pickler(stream, protocol)
-
-    def save_global(obj, name=None):
-        module, name = obj.__module__, obj.__qualname__
-        if protocol >= 4:
-            pickler.save(module)
-            pickler.save(name)
-            pickler.write(pickle.STACK_GLOBAL)
-        else:
-            pickler.write(pickle.GLOBAL + f"{module}\n{name}\n".encode())
-        pickler.memoize(obj)
-
-    pickler.save_global = save_global
-    pickler.dispatch = {**pickle._Pickler.dispatch, type: lambda _, obj: save_global(obj)}
-    pickler.dump(value)
-    return stream.getvalue()
 
 
 def in_zip(pickle_bytes, storage=b"", method=zipfile.ZIP_STORED):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import pickletools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -20,6 +20,9 @@ from typing import IO, Any
 MAX_OPERATIONS, MAX_DEPTH = 2_000_000, 200
 #: torch writes one whole number of ten bytes; nothing longer is needed.
 MAX_INTEGER_BITS = 128
+
+#: What a call may copy.
+_COPIED = (str, bytes, bytearray, list, tuple, set, dict)
 
 _MODULE, _NAME = re.compile(r"\w+(\.\w+)*", re.ASCII), re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
@@ -290,7 +293,7 @@ class Unpickler:
             raise Forbidden("a call without a tuple of arguments")
         for each in arguments:
             parts = each if isinstance(each, tuple) else (each,)
-            self.left -= sum(len(part) for part in parts if isinstance(part, Sized))
+            self.left -= sum(len(part) for part in parts if isinstance(part, _COPIED))
         if self.left < 0:
             raise Forbidden("calls that copy more than the whole file")
         try:

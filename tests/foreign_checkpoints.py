@@ -151,6 +151,27 @@ def nvidia_pickle(weights, discriminator=None, *, c_dim=0, lr_multiplier=0.01, p
     )
 
 
+def projected_gan_pickle(weights, resolution):
+    """A snapshot of Projected GAN: modules that are pickled whole, without persistent classes."""
+    names = {
+        "": "pg_modules.networks_fastgan.Generator",
+        "synthesis": "pg_modules.networks_fastgan.FastganSynthesis",
+    }
+
+    def attributes(path):
+        own = {"c_dim": 0, "img_resolution": resolution}
+        return own if path in names else {}
+
+    network = module_tree(
+        weights,
+        plain_module,
+        lambda path: names.get(path, "torch.nn.modules.container.Sequential"),
+        attributes,
+    )
+    judge = plain_module("pg_modules.discriminator.ProjectedDiscriminator", nn.Module().__dict__)
+    return pickled({"G": network, "D": judge, "G_ema": network}, 4)
+
+
 # NVIDIA's TensorFlow release
 
 

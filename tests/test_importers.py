@@ -8,14 +8,25 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import fastgan_golden
 import numpy as np
 import pytest
 import torch
-from foreign_checkpoints import nvidia_pickle, pickled, tensorflow_pickle
+from foreign_checkpoints import (
+    nvidia_pickle,
+    pickled,
+    projected_gan_pickle,
+    tensorflow_pickle,
+)
 from safetensors.torch import load_file
 
 from pulse_sr.errors import SetupError, UsageError
 from pulse_sr.models.importing import read_foreign
+from pulse_sr.priors.fastgan import FastGANConfig, FastGANGenerator
+from pulse_sr.priors.fastgan_layers import advance_spectral_norm
+from pulse_sr.priors.fastgan_prior import FastGANPrior
+from pulse_sr.priors.recalibration import recalibrate
+from pulse_sr.priors.statistics import standard_statistics
 
 FOLDER = Path(__file__).parent / "data"
 
@@ -202,3 +213,77 @@ def test_half_of_pulses_files_is_not_enough(pulse_folder, tmp_path):
     shutil.copy(pulse_folder / "mapping.pt", tmp_path)
     with pytest.raises(UsageError, match=r"synthesis\.pt is not beside it"):
         read_foreign(tmp_path / "mapping.pt")
+
+
+# FastGAN
+
+
+def fastgan_file(path, module="module.", **more):
+    content = {"g": {f"{module}{k}": v for k, v in fastgan_golden.weights("G.").items()}, "d": {}}
+    torch.save(content | more, path)
+    return path
+
+
+def fastgan_prior(generator):
+    return FastGANPrior("x", generator, standard_statistics(generator.config.z_dim))
+
+
+def zero_maps(config):
+    return [torch.zeros(1, 1, *shape) for shape in config.noise_shapes]
+
+
+@pytest.mark.parametrize("module", ["", "module."])
+def test_fastgan_images(tmp_path, module):
+    found = read_foreign(fastgan_file(tmp_path / "50000.pth", module)).generator
+    prior, z = fastgan_prior(found), fastgan_golden.golden("z")
+    image = prior.synthesize(z[:, None].expand(-1, prior.num_rows, -1), zero_maps(found.config))
+    expected = fastgan_golden.golden("g_big_zero_noise")
+    image = fastgan_golden.every_fourth(image * 2 - 1)
+    assert (image - expected).abs().max() < 1e-4
+
+
+def test_fastgan_with_a_list_of_averages(tmp_path):
+    """In the order of the network beside it; batch norm as `recalibrate` finds it for them."""
+    network = fastgan_golden.official_generator()
+    parameters = dict(network.named_parameters())
+    order = [key for key in fastgan_golden.weights("G.") if key in parameters]
+    averages = {k: p.detach() * (2 if p.ndim == 4 else 1) for k, p in parameters.items()}
+    scaled = [averages[key] for key in order]
+    path = fastgan_file(tmp_path / "all_50000.pth", g_ema=scaled, opt_g={})
+    found = read_foreign(path)
+    assert any("batch norm" in note for note in found.notes)
+    network.load_state_dict(averages, strict=False)
+    for _ in range(5):
+        advance_spectral_norm(network)
+    recalibrate(network)
+    z, noise = fastgan_golden.golden("z"), zero_maps(network.config)
+    with torch.no_grad():
+        expected = network(z, noise)[0]
+        prior = fastgan_prior(found.generator)
+        image = prior.synthesize(z[:, None].expand(-1, prior.num_rows, -1), noise) * 2 - 1
+    assert (image - expected).abs().max() < 1e-4
+    with pytest.raises(SetupError, match="g_ema does not fit"):
+        read_foreign(fastgan_file(tmp_path / "x.pth", g_ema=scaled[1:]))
+
+
+@pytest.mark.parametrize("lite", [False, True])
+def test_projected_gan(tmp_path, lite):
+    """Against formulas of its own: normalised latents, noise everywhere or nowhere, an RGB bias."""
+    variant = "projected-lite" if lite else "projected"
+    network = FastGANGenerator(FastGANConfig(64, 8, 16, variant)).eval()
+    with torch.no_grad():
+        for name, value in network.state_dict().items():
+            if name.endswith(("running_mean", ".weight", ".bias")):
+                value.add_(torch.randn(value.shape) * 0.3)
+    weights = {f"synthesis.{k}": v for k, v in network.state_dict().items()}
+    bias = torch.tensor([0.1, 0.2, 0.3])
+    weights["synthesis.to_big.bias"] = bias
+    path = written(tmp_path, projected_gan_pickle(weights, 64))
+    found = read_foreign(path).generator
+    z = torch.randn(3, 16)
+    noise = [torch.randn(3, 1, *shape) for shape in network.config.noise_shapes]
+    assert len(noise) == (0 if lite else 8)
+    with torch.no_grad():
+        expected = network(3 * z, noise)[0] + bias[:, None, None]
+        image = fastgan_prior(found).synthesize(z[:, None].expand(-1, 2, -1), noise) * 2 - 1
+    assert (image - expected).abs().max() < 1e-4

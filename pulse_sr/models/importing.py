@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pulse_sr.models.checkpoint_files import read_checkpoint
+from pulse_sr.models.importers.fastgan import import_fastgan, import_projected_gan
 from pulse_sr.models.importers.layout import Imported, refuse
 from pulse_sr.models.importers.nvidia import import_nvidia
 from pulse_sr.models.importers.pulse import import_pulse
@@ -17,6 +18,8 @@ IMPORTERS: tuple[Callable[[Any, Path], Imported | None], ...] = (
     import_tensorflow,
     import_rosinality,
     import_pulse,
+    import_fastgan,
+    import_projected_gan,
     import_nvidia,
 )
 

@@ -109,7 +109,7 @@ def _describe_fastgan(
 ) -> FastGANConfig:
     if source is not None and ngf is None:
         ngf = source.header["config"]["ngf"]
-    return FastGANConfig(resolution, **({} if ngf is None else {"ngf": ngf}))
+    return FastGANConfig(resolution) if ngf is None else FastGANConfig(resolution, ngf)
 
 
 def _grown(config: dict[str, Any], resolution: int) -> StyleGAN2Config:

@@ -167,7 +167,6 @@ def _check_scale(scale: int, prior: Any) -> None:
 
 
 def _load_prior(source: str | None, device: str) -> Any:
-    from pulse_sr.devices import choose_device
-    from pulse_sr.models import registry
+    from pulse_sr.jobs.importing import load_prior
 
-    return registry.load_prior(source, choose_device(device))
+    return load_prior(source, device)

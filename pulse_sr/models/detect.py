@@ -32,6 +32,15 @@ class Family:
 FAMILIES: dict[str, Family] = {name: Family("prior", read_prior) for name in ARCHITECTURES}
 
 
+def is_foreign(path: Path) -> bool:
+    """Whether a file is no safetensors file: it has to be imported before it can be used."""
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        # What safetensors begin with: the length of the header as 8 bytes, then the header.
+        return file.read(9)[8:] != b"{"
+
+
 def describe(path: Path, device: torch.device) -> Model:
     """What a file, or the folder of a training run, holds; reads no weights.
 

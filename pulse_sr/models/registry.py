@@ -1,4 +1,7 @@
-"""What a name means: the models that come with the package, and files anywhere."""
+"""What a name means: the models that come with the package, those that were imported, and files.
+
+An imported prior is a folder in the user's cache, `priors/NAME`, like the folder of a training run.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ from pulse_sr.errors import SetupError, UsageError
 from pulse_sr.models.descriptor import Model
 from pulse_sr.models.detect import describe
 from pulse_sr.priors.base import Prior
+from pulse_sr.priors.files import FILE_NAME
+from stylegan_ops.build import user_cache
 
 FOLDER = Path(__file__).parents[1] / "priors" / "bundled"
 REGISTRY = "registry.json"
@@ -34,12 +39,26 @@ def bundled() -> dict[str, dict[str, str]]:
     return registry
 
 
+def installed() -> dict[str, Path]:
+    """Name -> folder of the priors that were imported or downloaded, by name."""
+    folder = installed_folder()
+    if folder is None or not folder.is_dir():
+        return {}
+    return {each.parent.name: each.parent for each in sorted(folder.glob(f"[!.]*/{FILE_NAME}"))}
+
+
+def installed_folder() -> Path | None:
+    """Where imported priors are kept; None for a user without a home."""
+    cache = user_cache()
+    return None if cache is None else cache / "priors"
+
+
 def load(name_or_path: str | Path | None = None, device: torch.device = _CPU) -> Model:
     """Find out what a name or a path is; its weights are read by `Model.build`.
 
     Args:
-        name_or_path: a bundled prior, a file, or the folder of a training run; None: the default
-            prior.
+        name_or_path: a bundled or imported prior, a file, or the folder of a training run; None:
+            the default prior.
         device: where the network will be.
 
     Raises:
@@ -50,9 +69,14 @@ def load(name_or_path: str | Path | None = None, device: torch.device = _CPU) ->
     name = next(iter(known)) if name_or_path is None else str(name_or_path)
     if name in known:
         return _bundled_model(name, known[name], device)
-    if not Path(name).exists():
-        raise UsageError(f"no prior {name!r}", f"give a path, or one of: {', '.join(known)}")
-    return describe(Path(name), device)
+    path = Path(name)
+    if not path.exists():
+        imported = installed()
+        if name not in imported:
+            names = ", ".join([*known, *imported])
+            raise UsageError(f"no prior {name!r}", f"give a path, or one of: {names}")
+        path = imported[name]
+    return describe(path, device)
 
 
 def load_prior(name_or_path: str | Path | None = None, device: torch.device = _CPU) -> Prior:
@@ -73,8 +97,9 @@ def load_prior(name_or_path: str | Path | None = None, device: torch.device = _C
 
 
 def list_priors() -> list[Model]:
-    """The bundled priors, the default first."""
-    return [_bundled_model(name, entry, _CPU) for name, entry in bundled().items()]
+    """The bundled priors, the default first, and the imported ones."""
+    own = [_bundled_model(name, entry, _CPU) for name, entry in bundled().items()]
+    return own + [describe(folder, _CPU) for folder in installed().values()]
 
 
 def _bundled_model(name: str, entry: dict[str, str], device: torch.device) -> Model:

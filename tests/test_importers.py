@@ -27,6 +27,7 @@ from pulse_sr.priors.fastgan_layers import advance_spectral_norm
 from pulse_sr.priors.fastgan_prior import FastGANPrior
 from pulse_sr.priors.recalibration import recalibrate
 from pulse_sr.priors.statistics import standard_statistics
+from pulse_sr.priors.stylegan2_bilinear import BilinearPrior
 
 FOLDER = Path(__file__).parent / "data"
 
@@ -287,3 +288,39 @@ def test_projected_gan(tmp_path, lite):
         expected = network(3 * z, noise)[0] + bias[:, None, None]
         image = fastgan_prior(found).synthesize(z[:, None].expand(-1, 2, -1), noise) * 2 - 1
     assert (image - expected).abs().max() < 1e-4
+
+
+# lucidrains
+
+LUCIDRAINS = "lucidrains_tiny"
+
+
+def layer_noise(u):
+    """The uniform map [N, R, R, 1] that all layers share, as standard normal maps of each."""
+    u = u.permute(0, 3, 2, 1).double()
+    normal = torch.special.ndtri(u.clamp(1e-12, 1 - 1e-12)).float()
+    return [normal[..., :r, :r] for r in (4, 8, 16, 32) for _ in range(2)]
+
+
+def test_lucidrains_images_and_gradients(tmp_path):
+    golden = arrays(LUCIDRAINS)
+    torch.save({"GAN": tensors(LUCIDRAINS), "version": "1.9.0"}, tmp_path / "model_1.pt")
+    found = read_foreign(tmp_path / "model_1.pt")
+    prior = BilinearPrior("x", found.generator, standard_statistics(24))
+    w, noise = prior.map(golden["z"]), layer_noise(golden["u"])
+    assert relative(w, golden["w"]) < 1e-5
+    image = prior.synthesize(w[:, None].expand(-1, 4, -1), noise)
+    assert relative(image, golden["img_same"]) < 1e-4
+    ws = golden["ws"].clone().requires_grad_()
+    image = prior.synthesize(ws, noise)
+    assert (image - golden["img"]).abs().max() < 1e-4
+    (image * golden["grad_cot"]).sum().backward()
+    assert relative(ws.grad, golden["grad_ws"]) < 5e-5
+    assert prior.sample([1]).equal(prior.sample([0, 1])[1:])
+
+
+def test_lucidrains_with_attention_is_refused(tmp_path):
+    content = tensors(LUCIDRAINS) | {"GE.attns.2.0.fn.norm.g": torch.zeros(1)}
+    torch.save({"GAN": content}, tmp_path / "x.pt")
+    with pytest.raises(UsageError, match="with attention layers"):
+        read_foreign(tmp_path / "x.pt")

@@ -33,7 +33,6 @@ from pulse_sr.models.importing import read_foreign
 from pulse_sr.priors.architectures import ARCHITECTURES
 from pulse_sr.priors.bank import BANK_NAME, write_bank
 from pulse_sr.priors.base import Prior
-from pulse_sr.priors.fastgan_folding import FoldedGenerator
 from pulse_sr.priors.files import FILE_NAME, read_prior, save_prior
 from pulse_sr.priors.statistics import fit_statistics, standard_statistics
 from pulse_sr.report.imported_card import imported_card
@@ -180,12 +179,11 @@ def _write(
     folder: Path, imported: Imported, name: str, card: dict[str, Any], device: torch.device
 ) -> None:
     generator: Any = imported.generator.to(device)
-    if isinstance(generator, FoldedGenerator):
-        architecture, statistics = "fastgan", standard_statistics(generator.config.z_dim)
+    if imported.architecture == "fastgan":  # it has no mapping
+        statistics = standard_statistics(generator.config.z_dim)
     else:
         statistics = fit_statistics(generator)
-        architecture = "stylegan1" if "stylegan1" in type(generator).__module__ else "stylegan2"
-    adapter: Any = ARCHITECTURES[architecture].prior
+    adapter: Any = ARCHITECTURES[imported.architecture].prior
     prior: Prior = adapter(name, generator, statistics, card=card)
     samples = _samples(prior)
     notes = _check(samples, imported.source)

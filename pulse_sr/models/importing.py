@@ -9,6 +9,7 @@ from typing import Any
 from pulse_sr.models.checkpoint_files import read_checkpoint
 from pulse_sr.models.importers.fastgan import import_fastgan, import_projected_gan
 from pulse_sr.models.importers.layout import Imported, refuse
+from pulse_sr.models.importers.lucidrains import import_lucidrains
 from pulse_sr.models.importers.nvidia import import_nvidia
 from pulse_sr.models.importers.pulse import import_pulse
 from pulse_sr.models.importers.rosinality import import_rosinality
@@ -17,6 +18,7 @@ from pulse_sr.models.importers.tensorflow import import_tensorflow
 IMPORTERS: tuple[Callable[[Any, Path], Imported | None], ...] = (
     import_tensorflow,
     import_rosinality,
+    import_lucidrains,
     import_pulse,
     import_fastgan,
     import_projected_gan,

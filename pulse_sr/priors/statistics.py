@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pulse_sr.priors import stylegan1, stylegan2
+from pulse_sr.priors import stylegan1, stylegan2, stylegan2_bilinear
 from pulse_sr.priors.base import STYLEGAN2_SLOPE, LatentStatistics
 
 
 def fit_statistics(
-    generator: stylegan1.Generator | stylegan2.Generator,
+    generator: stylegan1.Generator | stylegan2.Generator | stylegan2_bilinear.Generator,
     count: int = 100_000,
     seed: int = 0,
     chunk: int = 10_000,

@@ -416,8 +416,9 @@ class StylePrior(Prior):
         generator = generator.eval().requires_grad_(False)
         self.generator = generator.to(memory_format=torch.channels_last)
         for module in self.generator.modules():
-            if isinstance(module, (FullyConnected, SynthesisLayer)):
-                module.freeze()
+            freeze = getattr(module, "freeze", None)
+            if freeze is not None:
+                freeze()
         super().__init__(
             name=name,
             resolution=config.resolution,

@@ -61,7 +61,7 @@ def import_fastgan(content: Any, path: Path) -> Imported | None:
         for _ in range(5):  # the vectors in the file are those of the weights in training
             advance_spectral_norm(generator)
         recalibrate(generator, batches=max(8, min(64, _PIXELS // generator.config.resolution**2)))
-    return Imported(fold(generator), "FastGAN checkpoint", notes)
+    return Imported("fastgan", fold(generator), "FastGAN checkpoint", notes)
 
 
 def import_projected_gan(content: Any, path: Path) -> Imported | None:
@@ -89,7 +89,7 @@ def import_projected_gan(content: Any, path: Path) -> Imported | None:
     if bias is not None and folded.to_big.bias is not None:
         with torch.no_grad():
             folded.to_big.bias.copy_(bias)
-    return Imported(folded, "Projected GAN snapshot with FastGAN's generator")
+    return Imported("fastgan", folded, "Projected GAN snapshot with FastGAN's generator")
 
 
 def _config(

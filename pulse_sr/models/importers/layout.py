@@ -32,11 +32,13 @@ class Imported:
     """A generator that was found in a file.
 
     Attributes:
-        generator: with its weights, float32 on the CPU; of one of `priors.architectures`.
+        architecture: its name in `priors.architectures`.
+        generator: with its weights, float32 on the CPU.
         source: what the file is, in words for the card.
         notes: what had to be estimated or left out, in words for the card.
     """
 
+    architecture: str
     generator: nn.Module
     source: str
     notes: list[str] = field(default_factory=list)

@@ -45,7 +45,7 @@ def import_nvidia(content: Any, path: Path) -> Imported | None:
         raise refuse(path, f"a mapping with the activation {first['activation']!s:.20}")
     multiplier = _lr_multiplier(first, tensors["mapping.fc0.weight"])
     generator = stylegan2_of(tensors, path, multiplier)
-    return Imported(generator, "pickle of NVIDIA's PyTorch StyleGAN2", _notes(tensors))
+    return Imported("stylegan2", generator, "pickle of NVIDIA's PyTorch StyleGAN2", _notes(tensors))
 
 
 def _first_layer(state: dict[str, Any], path: Path) -> dict[str, Any]:

@@ -48,7 +48,9 @@ def import_pulse(content: Any, path: Path) -> Imported | None:
         return None
     tensors = {re.sub(r"^G_(synthesis|mapping)\.", "", key): v for key, v in tensors.items()}
     generator = _generator(tensors, path)
-    return Imported(generator, "synthesis.pt and mapping.pt of the original PULSE", [*NOTES])
+    return Imported(
+        "stylegan1", generator, "synthesis.pt and mapping.pt of the original PULSE", [*NOTES]
+    )
 
 
 def _tensors(content: Any) -> dict[str, Tensor]:

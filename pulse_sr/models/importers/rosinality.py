@@ -35,9 +35,8 @@ def import_rosinality(content: Any, path: Path) -> Imported | None:
         weights["mapping.w_avg"] = average.flatten()
     else:
         notes.append("the mean style was estimated: the file has none")
-    return Imported(
-        stylegan2_of(weights, path), "checkpoint of rosinality's stylegan2-pytorch", notes
-    )
+    source = "checkpoint of rosinality's stylegan2-pytorch"
+    return Imported("stylegan2", stylegan2_of(weights, path), source, notes)
 
 
 def _renamed(key: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:

@@ -43,7 +43,7 @@ def import_tensorflow(content: Any, path: Path) -> Imported | None:
         name: value for key, each in variables.items() for name, value in _renamed(key, each)
     }
     generator = stylegan2_of(weights, path, _lr_multiplier(record))
-    return Imported(generator, "pickle of NVIDIA's TensorFlow StyleGAN2")
+    return Imported("stylegan2", generator, "pickle of NVIDIA's TensorFlow StyleGAN2")
 
 
 def _variables(record: Record, depth: int = 0) -> Iterator[tuple[str, Tensor]]:

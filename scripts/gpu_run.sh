@@ -169,7 +169,7 @@ fi
 if begin training; then
     images=$PWD/runs/faces-128/train settings=(--resolution 128 --gamma 0.4 --augment off) time=$((limit - 50))
     if [ -n "$rehearse" ]; then
-        images=$work/images settings=(--resolution 16 --channel-base 256 --channel-max 16 --w-dim 16 --batch 4) time=8
+        images=$work/images settings=(--resolution 16 --channel-base 256 --channel-max 16 --w-dim 16 --batch 4 --score-samples 0) time=8
         "$python" - "$images" <<'PY'
 import pathlib, sys, numpy as np
 from PIL import Image

@@ -23,15 +23,6 @@ def script(monkeypatch):
     return module
 
 
-@pytest.mark.parametrize(
-    ("probability", "degrees", "expected"),
-    [(0.95, 1, 6.313752), (0.95, 3, 2.353363), (0.95, 7, 1.894579), (0.975, 15, 2.131450)],
-)
-def test_quantiles_of_students_t(script, probability, degrees, expected):
-    """Printed tables."""
-    assert script.student_quantile(probability, degrees) == pytest.approx(expected, abs=2e-6)
-
-
 @pytest.mark.parametrize("count", [3, 8, 16])
 def test_one_more_draw_lies_in_the_intervals_as_often_as_promised(script, count):
     """Truth and samples are draws of one normal distribution for every pixel."""

@@ -18,8 +18,8 @@ import torch
 from foreign_checkpoints import Call, named, pickled
 
 from pulse_sr.errors import SetupError, UsageError
-from pulse_sr.models.checkpoint_files import read_checkpoint
-from pulse_sr.models.unpickler import MAX_DEPTH, MAX_OPERATIONS, Record
+from pulse_sr.files.checkpoints import read_checkpoint
+from pulse_sr.files.unpickler import MAX_DEPTH, MAX_OPERATIONS, Record
 
 
 def in_zip(pickle_bytes, storage=b"", method=zipfile.ZIP_STORED):

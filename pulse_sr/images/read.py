@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFile
 
-from pulse_sr.errors import InputError, UsageError, first_line
+from pulse_sr.errors import InputError, UsageError
 from pulse_sr.images.jpeg import noise_of_file
 from pulse_sr.images.pixels import Pixels, to_uint8
 
@@ -135,7 +135,7 @@ def explain_damage(name: str, data: bytes) -> Iterator[None]:
         raise
     except Exception as error:
         raise InputError(
-            f"{name} is truncated or damaged ({len(data)} bytes): {first_line(error)}", _BROKEN
+            f"{name} is truncated or damaged ({len(data)} bytes): {_first_line(error)}", _BROKEN
         ) from error
 
 
@@ -194,6 +194,10 @@ def _too_large(name: str, pixels: int) -> InputError:
         f"{name} has {pixels / 1e6:.1f} megapixels, the limit is {MAX_MEGAPIXELS}",
         "crop it to the face or make it smaller",
     )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _to_rgb(name: str, image: Image.Image, sixteen_bit: bool) -> tuple[Pixels, list[str]]:

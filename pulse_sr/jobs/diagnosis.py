@@ -19,8 +19,12 @@ from typing import Any
 import pulse_sr
 from pulse_sr.errors import first_line
 
-_NEEDED = ("torch", "numpy", "pillow", "click", "safetensors")
-_OPTIONAL = ("torchvision", "scipy", "lpips", "face-alignment", "tqdm", "ninja")
+#: What the commands import, and what adds to some of them.
+_NEEDED = (
+    *("torch", "numpy", "scipy", "pillow", "opencv-python", "matplotlib", "imagehash"),
+    *("click", "jinja2", "safetensors", "filelock"),
+)
+_OPTIONAL = ("torchvision", "lpips", "face-alignment", "ninja", "pytorch-optimizer")
 _CPU_FILE = Path("/proc/cpuinfo")
 _DRIVER_FILE = Path("/proc/driver/nvidia/version")
 

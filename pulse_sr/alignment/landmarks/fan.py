@@ -141,7 +141,7 @@ def _load(weights: Path, device: str) -> Any:
     from face_alignment import FaceAlignment, LandmarksType
     from face_alignment.models import FAN
 
-    from pulse_sr.models.checkpoint_files import read_checkpoint
+    from pulse_sr.files.checkpoints import read_checkpoint
 
     class LocalFaceAlignment(FaceAlignment):
         def _load_native(self, name: str, size: int, device: str, dtype: Any) -> Any:

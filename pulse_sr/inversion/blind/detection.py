@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pulse_sr.devices import images_at_once
 from pulse_sr.errors import UsageError
 from pulse_sr.images.jpeg import read_quality
 from pulse_sr.images.read import LowResImage
@@ -219,7 +220,7 @@ def _faces(prior: Prior, seed: int) -> Iterator[Tensor]:
         return
     fits = FACES * 3 * prior.resolution**2 <= _KEEP_BYTES
     drawn = []
-    chunk = max(1, min(_CHUNK, _CHUNK_PIXELS // prior.resolution**2))
+    chunk = images_at_once(prior.resolution, _CHUNK, _CHUNK_PIXELS)
     seeds = [sample_seed(seed, "blind", index) for index in range(FACES)]
     for start in range(0, FACES, chunk):
         with in_float32(prior):

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pulse_sr.errors import SetupError, first_line
+from pulse_sr.files.unpickler import Record
 from pulse_sr.models.importers.layout import (
     Imported,
     load_weights,
@@ -25,7 +26,6 @@ from pulse_sr.models.importers.layout import (
     tensors_of,
 )
 from pulse_sr.models.importers.nvidia import generator_record
-from pulse_sr.models.unpickler import Record
 from pulse_sr.priors.fastgan import FastGANConfig, FastGANGenerator
 from pulse_sr.priors.fastgan_folding import FoldedGenerator, fold
 from pulse_sr.priors.fastgan_layers import advance_spectral_norm

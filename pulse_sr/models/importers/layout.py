@@ -18,7 +18,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from pulse_sr.errors import SetupError, UsageError, first_line
-from pulse_sr.models.unpickler import Record
+from pulse_sr.files.unpickler import Record
 from pulse_sr.priors import stylegan2
 from pulse_sr.priors.stylegan2 import RESAMPLE_TAPS, StyleGAN2Config
 

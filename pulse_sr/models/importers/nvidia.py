@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
+from pulse_sr.files.unpickler import Record
 from pulse_sr.models.importers.layout import Imported, refuse, state_of, stylegan2_of, tensors_of
-from pulse_sr.models.unpickler import Record
 
 
 def generator_record(content: Any) -> Record | None:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pulse_sr.errors import SetupError, UsageError, first_line
-from pulse_sr.models.checkpoint_files import read_checkpoint
+from pulse_sr.files.checkpoints import read_checkpoint
 from pulse_sr.models.importers.layout import Imported, estimate_mean, he_gain, load_weights
 from pulse_sr.priors.fastgan_layers import up_kernel
 from pulse_sr.priors.stylegan1 import Generator

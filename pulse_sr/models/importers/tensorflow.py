@@ -10,9 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
-from pulse_sr.models.constructors import Array
+from pulse_sr.files.constructors import Array
+from pulse_sr.files.unpickler import Record
 from pulse_sr.models.importers.layout import Imported, refuse, stylegan2_of
-from pulse_sr.models.unpickler import Record
 
 MAX_COMPONENTS_DEEP = 4
 

@@ -7,8 +7,10 @@ from typing import Any
 
 from pulse_sr.priors.fastgan import FastGANConfig
 from pulse_sr.priors.stylegan2 import StyleGAN2Config
-from pulse_sr.training.gan.losses import LOSSES
 
+#: Those of `sr.losses.adversarial` that average nothing over the batch, which is worked on in
+#: parts.
+LOSSES = ("logistic", "hinge", "relativistic")
 AUGMENTS = ("diffaug", "ada", "off")
 #: No heads, or the network that they stand on (`metrics.feature_networks`).
 HEADS = ("off", "squeezenet", "efficientnet-lite0")
@@ -21,7 +23,7 @@ class TrainConfig:
 
     Attributes:
         network: shape of the generator; the discriminator mirrors its widths.
-        loss: out of `losses.LOSSES`.
+        loss: out of `LOSSES`.
         batch: images per step, over all processes and micro-batches.
         lr: learning rate of Adam.
         betas: decays of Adam.

@@ -25,6 +25,7 @@ from pulse_sr.priors.fastgan_layers import advance_spectral_norm
 from pulse_sr.priors.fastgan_prior import FastGANPrior
 from pulse_sr.priors.recalibration import recalibrate
 from pulse_sr.priors.statistics import standard_statistics
+from pulse_sr.sr.losses.adversarial import LOSSES
 from pulse_sr.training.gan.fastgan_discriminator import (
     LOGITS,
     FastGANDiscriminator,
@@ -32,7 +33,6 @@ from pulse_sr.training.gan.fastgan_discriminator import (
     quarter_of,
 )
 from pulse_sr.training.gan.fastgan_reconstruction import RECONSTRUCTIONS
-from pulse_sr.training.gan.losses import LOSSES
 from pulse_sr.training.gan.objective import Augment, Draws, Images, Objective
 
 #: The published training adds up the reconstruction error over its batch of eight images.
@@ -64,7 +64,7 @@ class FastGANObjective(Objective):
 
         Args:
             config: shape of G.
-            loss: out of `losses.LOSSES`; "hinge" comes with label noise here.
+            loss: out of `config.LOSSES`; "hinge" comes with label noise here.
             reconstruction: out of `fastgan_reconstruction.RECONSTRUCTIONS`.
             ndf: width of D; None: that of G.
         """

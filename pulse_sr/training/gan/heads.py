@@ -22,11 +22,11 @@ from torch import Tensor
 
 from pulse_sr.data.order import rng_of
 from pulse_sr.metrics.feature_networks import NETWORKS, FeatureNetwork
+from pulse_sr.sr.losses.adversarial import LOSSES
 from pulse_sr.training.augment.base import Augmentation, Draws
 from pulse_sr.training.augment.diffaug import DiffAugment
 from pulse_sr.training.gan.config import TrainConfig
 from pulse_sr.training.gan.feature_judges import FeatureJudges
-from pulse_sr.training.gan.losses import LOSSES
 from pulse_sr.training.gan.objective import take
 
 POLICY = ("color", "translation", "cutout")

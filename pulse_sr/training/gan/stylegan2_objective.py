@@ -20,8 +20,8 @@ from torch import Tensor
 from pulse_sr.priors.base import Prior
 from pulse_sr.priors.statistics import fit_statistics
 from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config, StyleGAN2Prior
+from pulse_sr.sr.losses.adversarial import LOSSES
 from pulse_sr.training.gan.discriminator import GROUP_SIZE, Discriminator
-from pulse_sr.training.gan.losses import LOSSES
 from pulse_sr.training.gan.objective import Augment, Draws, Images, Objective
 
 W_AVERAGE_STEP = 0.005
@@ -39,7 +39,7 @@ class StyleGAN2Objective(Objective):
 
         Args:
             config: shape of G; D mirrors its widths.
-            loss: out of `losses.LOSSES`.
+            loss: out of `config.LOSSES`.
             mixing: share of images with two latents.
         """
         self.generator, self.discriminator = Generator(config), Discriminator(config)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pulse_sr.models.unpickler import Constructor, Damaged, Forbidden, Global, Record, new_object
+from pulse_sr.files.unpickler import Constructor, Damaged, Forbidden, Global, Record, new_object
 
 MAX_DIMS = 8
 

@@ -17,8 +17,8 @@ from typing import IO, Any
 import torch
 
 from pulse_sr.errors import SetupError, UsageError
-from pulse_sr.models.constructors import CONSTRUCTORS, Storage, is_record, storage_dtype
-from pulse_sr.models.unpickler import Constructor, Damaged, Forbidden, Unpickler
+from pulse_sr.files.constructors import CONSTRUCTORS, Storage, is_record, storage_dtype
+from pulse_sr.files.unpickler import Constructor, Damaged, Forbidden, Unpickler
 
 MAX_FILE_BYTES, MAX_MEMBERS, MAX_STREAMS_INSIDE = 16 * 2**30, 100_000, 2
 #: What a torch stream begins with, after the head of a pickle.

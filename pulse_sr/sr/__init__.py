@@ -1,0 +1,1 @@
+"""Supervised super-resolution: networks, discriminators and losses."""

@@ -67,7 +67,7 @@ def test_import_writes_a_whole_prior(pickle_file, cache):
     assert facts["imported"]["sha256"] == file_sha256(pickle_file)
     assert facts["licence"] == "CC0-1.0"
     assert "CC0-1.0" in (folder / "README.md").read_text()
-    assert Image.open(folder / "samples.png").size == (128, 128)
+    assert Image.open(folder / "samples.png").size == (96, 96)
     prior = pulse_sr.load_prior("tiny-faces", "cpu")
     bank = read_bank(bank_path(prior.file), prior.sha256)
     assert len(bank.thumbnails) == 1024

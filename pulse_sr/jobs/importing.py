@@ -44,7 +44,7 @@ CARD_NAME, SAMPLES_NAME = "README.md", "samples.png"
 #: What a folder of an imported prior holds; `remove_prior` removes nothing else.
 FILES = (FILE_NAME, BANK_NAME, SAMPLES_NAME, CARD_NAME)
 FRAMINGS = ("ffhq", "bundled")
-GRID_SIDE = 4
+GRID_SIDE = 3
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 
 
@@ -198,7 +198,7 @@ def _write(
 
 
 def _samples(prior: Prior) -> torch.Tensor:
-    """Uncurated samples of the seeds 0 to 15, one after the other: not clamped."""
+    """Uncurated samples of the seeds 0 to 8, one after the other: not clamped."""
     images = []
     with torch.no_grad():
         for seed in range(GRID_SIDE**2):

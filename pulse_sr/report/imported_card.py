@@ -40,7 +40,7 @@ def imported_card(prior: Prior, samples: str, size: int) -> str:
     lines += [f"\n- {note}" for note in made_of.get("notes", [])]
     lines += [
         "",
-        f"![Uncurated samples, seeds 0 to 15]({samples})",
+        f"![Uncurated samples, seeds 0 to 8]({samples})",
         "",
         "The faces are synthetic: plausible reconstructions, not the person. Never for identifying "
         "anybody.",

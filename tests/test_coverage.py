@@ -61,5 +61,5 @@ def test_faces_of_the_model_have_the_rows_that_langevin_assumes(script, monkeypa
     rows = torch.stack([latent_of(prior.statistics, w[0]) for w in styles])  # [64, L, D]
     flat = rows.transpose(0, 1).flatten(1).double()
     covariance = flat @ flat.mT / flat.shape[1]
-    expected = torch.full((prior.num_rows,) * 2, 0.8).double().fill_diagonal_(1)
+    expected = torch.full((prior.num_ws,) * 2, 0.8).double().fill_diagonal_(1)
     assert (covariance - expected).abs().max() < 0.15

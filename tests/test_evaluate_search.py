@@ -161,12 +161,12 @@ def test_a_variant_is_a_method_a_name_of_the_table_or_its_constants(modules):
     assert variants.named("strict-pulse").strict
     assert variants.named("strict-pulse").method == "pulse"
     assert variants.named("tie 1").phased == PhasedSettings(tie=1.0)
-    own = variants.named("tie=1,bank=7,hand=3")
-    assert (own.bank, own.phased) == (7, PhasedSettings(tie=1.0, hand=3))
+    own = variants.named("tie=1,bank=7,share=3")
+    assert (own.bank, own.phased) == (7, PhasedSettings(tie=1.0, share=3))
     assert variants.named("phased").bank == variants.COUNT
     assert variants.named("target_db=45").target_db == 45.0
     assert {variants.named(name).target_db for name in ("phased", "pulse", "tie 1")} == {38.0}
-    for wrong in ("best", "best=1", "tie", "hand=many", "target_db=high"):
+    for wrong in ("best", "best=1", "tie", "share=many", "target_db=high"):
         with pytest.raises(ValueError, match=r"best|tie|many|high"):
             variants.named(wrong)
 

@@ -237,7 +237,7 @@ def zero_maps(config):
 def test_fastgan_images(tmp_path, module):
     found = read_foreign(fastgan_file(tmp_path / "50000.pth", module)).generator
     prior, z = fastgan_prior(found), fastgan_golden.golden("z")
-    image = prior.synthesize(z[:, None].expand(-1, prior.num_rows, -1), zero_maps(found.config))
+    image = prior.synthesize(z[:, None].expand(-1, prior.num_ws, -1), zero_maps(found.config))
     expected = fastgan_golden.golden("g_big_zero_noise")
     image = fastgan_golden.every_fourth(image * 2 - 1)
     assert (image - expected).abs().max() < 1e-4
@@ -261,7 +261,7 @@ def test_fastgan_with_a_list_of_averages(tmp_path):
     with torch.no_grad():
         expected = network(z, noise)[0]
         prior = fastgan_prior(found.generator)
-        image = prior.synthesize(z[:, None].expand(-1, prior.num_rows, -1), noise) * 2 - 1
+        image = prior.synthesize(z[:, None].expand(-1, prior.num_ws, -1), noise) * 2 - 1
     assert (image - expected).abs().max() < 1e-4
     with pytest.raises(SetupError, match="g_ema does not fit"):
         read_foreign(fastgan_file(tmp_path / "x.pth", g_ema=scaled[1:]))

@@ -8,13 +8,8 @@ from typing import Any
 import click
 
 from pulse_sr.cli.console import Console, emit_json, table
-from pulse_sr.cli.options import (
-    CONTEXT,
-    device_option,
-    out_option,
-    standard_options,
-    version_option,
-)
+from pulse_sr.cli.options import CONTEXT, out_option, standard_options, takes, version_option
+from pulse_sr.models.options import ImportOptions
 
 _FIRST_KEYS = ("name", "architecture", "resolution", "sha256", "licence", "data")
 
@@ -27,14 +22,13 @@ def command() -> None:
 
 @command.command("list", context_settings=CONTEXT)
 @standard_options
-def list_command(quiet: bool, verbose: bool, as_json: bool) -> int:
+def list_command(console: Console) -> int:
     """List the bundled priors, the default first, and the imported ones."""
-    console = Console(quiet=quiet, verbose=verbose)
     from pulse_sr.api import list_priors
     from pulse_sr.models.downloads import downloads
 
     cards = [_ordered(card) for card in list_priors()]
-    if as_json:
+    if console.as_json:
         emit_json(cards)
         return 0
     keys = ("name", "architecture", "resolution", "licence")
@@ -46,63 +40,43 @@ def list_command(quiet: bool, verbose: bool, as_json: bool) -> int:
 @command.command("info", context_settings=CONTEXT)
 @click.argument("prior", required=False, metavar="[NAME|PATH]")
 @standard_options
-def info_command(prior: str | None, quiet: bool, verbose: bool, as_json: bool) -> int:
+def info_command(prior: str | None, console: Console) -> int:
     """Show the card of a prior; without a name, of the default one. Checks its checksum."""
-    Console(quiet=quiet, verbose=verbose)
     from pulse_sr.api import load_prior
 
     loaded = load_prior(prior, "cpu")
     own = {"name": loaded.name, "resolution": loaded.resolution, "sha256": loaded.sha256}
-    _show({**loaded.card, **own}, as_json)
+    card = _ordered({**loaded.card, **own})
+    if console.as_json:
+        emit_json(card)
+    else:
+        click.echo(table([(key, str(value)) for key, value in card.items()]))
     return 0
 
 
 @command.command("import", context_settings=CONTEXT)
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@out_option(None, "The folder to write.  [default: the cache, by name]", required=False)
-@click.option("--name", metavar="NAME", help="Name of the prior.  [default: that of the file]")
-@click.option("--licence", metavar="SPDX", help="Of the weights.  [default: unknown]")
-@click.option(
-    "--framing",
-    default="ffhq",
-    show_default=True,
-    metavar="ffhq|bundled|FILE",
-    help="How faces lie in its images: --align crops photos that way.",
-)
-@device_option
+@out_option(None, "The folder to write.  [default: one in the cache, by name]", required=False)
+@takes(options=ImportOptions)
 @standard_options
-def import_command(
-    file: Path,
-    out: Path | None,
-    name: str | None,
-    licence: str | None,
-    framing: str,
-    device: str,
-    quiet: bool,
-    verbose: bool,
-    as_json: bool,
-) -> int:
+def import_command(file: Path, out: Path | None, options: ImportOptions, console: Console) -> int:
     """Make a prior of a StyleGAN2, StyleGAN or FastGAN checkpoint; nothing in it is executed.
 
     Example: pulse-sr prior import ffhq.pkl --licence CC-BY-NC-4.0
     """
-    console = Console(quiet=quiet, verbose=verbose)
     from pulse_sr.jobs.importing import import_prior
 
     console.live(f"importing {file}")
-    model = import_prior(file, out, name=name, licence=licence, framing=framing, device=device)
-    console.clear()
-    _tell(model, out, console, as_json)
+    model = import_prior(file, out, **options.of(ImportOptions))
+    _tell(model, out, console)
     return 0
 
 
 @command.command("get", context_settings=CONTEXT)
 @click.argument("name")
-@device_option
 @standard_options
-def get_command(name: str, device: str, quiet: bool, verbose: bool, as_json: bool) -> int:
+def get_command(name: str, console: Console) -> int:
     """Download a published checkpoint and import it; the same command goes on where it stopped."""
-    console = Console(quiet=quiet, verbose=verbose)
     from pulse_sr.jobs.importing import get_prior
     from pulse_sr.models.downloads import find_download
 
@@ -114,44 +88,32 @@ def get_command(name: str, device: str, quiet: bool, verbose: bool, as_json: boo
     def progress(done: int, whole: int | None) -> None:
         console.live(f"{done / 1e6:.0f} of {'?' if whole is None else f'{whole / 1e6:.0f}'} MB")
 
-    model = get_prior(name, progress, device)
-    console.clear()
-    _tell(model, None, console, as_json)
+    _tell(get_prior(name, progress), None, console)
     return 0
 
 
 @command.command("remove", context_settings=CONTEXT)
 @click.argument("name")
 @standard_options
-def remove_command(name: str, quiet: bool, verbose: bool, as_json: bool) -> int:
+def remove_command(name: str, console: Console) -> int:
     """Remove a prior that was imported or downloaded."""
-    console = Console(quiet=quiet, verbose=verbose)
     from pulse_sr.jobs.importing import remove_prior
 
     folder = remove_prior(name)
-    if as_json:
+    console.line(f"removed {folder}")
+    if console.as_json:
         emit_json({"removed": str(folder)})
-    else:
-        console.line(f"removed {folder}")
     return 0
 
 
-def _tell(model: Any, out: Path | None, console: Console, as_json: bool) -> None:
-    if as_json:
-        _show(model.facts() | {"path": str(model.path.parent)}, as_json)
-        return
+def _tell(model: Any, out: Path | None, console: Console) -> None:
+    console.clear()
     console.line(f"{model.path.parent}: {model.architecture} of {model.resolution} px")
     for note in model.card["imported"].get("notes", []):
         console.line(f"note: {note}")
     console.line(f"use it: pulse-sr run INPUT... --prior {model.name if out is None else out}")
-
-
-def _show(card: dict[str, Any], as_json: bool) -> None:
-    card = _ordered(card)
-    if as_json:
-        emit_json(card)
-    else:
-        click.echo(table([(key, str(value)) for key, value in card.items()]))
+    if console.as_json:
+        emit_json(_ordered(model.facts() | {"path": str(model.path.parent)}))
 
 
 def _ordered(card: dict[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,6 @@ from pulse_sr.images.read import (
     explain_damage,
     open_header,
     read_bytes,
-    strict_pillow,
 )
 
 MIN_IMAGES = 16
@@ -118,14 +117,11 @@ def decode(path: Path, resolution: int | None) -> Pixels:
         InputError: when it can not be read.
         UsageError: when it does not exist.
     """
-    with strict_pillow():
-        return decode_bytes(str(path), read_bytes(path), resolution).pixels
+    return decode_bytes(str(path), read_bytes(path), resolution).pixels
 
 
 def decode_bytes(name: str, data: bytes, resolution: int | None) -> SquareImage:
     """Decodes a file of any format: centre-cropped to a square, resized by Lanczos.
-
-    Several threads may do this at once, within one `strict_pillow()` around them all.
 
     Args:
         name: what messages call it.

@@ -30,6 +30,7 @@ from pulse_sr.models.detect import describe, is_foreign
 from pulse_sr.models.downloads import Progress, fetch, find_download
 from pulse_sr.models.importers.layout import Imported
 from pulse_sr.models.importing import read_foreign
+from pulse_sr.models.options import ImportOptions
 from pulse_sr.priors.architectures import ARCHITECTURES
 from pulse_sr.priors.bank import BANK_NAME, write_bank
 from pulse_sr.priors.base import Prior
@@ -45,30 +46,22 @@ CARD_NAME, SAMPLES_NAME = "README.md", "samples.png"
 FILES = (FILE_NAME, BANK_NAME, SAMPLES_NAME, CARD_NAME)
 FRAMINGS = ("ffhq", "bundled")
 GRID_SIDE = 3
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 
 
 def import_prior(
     file: str | Path,
     out: str | Path | None = None,
     *,
-    name: str | None = None,
-    licence: str | None = None,
-    framing: str = "ffhq",
-    device: str = "auto",
     facts: dict[str, Any] | None = None,
+    **options: Any,
 ) -> Model:
     """Make a prior of a checkpoint of another program.
 
     Args:
         file: the checkpoint; nothing in it is executed.
         out: the folder to write; None: one in the user's cache, where `name` finds it.
-        name: of the prior; None: that of the file.
-        licence: SPDX identifier of the weights' licence; None: "unknown".
-        framing: how faces lie in its images: "ffhq", "bundled" (like those of the default prior),
-            or a JSON file with the five points `eyes`, `nose`, `mouth` in units of the side.
-        device: where statistics and samples are computed.
         facts: further entries of the card.
+        **options: fields of `ImportOptions`: name, licence, framing, device.
 
     Returns:
         The prior that was written.
@@ -77,14 +70,14 @@ def import_prior(
         UsageError: the file is none of a generator that can be searched, or the folder is taken.
         SetupError: the file is damaged, or the disk is full.
     """
-    file = Path(file)
-    name = name or re.sub(r"[^A-Za-z0-9._+-]+", "-", file.stem).strip("-.") or "prior"
+    file, chosen = Path(file), ImportOptions(**options)
+    name = chosen.name or _name_of(file)
     target = _free_folder(out, name)
-    alignment = read_framing(framing)
+    alignment = read_framing(chosen.framing)
     imported = read_foreign(file)
     sha256 = file_sha256(file)
     card = {
-        "licence": licence or "unknown",
+        "licence": chosen.licence or "unknown",
         "data": "unknown",
         "alignment": alignment,
         "imported": {"from": imported.source, "file": file.name, "sha256": sha256},
@@ -93,7 +86,7 @@ def import_prior(
     if imported.notes:
         card["imported"]["notes"] = imported.notes
     with _staged(target) as folder:
-        _write(folder, imported, name, card, choose_device(device))
+        _write(folder, imported, name, card, choose_device(chosen.device))
     return describe(target, torch.device("cpu"))
 
 
@@ -109,7 +102,7 @@ def load_prior(source: str | Path | None, device: str = "auto") -> Prior:
     return registry.load_prior(source, choose_device(device))
 
 
-def get_prior(name: str, progress: Progress | None = None, device: str = "auto") -> Model:
+def get_prior(name: str, progress: Progress | None = None) -> Model:
     """Download a published checkpoint and import it under its name.
 
     Raises:
@@ -120,7 +113,7 @@ def get_prior(name: str, progress: Progress | None = None, device: str = "auto")
     _free_folder(None, name)
     file = fetch(entry, _cache().parent / "downloads", progress)
     facts = {"data": entry.data, "url": entry.url, "commercial_use": entry.commercial}
-    model = import_prior(file, name=name, licence=entry.licence, device=device, facts=facts)
+    model = import_prior(file, name=name, licence=entry.licence, facts=facts)
     with contextlib.suppress(OSError):
         file.unlink()
     return model
@@ -203,7 +196,7 @@ def _samples(prior: Prior) -> torch.Tensor:
     with torch.no_grad():
         for seed in range(GRID_SIDE**2):
             z = torch.randn(1, prior.z_dim, generator=torch.Generator().manual_seed(seed))
-            w = prior.map(z.to(prior.device))[:, None].expand(-1, prior.num_rows, -1)
+            w = prior.map(z.to(prior.device))[:, None].expand(-1, prior.num_ws, -1)
             images.append(prior.synthesize(w).cpu())
     return torch.cat(images)
 
@@ -237,8 +230,6 @@ def _cache() -> Path:
 
 
 def _free_folder(out: str | Path | None, name: str) -> Path:
-    if not _NAME.fullmatch(name):
-        raise UsageError(f"--name {name!r} is no name", "letters, digits and ._+-")
     if out is None and name in registry.bundled():
         raise UsageError(f"{name!r} is the name of a bundled prior", "--name NAME")
     target = _cache() / name if out is None else Path(out)
@@ -276,9 +267,12 @@ def _imported_before(file: Path) -> Path | None:
     return None
 
 
+def _name_of(file: Path) -> str:
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", file.stem).strip("-.+_")[:100] or "prior"
+
+
 def _import_into_cache(file: Path, device: str) -> Path:
-    stem = re.sub(r"[^A-Za-z0-9._+-]+", "-", file.stem).strip("-.") or "prior"
-    name = f"{stem[:80]}-{file_sha256(file)[:8]}"
+    name = f"{_name_of(file)[:80]}-{file_sha256(file)[:8]}"
     log.warning(
         "%s is imported into the cache first, as %s, with FFHQ's framing (to choose another one, "
         "and to note its licence: pulse-sr prior import)",

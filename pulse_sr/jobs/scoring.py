@@ -129,7 +129,7 @@ class Scorer:
         copied = memorisation(nearest, self._others)
         return Scores(values | {COPY_SHARE: copied.share, COPY_RATIO: copied.ratio}, nearest)
 
-    def floor(self) -> tuple[str, dict[str, float]] | None:
+    def reference_scores(self) -> tuple[str, dict[str, float]] | None:
         """What other real images reach, with their name: held-back ones, or training images that
         are not among the references; None where there are not enough of those."""
         if self.held_back is not None:

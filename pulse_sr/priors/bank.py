@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from pulse_sr.devices import images_at_once
 from pulse_sr.errors import PulseError
 from pulse_sr.files.tensors import UNREADABLE, read_tensors, read_tensors_header, write_tensors
-from pulse_sr.priors.base import Prior, SeedBank, in_float32
+from pulse_sr.priors.base import Prior, SeedBank
 from pulse_sr.priors.files import FILE_NAME
 from stylegan_ops import library
 from stylegan_ops.build import user_cache
@@ -61,11 +61,11 @@ def draw_bank(prior: Prior, count: int | None = None, first_seed: int = FIRST_SE
     side, count = min(SIDE, prior.resolution), bank_size(prior) if count is None else count
     chunk = images_at_once(prior.resolution, _CHUNK, _CHUNK_PIXELS)
     parts = []
-    with in_float32(prior):
-        for start in range(first_seed, first_seed + count, chunk):
-            # The last chunk is drawn whole as well: rounding may depend on the size of a batch.
-            images = prior.sample(range(start, start + chunk))
-            parts.append((F.adaptive_avg_pool2d(images, side) * 255).round().byte().cpu())
+    exact = prior.in_precision(bf16=False)
+    for start in range(first_seed, first_seed + count, chunk):
+        # The last chunk is drawn whole as well: rounding may depend on the size of a batch.
+        images = exact.sample(range(start, start + chunk))
+        parts.append((F.adaptive_avg_pool2d(images, side) * 255).round().byte().cpu())
     return SeedBank(first_seed, torch.cat(parts)[:count])
 
 

@@ -116,7 +116,7 @@ class SynthesisNetwork(nn.Module):
         self,
         ws: Tensor,
         noise: Sequence[Tensor | None],
-        offsets: Mapping[int, Tensor] | None = None,
+        feature_deltas: Mapping[int, Tensor] | None = None,
     ) -> Tensor:
         """Styles `[N, L, D]` and one noise map per style row to `[N, 3, R, R]` around [-1, 1].
 
@@ -130,8 +130,8 @@ class SynthesisNetwork(nn.Module):
         for i, block in enumerate(self.blocks):
             pair = slice(2 * i, 2 * i + 2)
             x = block(x, rows[pair], noise[pair])
-            if offsets is not None and block.side in offsets:
-                x = x + offsets[block.side]
+            if feature_deltas is not None and block.side in feature_deltas:
+                x = x + feature_deltas[block.side]
         image: Tensor = self.torgb(x)
         return image
 

@@ -41,7 +41,7 @@ class BilinearConfig(StyleGAN2Config):
     mapping_lr_multiplier: float = 1.0
 
     @property
-    def num_rows(self) -> int:
+    def num_ws(self) -> int:
         """How many style rows the generator takes: one for each size."""
         return len(self.channels)
 
@@ -125,7 +125,7 @@ class SynthesisNetwork(nn.Module):
         self,
         ws: Tensor,
         noise: Sequence[Tensor | None],
-        offsets: Mapping[int, Tensor] | None = None,
+        feature_deltas: Mapping[int, Tensor] | None = None,
     ) -> Tensor:
         """Styles `[N, L, D]` and two noise maps a size to `[N, 3, R, R]` around [-1, 1].
 
@@ -143,8 +143,8 @@ class SynthesisNetwork(nn.Module):
             if i:
                 x = _doubled(x)
             x = block.conv1(block.conv0(x, w, noise[2 * i]), w, noise[2 * i + 1])
-            if offsets is not None and block.side in offsets:
-                x = x + offsets[block.side]
+            if feature_deltas is not None and block.side in feature_deltas:
+                x = x + feature_deltas[block.side]
             rgb = block.torgb(x, w).float()
             image = rgb if image is None else rgb + self._doubled_image(image)
         assert image is not None  # there are at least two blocks

@@ -47,7 +47,7 @@ def interpolation_strip(prior: Prior) -> np.ndarray:
     """
     z = torch.cat([_between(prior, first, last) for first, last in STRIP_SEEDS])
     with torch.no_grad():
-        w = prior.map(z.to(prior.device))[:, None].expand(-1, prior.num_rows, -1)
+        w = prior.map(z.to(prior.device))[:, None].expand(-1, prior.num_ws, -1)
         images = [
             prior.synthesize(part).cpu()
             for part in w.split(images_at_once(prior.resolution, _CHUNK, _CHUNK_PIXELS))

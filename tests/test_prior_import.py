@@ -154,6 +154,21 @@ def test_remove(pickle_file, cache):
     assert "came with the package" in result.stderr
 
 
+def test_a_damaged_prior_in_the_cache_is_left_out(pickle_file, cache, caplog):
+    for name in ("a", "b"):
+        pulse_sr.import_prior(pickle_file, name=name)
+    (cache / "a" / "model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}")
+    names = [model.name for model in registry.list_priors()]
+    assert ("a" in names, "b" in names) == (False, True)
+    assert "left out:" in caplog.text
+
+
+def test_where_only_a_card_is_wanted_a_checkpoint_is_to_be_imported(pickle_file):
+    with pytest.raises(UsageError, match="a checkpoint of another program") as error:
+        registry.load(pickle_file)
+    assert error.value.hint == f"pulse-sr prior import {pickle_file}"
+
+
 def test_a_refused_file_ends_in_one_line(tmp_path):
     path = tmp_path / "evil.pkl"
     path.write_bytes(b"cos\nsystem\n(S'touch canary'\ntR.")

@@ -256,14 +256,13 @@ def _staged(target: Path) -> Iterator[Path]:
 
 def _imported_before(file: Path) -> Path | None:
     """The prior in the cache that was made of this very file."""
-    folders = registry.installed().values()
-    digest = file_sha256(file) if folders else ""
-    for folder in folders:
-        card = describe(folder, torch.device("cpu")).card
-        made_of = card.get("imported")
+    models = registry.installed_models()
+    digest = file_sha256(file) if models else ""
+    for model in models:
+        made_of = model.card.get("imported")
         if isinstance(made_of, dict) and made_of.get("sha256") == digest:
-            log.info("%s was imported before: using %s", file, folder)
-            return folder
+            log.info("%s was imported before: using %s", file, model.path.parent)
+            return model.path.parent
     return None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from pulse_sr.errors import SetupError
+from pulse_sr.errors import SetupError, UsageError
 from pulse_sr.models.descriptor import Kind, Model
 from pulse_sr.priors.architectures import ARCHITECTURES
 from pulse_sr.priors.files import prior_path, read_header, read_prior
@@ -45,10 +45,15 @@ def describe(path: Path, device: torch.device) -> Model:
     """What a file, or the folder of a training run, holds; reads no weights.
 
     Raises:
-        UsageError: there is no such file.
+        UsageError: there is no such file, or it has to be imported first.
         SetupError: the file is damaged, or of no known architecture.
     """
     file = prior_path(path)
+    if is_foreign(file):
+        raise UsageError(
+            f"{path} is no safetensors file: a checkpoint of another program?",
+            f"pulse-sr prior import {path}",
+        )
     header = read_header(file)
     family = FAMILIES[header["architecture"]]
     # What the network's configuration has to say of sizes: that of a generator its resolution, that

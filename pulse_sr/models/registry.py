@@ -6,6 +6,7 @@ An imported prior is a folder in the user's cache, `priors/NAME`, like the folde
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from pulse_sr.models.detect import describe
 from pulse_sr.priors.base import Prior
 from pulse_sr.priors.files import FILE_NAME
 from stylegan_ops.build import user_cache
+
+log = logging.getLogger(__name__)
 
 FOLDER = Path(__file__).parents[1] / "priors" / "bundled"
 REGISTRY = "registry.json"
@@ -99,7 +102,18 @@ def load_prior(name_or_path: str | Path | None = None, device: torch.device = _C
 def list_priors() -> list[Model]:
     """The bundled priors, the default first, and the imported ones."""
     own = [_bundled_model(name, entry, _CPU) for name, entry in bundled().items()]
-    return own + [describe(folder, _CPU) for folder in installed().values()]
+    return own + installed_models()
+
+
+def installed_models() -> list[Model]:
+    """The imported priors; one that is damaged is left out, with a warning."""
+    found = []
+    for folder in installed().values():
+        try:
+            found.append(describe(folder, _CPU))
+        except SetupError as error:
+            log.warning("left out: %s", error.message)
+    return found
 
 
 def _bundled_model(name: str, entry: dict[str, str], device: torch.device) -> Model:

@@ -24,6 +24,7 @@ _HOMES = {
     "remove_prior": "pulse_sr.jobs.importing",
     "run": "pulse_sr.jobs.searching",
     "super_resolve": "pulse_sr.api",
+    "upscale": "pulse_sr.jobs.upscaling",
 }
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "remove_prior",
     "run",
     "super_resolve",
+    "upscale",
 ]
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from pulse_sr.jobs.aligning import align
     from pulse_sr.jobs.importing import get_prior, import_prior, remove_prior
     from pulse_sr.jobs.searching import run
+    from pulse_sr.jobs.upscaling import upscale
     from pulse_sr.operators.base import Operator
     from pulse_sr.operators.building import make_operator
 

@@ -21,6 +21,7 @@ from pulse_sr.options import (
     overwrite_option,
     precision_option,
     prior_option,
+    recursive_option,
     seed_option,
     text,
     whole,
@@ -206,7 +207,7 @@ class RunOptions(Options):
         None, "Only the i-th of N parts of the inputs, from 0.", PART
     )
     retry_failed: bool = option(False, "Try again what failed in an earlier run.")
-    recursive: bool = option(False, "Take the subfolders of folders too.")
+    recursive: bool = recursive_option()
     upscale: int = option(
         2, "How many times as large photos come back, with a sample of every face.", whole(1, 8)
     )
@@ -243,6 +244,7 @@ class DegradeOptions(Options):
         unset="8; 1 for an operator that keeps the size",
     )
     seed: int = seed_option()
+    recursive: bool = recursive_option()
 
     @property
     def spec(self) -> OperatorSpec:

@@ -264,6 +264,11 @@ overwrite_option = partial(
 )
 
 
+def recursive_option() -> bool:
+    """The field `recursive` of commands that take folders."""
+    return option(False, "Take the subfolders of folders too.")
+
+
 def prior_option() -> str | None:
     """Returns the field `prior`."""
     return option(None, "The prior; without it, the bundled one.", text("NAME|PATH"))

@@ -364,42 +364,39 @@ def folder(tmp_path: Path) -> Path:
 
 def test_folders_and_globs_give_sorted_images(folder: Path) -> None:
     names = ["a.JPG", "b.png", "c.webp"]
-    assert [path.name for path in find_images([str(folder)]).paths] == names
-    assert [path.name for path in find_images([f"{folder}/*"]).paths] == names
-    assert [path.name for path in find_images([f"{folder}/*.png"]).paths] == ["b.png"]
+    assert [path.name for path in find_images([str(folder)])] == names
+    assert [path.name for path in find_images([f"{folder}/*"])] == names
+    assert [path.name for path in find_images([f"{folder}/*.png"])] == ["b.png"]
 
 
 def test_named_files_keep_their_place_and_come_once(folder: Path) -> None:
     inputs = [f"{folder}/odd.dat", f"{folder}/c.webp", str(folder), f"{folder}/empty/../b.png"]
-    found = [path.name for path in find_images(inputs).paths]
+    found = [path.name for path in find_images(inputs)]
     assert found == ["odd.dat", "c.webp", "a.JPG", "b.png"]
 
 
 def test_a_file_with_brackets_in_its_name_is_a_file(folder: Path) -> None:
     (folder / "x[1].png").write_bytes(b"x")
-    assert [path.name for path in find_images([f"{folder}/x[1].png"]).paths] == ["x[1].png"]
+    assert [path.name for path in find_images([f"{folder}/x[1].png"])] == ["x[1].png"]
 
 
-def test_what_is_left_out_is_counted_by_kind_and_named_once(folder: Path) -> None:
+def test_what_is_left_out_is_counted_by_kind_and_named_once(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for name in ("a.mp4", "b.mp4", "notes", "sub.png/deep.png", ".hidden"):
         (folder / name).write_bytes(b"x")
     (folder / "out").mkdir()
     (folder / "out" / "z.png").write_bytes(b"x")
     write_png(folder / "old.png", chw(picture()), {OWN_MARK: "{}"})
     found = find_images([str(folder)], out=folder / "out")
-    assert [path.name for path in found.paths] == ["a.JPG", "b.png", "c.webp"]
-    (note,) = found.notes
-    for words in (
-        "2 .mp4",
-        "1 without a suffix",
-        "2 subfolders (--recursive",
-        "1 samples of earlier",
-    ):
+    assert [path.name for path in found] == ["a.JPG", "b.png", "c.webp"]
+    (note,) = caplog.messages
+    for words in ("2 .mp4", "1 without a suffix", "2 subfolders (--rec", "1 samples of earlier"):
         assert words in note
     deep = find_images([str(folder)], recursive=True, out=folder / "out")
-    assert [path.name for path in deep.paths] == ["a.JPG", "b.png", "c.webp", "deep.png"]
-    assert "1 in the output folder" in deep.notes[0]
-    assert find_images([str(folder / "old.png")]).paths  # named outright: the user's word
+    assert [path.name for path in deep] == ["a.JPG", "b.png", "c.webp", "deep.png"]
+    assert "1 in the output folder" in caplog.messages[1]
+    assert find_images([str(folder / "old.png")])  # named outright: the user's word
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from pulse_sr.options import (
     overwrite_option,
     path,
     prior_option,
+    recursive_option,
     text,
     whole,
     whole_numbers,
@@ -67,3 +68,4 @@ class AlignOptions(CropOptions):
     download: bool = option(False, "Let fan fetch its weights (96 MB) if missing.")
     overwrite: bool = overwrite_option()
     device: str = device_option()
+    recursive: bool = recursive_option()

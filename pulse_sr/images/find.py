@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import glob
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
@@ -15,47 +15,39 @@ from pulse_sr.errors import UsageError
 from pulse_sr.images.decode import REFUSED_FORMATS, register_heif
 from pulse_sr.images.write import OWN_MARK
 
+log = logging.getLogger(__name__)
+
 _GIVE_IMAGES = "give image files such as PNG or JPEG"
-
-
-@dataclass(frozen=True)
-class FoundImages:
-    """What inputs stand for.
-
-    Attributes:
-        paths: of the pictures, in the order given, without repeats.
-        notes: what was left out and why, a line for each folder or glob.
-    """
-
-    paths: list[Path]
-    notes: list[str]
 
 
 def find_images(
     inputs: Sequence[str], *, recursive: bool = False, out: Path | None = None
-) -> FoundImages:
+) -> list[Path]:
     """Expands files, folders and globs into picture paths.
 
     Files named outright are kept whatever they are. Folders and globs give the files with a suffix
     that can be read, sorted by name, without hidden ones, without what lies in `out`, and without
-    samples that this program made (`write.OWN_MARK`).
+    samples that this program made (`write.OWN_MARK`). What is left out is a warning in the log.
 
     Args:
         inputs: files, folders and globs.
         recursive: take the subfolders of folders too.
         out: the folder of the results, which are no inputs.
 
+    Returns:
+        the pictures, in the order given, without repeats.
+
     Raises:
         UsageError: a path that does not exist, a folder or glob without images.
     """
     found: dict[Path, Path] = {}
-    notes: list[str] = []
     for text in inputs:
         paths, left_out = _expand(text, recursive, None if out is None else out.resolve())
-        notes += [f"left out of {text}: {left_out}"] if left_out else []
+        if left_out:
+            log.warning("left out of %s: %s", text, left_out)
         for path in paths:
             found.setdefault(path.resolve(), path)
-    return FoundImages(list(found.values()), notes)
+    return list(found.values())
 
 
 @functools.cache

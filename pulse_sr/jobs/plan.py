@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,8 +20,6 @@ from pulse_sr.jobs.task import Input, Task, fingerprint
 from pulse_sr.operators.building import check_operator
 from pulse_sr.operators.spec import AUTO, parse_operator
 from pulse_sr.priors.base import Prior
-
-log = logging.getLogger(__name__)
 
 #: What is known of failed inputs, by stem and fingerprint.
 Failures = dict[tuple[str, str], dict[str, Any]]
@@ -64,14 +61,12 @@ def plan_run(
         UsageError: a path does not exist, or an option does not suit the prior.
         SetupError: the prior can not be loaded.
     """
-    found = find_images([str(each) for each in inputs], recursive=options.recursive, out=Path(out))
-    for note in found.notes:
-        log.warning(note)
+    paths = find_images([str(each) for each in inputs], recursive=options.recursive, out=Path(out))
     if prior is None:
         prior = _load_prior(options.prior, config.device)
     _check_operator(config, prior, options.align)
     out, shard = Path(out), options.shard
-    ordered = sorted(found.paths, key=lambda path: str(path.resolve())) if shard else found.paths
+    ordered = sorted(paths, key=lambda path: str(path.resolve())) if shard else paths
     entries = list_inputs(out, ordered)
     plan = Plan((), out, config, options, prior)
     failures = None if options.overwrite or options.retry_failed else _failures(out)

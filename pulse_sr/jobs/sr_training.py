@@ -88,9 +88,7 @@ class SrObserver:
         run_dir, images = trainer.run_dir, trainer.images_shown
         self._events = TensorBoardLog(run_dir / "tb", images) if observation.tensorboard else None
         held_back = observation.held_back
-        self._photos = (
-            [] if held_back is None else find_images([str(held_back)]).paths[:_MOST_HELD_BACK]
-        )
+        self._photos = [] if held_back is None else find_images([str(held_back)])[:_MOST_HELD_BACK]
         self._bicubic = bicubic(trainer.config.scale)
         self._floor = {SCORE: self._psnr(self._bicubic)} if self._photos else {}
         self._book = ScoreBook(run_dir, images, lambda scores: -scores[SCORE], read_model_header)

@@ -84,7 +84,7 @@ def _sheet(shown: list[Shown], pixels: dict[Path, Pixels], heading: str) -> Pixe
 
 def _as_trained(check: DataCheck, files: set[Path]) -> dict[Path, Pixels]:  # each [3, R, R]
     """Reads some of the images again, at the resolution of training."""
-    source = open_source(check.data)
+    source = open_source(check.data, check.member)
     places = [place for place, name in enumerate(source.names) if Path(name) in files]
     with contextlib.closing(decode_files(source, check.resolution, positions=places)) as decoded:
         return {

@@ -129,7 +129,8 @@ class TrainingPlan:
         sizes = [sum(p.numel() for p in network.parameters()) / 1e6 for network in networks]
         text = (
             f"{self.config.architecture} {self.config.network.resolution} px, "
-            f"G {sizes[0]:.2f} M, D {sizes[1]:.2f} M parameters, {len(trainer.images)} images, "
+            f"G {sizes[0]:.2f} M, D {sizes[1]:.2f} M parameters, {len(trainer.images)} images"
+            f"{self.data.left_out_words()}, "
             f"batch {self.config.batch}"
         )
         if gan.micro_steps > 1:

@@ -1,4 +1,4 @@
-"""Zips as training data, where they are not as tars are: damage, encryption, bombs; chosen fields."""
+"""Zips as training data where they are not as tars are: damage, bombs; and chosen fields."""
 
 from __future__ import annotations
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pulse_sr.data.sources import ImageSource, Refusal, Stamp
+from pulse_sr.files.documents import json_text, read_json
 
 #: Counts the ways of decoding: another number, another key.
 _VERSION = 1
@@ -99,13 +99,13 @@ class CacheIndex:
     def to_json(self) -> str:
         """The document; a file is a list of the fields of its `Row`."""
         fields = vars(self) | {"files": [list(vars(row).values()) for row in self.files]}
-        return json.dumps({"version": _VERSION} | fields) + "\n"
+        return json_text({"version": _VERSION} | fields) + "\n"
 
     @classmethod
     def read(cls, path: Path) -> CacheIndex | None:
         """The index in a file; None if it is damaged or of another version."""
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
+            document = read_json(path)
             if document["version"] != _VERSION:
                 return None
             return cls(
@@ -116,7 +116,7 @@ class CacheIndex:
                 tuple((name, reason) for name, reason in document["refused"]),
                 document.get("member"),
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             return None
 
 

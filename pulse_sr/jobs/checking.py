@@ -16,9 +16,9 @@ from pulse_sr.data.check import DataCheck
 from pulse_sr.data.decode import decode_files
 from pulse_sr.data.open import open_source
 from pulse_sr.files.atomic import write_atomic
+from pulse_sr.files.documents import json_bytes
 from pulse_sr.images.write import write_png
 from pulse_sr.jobs.aligning import make_side_folder
-from pulse_sr.jobs.manifest import json_bytes
 from pulse_sr.report.data_check import document
 from pulse_sr.report.sheet import Pixels, contact_sheet
 

@@ -18,6 +18,7 @@ from pulse_sr import __version__
 from pulse_sr.config import SAMPLERS
 from pulse_sr.errors import SetupError
 from pulse_sr.files.atomic import write_atomic, write_parts_atomic
+from pulse_sr.files.documents import json_bytes, read_json
 from pulse_sr.images.read import LowResImage
 from pulse_sr.images.write import write_png
 from pulse_sr.inversion.result import Result, Sample, sample_status
@@ -30,7 +31,7 @@ from pulse_sr.jobs.drawing import (
     write_grid,
     write_pictures,
 )
-from pulse_sr.jobs.manifest import PAGE, RECORD, json_bytes, put_rows, read_json, read_rows
+from pulse_sr.jobs.manifest import PAGE, RECORD, put_rows, read_rows
 from pulse_sr.jobs.marks import XMP, settings_of, text_chunks
 from pulse_sr.jobs.placement import Placement, pasted_name
 from pulse_sr.jobs.record import SCHEMA, input_entry, make_document, timing_entry

@@ -26,6 +26,7 @@ import torch.nn.functional as F
 
 from pulse_sr.errors import PulseError
 from pulse_sr.files.atomic import write_atomic
+from pulse_sr.files.documents import json_text
 from pulse_sr.priors.base import Prior, SeedBank, in_float32
 from pulse_sr.priors.files import FILE_NAME
 from stylegan_ops import library
@@ -76,7 +77,7 @@ def save_bank(path: Path, bank: SeedBank, prior_sha256: str) -> None:
         SetupError: the file can not be written.
     """
     header = {"schema": SCHEMA, "prior_sha256": prior_sha256, "first_seed": bank.first_seed}
-    metadata = {HEADER_KEY: json.dumps(header, sort_keys=True)}
+    metadata = {HEADER_KEY: json_text(header, sort_keys=True)}
     tensors = {"thumbnails": bank.thumbnails.contiguous()}
     write_atomic(path, safetensors.torch.save(tensors, metadata))
 

@@ -16,6 +16,7 @@ import torch
 
 from pulse_sr.errors import SetupError, UsageError
 from pulse_sr.files.atomic import write_atomic
+from pulse_sr.files.documents import json_text
 from pulse_sr.priors.architectures import ARCHITECTURES, stored_as
 from pulse_sr.priors.base import STYLEGAN2_SLOPE, LatentStatistics, Prior
 
@@ -54,7 +55,7 @@ def save_prior(path: Path, prior: Prior, dtype: torch.dtype = torch.float32) -> 
         "latents": {"count": statistics.count, "slope": statistics.slope},
         "card": {key: value for key, value in prior.card.items() if key != "architecture"},
     }
-    metadata = {HEADER_KEY: json.dumps(header, sort_keys=True)}
+    metadata = {HEADER_KEY: json_text(header, sort_keys=True)}
     write_atomic(path, safetensors.torch.save(tensors, metadata))
 
 

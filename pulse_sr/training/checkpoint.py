@@ -14,6 +14,7 @@ import torch.nn as nn
 
 from pulse_sr.errors import SetupError
 from pulse_sr.files.atomic import write_atomic
+from pulse_sr.files.documents import json_text
 
 HEADER_KEY = "pulse-sr-training"
 GROUP_STEP = "group.step"
@@ -75,7 +76,7 @@ def save_checkpoint(
         for part, entries in parts.items()
         for key, value in entries.items()
     }
-    metadata = {HEADER_KEY: json.dumps(header, sort_keys=True)}
+    metadata = {HEADER_KEY: json_text(header, sort_keys=True)}
     write_atomic(path, safetensors.torch.save(tensors, metadata))
 
 

@@ -9,6 +9,8 @@ import zipfile
 import numpy as np
 from PIL import Image
 
+from pulse_sr.data.sources import FolderSource
+
 
 def encoded(seed, size=(16, 16), kind="PNG"):
     """A smooth picture as the bytes of a file."""
@@ -60,3 +62,8 @@ def contents(source):
     """The bytes of all images, in the order of training."""
     found = dict(source.read())
     return [found[place]() for place in range(len(source.names))]
+
+
+def images_in(folder):
+    """The paths of the images that a folder is as training data, in their order."""
+    return [folder / name for name in FolderSource(folder).names]

@@ -7,17 +7,20 @@ are official ones of the United States Congress (Government Printing Office, pub
 
 from __future__ import annotations
 
+import io
 import math
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pictures import smooth
 from PIL import Image
 from scipy.ndimage import map_coordinates
 
 from pulse_sr.alignment import intake
 from pulse_sr.alignment.crop import crop_quad, prepare
+from pulse_sr.alignment.detail import detail_side
 from pulse_sr.alignment.duplicates import MOST_BITS, SeenHashes, perceptual_hash
 from pulse_sr.alignment.faces import Limits, frame_faces, reason_against, sharpness
 from pulse_sr.alignment.geometry import (
@@ -31,11 +34,12 @@ from pulse_sr.alignment.geometry import (
     side_of,
     similarity,
 )
-from pulse_sr.alignment.intake import faces_to_search, low_res_face, low_res_side
+from pulse_sr.alignment.intake import faces_to_search, identity_of, low_res_face, low_res_side
 from pulse_sr.alignment.landmarks.base import Face, box_of
 from pulse_sr.alignment.landmarks.yunet import YuNet
-from pulse_sr.alignment.paste import mask, paste
+from pulse_sr.alignment.paste import enlarged_quad, mask, paste
 from pulse_sr.errors import InputError, SetupError, UsageError
+from pulse_sr.images.face import face_of_record
 from pulse_sr.images.pixels import to_pillow
 from pulse_sr.images.read import read_image
 from pulse_sr.operators.degrading import degrade
@@ -114,6 +118,47 @@ def test_ffhq_crops_are_the_golden_pictures(golden, astronaut, case, side):
 def test_ffhq_of_five_points_is_that_of_the_68_they_come_from(golden):
     points = golden["landmarksA"]
     assert np.abs(ffhq_quad(five_points(points)) - ffhq_quad(points)).max() < 1e-9
+
+
+@pytest.mark.parametrize("shift", [0.0, -70.0, 90.0])
+def test_a_face_is_pasted_alike_whatever_else_the_photo_shows(portrait, shift: float) -> None:
+    """The part that is cut out to paste reaches as far as the whole photo would matter."""
+    quad = np.array([[60.0, 60.0], [62.0, 140.0], [142.0, 138.0], [140.0, 58.0]]) + shift
+    crop = smooth(128, 128).transpose(2, 0, 1)
+    whole = paste(portrait.pixels, crop, quad)
+    wide = np.pad(portrait.pixels, ((0, 0), (0, 600), (0, 600)), "edge")
+    again = paste(wide, crop, quad)[:, : whole.shape[1], : whole.shape[2]]
+    inside = (slice(None), slice(0, 250), slice(0, 200))  # the far rim is mirrored, or goes on
+    if shift <= 0:
+        np.testing.assert_array_equal(again[inside], whole[inside])
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3])
+def test_the_place_of_a_face_in_an_enlarged_photo(factor: int) -> None:
+    quad = np.array([[10.5, 12.5], [10.5, 42.5], [40.5, 42.5], [40.5, 12.5]])
+    photo = np.zeros((3, 64, 64), np.uint8)
+    photo[:, 13:43, 11:41] = 200  # the pixels whose edges the quad is
+    large = photo.repeat(factor, axis=1).repeat(factor, axis=2)
+    crop = crop_quad(large, enlarged_quad(quad, factor), 30 * factor, parity=False)
+    turned = crop[:, ::-1, ::-1].astype(int)  # a shift by an eighth of a pixel would show
+    assert np.abs(crop - turned).max() <= 1
+    assert (crop[:, 4:-4, 4:-4] > 190).all()
+    np.testing.assert_allclose(side_of(enlarged_quad(quad, factor)), 30 * factor)
+
+
+@pytest.mark.parametrize("k", [16, 32, 64])
+@pytest.mark.parametrize("quality", [None, 75])
+def test_the_detail_of_an_enlarged_face_is_measured(portrait, k: int, quality: int | None) -> None:
+    (framed,) = frame_faces(portrait, YuNet(), FRAMING)
+    crop = to_pillow(crop_quad(portrait.pixels, framed.quad, 128, parity=False))
+    small = crop.resize((k, k), Image.Resampling.LANCZOS)
+    picture = small.resize((128, 128), Image.Resampling.BICUBIC)
+    if quality:
+        buffer = io.BytesIO()
+        picture.save(buffer, "JPEG", quality=quality)
+        picture = Image.open(buffer)
+    assert detail_side(np.asarray(picture).transpose(2, 0, 1)) == k
+    assert detail_side(np.asarray(small).transpose(2, 0, 1)) == k
 
 
 def test_outside_of_parity_a_crop_keeps_the_mean_colour(portrait) -> None:
@@ -321,10 +366,10 @@ def test_a_low_res_face_is_what_the_operator_makes_of_the_crop(portrait):
     assert (made.pixels == degrade(crop, "area", 2)).all()
     assert (made.width, made.height, face.side) == (32, 32, 32)
     assert 0 < made.jpeg_noise < portrait.jpeg_noise
-    assert made.sha256 == face.identity(portrait.sha256) != portrait.sha256
-    assert intake.face_of_record({"base": "x", **face.describe()}) == face
-    assert replace(face, index=3, of=7).identity("0") == face.identity("0")
-    assert replace(face, side=16).identity("0") != face.identity("0")
+    assert made.sha256 == identity_of(face, portrait.sha256) != portrait.sha256
+    assert face_of_record({"base": "x", **face.describe()}) == face
+    assert identity_of(replace(face, index=3, of=7), "0") == identity_of(face, "0")
+    assert identity_of(replace(face, side=16), "0") != identity_of(face, "0")
 
 
 def resized(image, width, height):

@@ -41,7 +41,7 @@ def prior():
 def start(prior, samples=3):
     generators = [torch.Generator().manual_seed(i) for i in range(samples)]
     latent = torch.stack(
-        [torch.randn(prior.num_rows, prior.latent_dim, generator=g) for g in generators]
+        [torch.randn(prior.num_ws, prior.latent_dim, generator=g) for g in generators]
     )
     return latent, draw_noise(prior.noise_shapes, generators)
 
@@ -182,28 +182,6 @@ def test_step_rows_are_medians_and_show_the_spread():
     row = search_rows.step_rows(times, turns())[0]
     assert (row["ours_s"], row["baseline_s"], row["ours_least_s"]) == (4.0, 7.0, 1.0)
     assert row["ratio_range"] == [2.0, 3.0]
-
-
-def test_the_text_shows_the_roofline_and_what_was_scaled():
-    part = {"compute_s": 0.0271, "memory_s": 0.0123, "bound_s": 0.0312, "flop": 3e9, "bytes": 2e8}
-    step = {"name": "pulse: one step", "ours_s": 0.0624, "baseline_s": 0.12, "ratio": 2.0}
-    run = step | {"name": "pulse: run", "measured_steps": 100, "baseline_measured_steps": 10}
-    parts = {"image": part | {"bound_s": 0.0078}, "rgb": part | {"bound_s": 0.0234}}
-    rows = [step | {"roofline": part | {"step_s": 0.0624, "share": 0.5, "parts": parts}}, run]
-    rows[1]["baseline_samples"] = 4
-    rates = {"bfloat16": 7.88e14, "float32": 5e13}
-    environment = {"samples": 8, "copy_bandwidth": 4.3e12, "matrix_rates": rates}
-    lines = search_lines({"rows": rows, "environment": environment})
-    assert (
-        "pulse: one step: roofline 50 % (compute bound 27.1 ms, memory bound 12.3 ms, the larger "
-        "of each layer 31.2 ms, step 62.4 ms; 3 GFLOP, 0.2 GB; of the bound: rgb 75 %, image 25 %)"
-    ) in lines
-    assert (
-        "ceilings: copy 4300.0 GB/s, matrix products 788 TFLOP/s in bfloat16, 50 TFLOP/s in float32"
-    ) in lines
-    assert (
-        "pulse: run: scaled from 10 steps with 4 samples of the baseline, 100 with 8 of ours"
-    ) in lines
 
 
 # turns

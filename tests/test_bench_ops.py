@@ -341,20 +341,3 @@ def test_a_library_that_can_not_be_built_exits_3(monkeypatch):
     done = CliRunner().invoke(main, ["bench", "ops", "--device", "cpu"])
     assert done.exit_code == 3
     assert done.stderr == "error: no compiler for cpu\nhint: apt install g++\n"
-
-
-def test_the_widest_table_fits_140_columns():
-    names = [c.name for c in op_cases.list_cases("cuda", True, math.inf)]
-    keys = ("ours_s", "reference_s", "baseline_s", "compiled_s")
-    row = {"name": max(names, key=len), "bandwidth": 4321.5e9, "copy_fraction": 0.985}
-    row |= dict.fromkeys((*keys, "ours_graph_s"), 0.123456) | {
-        "ratio": 987.65,
-        "graph_ratio": 1.5,
-        "reference_ratio": 98.7,
-    }
-    environment = {"copy_bandwidth": 1e9, "matrix_rate": 1e12, "matrix_format": "bfloat16"}
-    environment |= {"left_out_for_time": 12, "left_out_for_memory": 3, "device": "NVIDIA H200"}
-    report = {"ratio": 12.3, "rows": [row], "pytorch": [], "environment": environment}
-    lines = "\n".join(ops_lines(report)).splitlines()
-    assert max(map(len, lines)) <= 140
-    assert "in graphs" in lines[0]

@@ -17,7 +17,6 @@ from PIL import Image, ImageCms
 from pulse_sr.cli import main
 from pulse_sr.data.picture import decode_bytes, decode_whole
 from pulse_sr.errors import InputError
-from pulse_sr.images.decode import strict_pillow
 from pulse_sr.images.read import read_image
 from pulse_sr.operators.building import make_operator
 
@@ -31,13 +30,11 @@ def of_reader(path: Path) -> NDArray[np.uint8]:
 
 
 def of_training(path: Path) -> NDArray[np.uint8]:
-    with strict_pillow():
-        return decode_bytes(path.name, path.read_bytes(), None).pixels
+    return decode_bytes(path.name, path.read_bytes(), None).pixels
 
 
 def of_patches(path: Path) -> NDArray[np.uint8]:
-    with strict_pillow():
-        return decode_whole(path.name, path.read_bytes())
+    return decode_whole(path.name, path.read_bytes())
 
 
 @pytest.mark.parametrize("way", [of_reader, of_training, of_patches])

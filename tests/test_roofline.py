@@ -152,7 +152,7 @@ def test_every_part_of_a_small_step_by_hand():
     A and B have noise that moves, C has an offset.
     """
     config = StyleGAN2Config(8, 4, 4, 1, (2, 3))
-    moved = Moved(2, noise_maps=2, offset_side=8, full_covariance=True)
+    moved = Moved(2, noise_maps=2, delta_side=8, full_covariance=True)
     passes = count_step(config, 2, moved, FLOAT32)
     found = by_part(passes)
     convolutions = (64 + 36 + 64) + (64 + 54 + 486) + (384 + 81 + 384)
@@ -197,7 +197,7 @@ def test_the_zeros_of_the_resampling_matrices_are_not_needed():
 
 def test_bfloat16_halves_what_is_in_bfloat16():
     config = StyleGAN2Config(8, 4, 4, 1, (2, 3))
-    moved = Moved(2, noise_maps=2, offset_side=8, full_covariance=True)
+    moved = Moved(2, noise_maps=2, delta_side=8, full_covariance=True)
     wide, narrow = (by_part(count_step(config, 2, moved, each)) for each in (FLOAT32, BF16))
     assert {name: flop for name, (flop, _) in wide.items()} == {
         name: flop for name, (flop, _) in narrow.items()

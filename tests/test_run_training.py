@@ -91,7 +91,7 @@ class QuickScorer:
     def __init__(self, images, samples, **options):
         self.training = TrainingImages(images)
 
-    def floor(self):
+    def reference_scores(self):
         return "10 held-back images", {FRECHET: 0.5, KERNEL: 0.0}
 
     def score(self, prior):

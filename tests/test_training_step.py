@@ -116,7 +116,7 @@ def plain_step(weights, config, real, draws, report):
     def generate(draw):
         z = draw["z"]
         first, second = (plain.mapping(g, z[:, i], NETWORK.mapping_layers) for i in (0, 1))
-        rows = torch.arange(NETWORK.num_rows)
+        rows = torch.arange(NETWORK.num_ws)
         ws = torch.where(
             (rows >= draw["crossover"][:, None])[..., None], second[:, None], first[:, None]
         )

@@ -22,6 +22,11 @@ FEATHER = 0.12
 _DENSITY = 2.0
 
 
+def enlarged_quad(quad: Points, factor: int) -> Points:
+    """The same place in the photo made `factor` times as large."""
+    return (quad + 0.5) * factor - 0.5
+
+
 def paste(photo: Pixels, crop: Pixels, quad: Points, feather: float = FEATHER) -> Pixels:
     """Returns the photo with the crop in its place; pixels outside of the crop keep their bits.
 
@@ -32,16 +37,21 @@ def paste(photo: Pixels, crop: Pixels, quad: Points, feather: float = FEATHER) -
         feather: width of the rim over which the crop fades in, in units of its side.
     """
     pasted = photo.copy()
+    paste_into(pasted, crop, quad, feather)
+    return pasted
+
+
+def paste_into(photo: Pixels, crop: Pixels, quad: Points, feather: float = FEATHER) -> None:
+    """Does what `paste` does to the photo itself: a large one is not copied for every face."""
     box = _box(quad, photo.shape[2], photo.shape[1])
     if box is None:
-        return pasted
+        return
     rows, columns = box
-    place = pasted[:, rows, columns]
+    place = photo[:, rows, columns]
     warped = _warped(photo, crop, quad, place, rows, columns)
     weight = mask(quad, rows, columns, feather)
     mixed = place + weight * (warped - place)
     place[:] = np.where(weight > 0, np.rint(np.clip(mixed, 0, 255)), place).astype(np.uint8)
-    return pasted
 
 
 def _warped(
@@ -56,8 +66,17 @@ def _warped(
     size, side = side_of(quad), crop.shape[-1]
     if side < size:
         return unwarp(crop, quad, rows, columns)
-    change = crop.astype(np.float64) - crop_quad(photo, quad, side, parity=False)
+    change = crop.astype(np.float64) - _own_crop(photo, quad, side)
     return place + unwarp(_thin_out(change, size), quad, rows, columns)
+
+
+def _own_crop(photo: Pixels, quad: Points, side: int) -> Pixels:  # [3, S, S]
+    """What the photo itself shows in the quad, cut out of the part of it that this takes."""
+    reach = int(side_of(quad)) + 4
+    start = np.maximum(np.floor(quad.min(axis=0)).astype(int) - reach, 0)
+    stop = np.ceil(quad.max(axis=0)).astype(int) + reach
+    part = photo[:, start[1] : stop[1], start[0] : stop[0]]
+    return crop_quad(part, quad - start, side, parity=False)
 
 
 def mask(quad: Points, rows: slice, columns: slice, feather: float = FEATHER) -> NDArray:

@@ -36,7 +36,7 @@ from pulse_sr.bench.op_cases import (
     verify,
 )
 from pulse_sr.devices import choose_device, keep_freed_memory
-from pulse_sr.errors import PulseError, SetupError
+from pulse_sr.errors import PulseError, SetupError, first_line
 from pulse_sr.jobs.diagnosis import cpu_model
 from stylegan_ops import library
 from stylegan_ops.build import BuildError
@@ -210,8 +210,7 @@ class _Run:
             except (PulseError, torch.OutOfMemoryError):
                 raise
             except Exception as error:  # whatever the compiler and its own compilers raise
-                reason = (str(error).strip().splitlines() or ["no message"])[0]
-                self.compile_failure = f"{type(error).__name__}: {reason[:200]}"
+                self.compile_failure = f"{type(error).__name__}: {first_line(error)[:200]}"
         return measure(case, *settings)
 
     def _is_compiled(self, case: Case) -> bool:

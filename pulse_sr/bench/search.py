@@ -97,8 +97,7 @@ def bench_search(
     """Compare our search with the original's loop on the same prior.
 
     Args:
-        prior: a StyleGAN2 prior; the low-res side is an eighth of its resolution. Its `bf16` is set
-            as the precision says.
+        prior: a StyleGAN2 prior; the low-res side is an eighth of its resolution.
         options: how; None: the defaults.
         progress: gets a line of text now and then.
 
@@ -119,7 +118,7 @@ def bench_search(
         raise UsageError("bench search needs a StyleGAN2 prior", "--prior NAME|PATH")
     turns = options.turns()
     keep_freed_memory()
-    prior.bf16 = choose_bf16(options.precision, prior.device)
+    prior = prior.in_precision(bf16=choose_bf16(options.precision, prior.device))
     turns = fit_memory(prior, turns, progress)
     formats, clock = formats_in_use(prior.device, prior.bf16), Clock(prior.device)
     progress("ceilings")

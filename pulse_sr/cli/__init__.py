@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -97,6 +98,8 @@ class LazyGroup(click.Group):
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, False, **extra)
         before = _catch_sigterm()
+        # Remarks on the metadata of a file are not for the user.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
         try:
             sys.exit(super().main(args, prog_name, complete_var, False, **extra) or 0)
         except click.exceptions.NoArgsIsHelpError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from pulse_sr.errors import InputError, UsageError
 from pulse_sr.images.colour import to_srgb
 from pulse_sr.images.decode import decode as decode_any
-from pulse_sr.images.decode import explain_damage, open_header, strict_pillow
+from pulse_sr.images.decode import explain_damage, open_header
 from pulse_sr.images.find import image_suffixes
 from pulse_sr.images.pixels import Pixels, to_pillow
 from pulse_sr.images.read import read_bytes
@@ -90,35 +90,6 @@ def walk_files(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
     return sorted(files), refused
 
 
-def walk_images(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """The images among `walk_files`."""
-    files, refused = walk_files(folder)
-    return [file for file in files if is_image_name(file.name)], refused
-
-
-def list_images(folder: Path) -> list[Path]:
-    """Image files below `folder`, nested ones too, in the order of training (`walk_images`).
-
-    Raises:
-        UsageError: when the folder does not exist.
-    """
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is not a folder", "give a folder of images")
-    return walk_images(folder)[0]
-
-
-def alignment_of(paths: Sequence[Path]) -> dict[str, Any] | None:
-    """How the faces lie in the images, from the sidecar that `align` wrote for the first of them.
-
-    Returns:
-        the `alignment` of a prior's card; None for images without sidecars.
-    """
-    try:
-        return framing_in(paths[0].with_suffix(".json").read_bytes())
-    except (IndexError, OSError):
-        return None
-
-
 def framing_in(sidecar: bytes) -> dict[str, Any] | None:
     """The framing that a sidecar of `align` names; None if it is none or another JSON file."""
     try:
@@ -135,14 +106,11 @@ def decode(path: Path, resolution: int | None) -> Pixels:
         InputError: when it can not be read.
         UsageError: when it does not exist.
     """
-    with strict_pillow():
-        return decode_bytes(str(path), read_bytes(path), resolution).pixels
+    return decode_bytes(str(path), read_bytes(path), resolution).pixels
 
 
 def decode_bytes(name: str, data: bytes, resolution: int | None) -> SquareImage:
     """Decodes a file of any format: centre-cropped to a square, resized by Lanczos.
-
-    Several threads may do this at once, within one `strict_pillow()` around them all.
 
     Args:
         name: what messages call it.

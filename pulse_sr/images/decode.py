@@ -9,7 +9,6 @@ import contextlib
 import functools
 import io
 import re
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -19,7 +18,7 @@ import pillow_heif
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFile
 
-from pulse_sr.errors import InputError
+from pulse_sr.errors import InputError, first_line
 from pulse_sr.images.colour import to_srgb
 from pulse_sr.images.jpeg import noise_of_file
 from pulse_sr.images.pixels import Pixels, to_uint8
@@ -53,21 +52,21 @@ class Decoded:
     notes: tuple[str, ...]
 
 
-@contextlib.contextmanager
-def strict_pillow() -> Iterator[None]:
-    """Truncated files raise, even if another library allowed them; warnings do not leak.
+class _WholeFile(io.BytesIO):
+    """Bytes that pixels can not be read beyond the end of.
 
-    Changes settings of the whole process: threads that decode share one, around them all.
+    Pillow would fill up a truncated picture with grey where another library has set its
+    `LOAD_TRUNCATED_IMAGES`, which is of the whole process: not ours to change.
     """
-    allowed = ImageFile.LOAD_TRUNCATED_IMAGES
-    ImageFile.LOAD_TRUNCATED_IMAGES = False
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # remarks on metadata are not for the user
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            yield
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = allowed
+
+    pixels = False  # whether the header is read
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Reads as any file; raises OSError where there is nothing left of the pixels."""
+        data = super().read(size)
+        if self.pixels and not data and size and ImageFile.LOAD_TRUNCATED_IMAGES:
+            raise OSError("image file is truncated")
+        return data
 
 
 @contextlib.contextmanager
@@ -81,14 +80,14 @@ def explain_damage(name: str, data: bytes) -> Iterator[None]:
         raise
     except Exception as error:
         raise InputError(
-            f"{name} is truncated or damaged ({len(data)} bytes): {_first_line(error)}", _BROKEN
+            f"{name} is truncated or damaged ({len(data)} bytes): {first_line(error)}", _BROKEN
         ) from error
 
 
 def decode(name: str, data: bytes) -> Decoded:
     """Decodes the bytes of a file; `read.read_image` says what becomes of every kind.
 
-    Within `strict_pillow` and `explain_damage`, which turn what Pillow raises into one line.
+    Within `explain_damage`, which turns what Pillow raises into one line.
 
     Raises:
         InputError: see `read.read_image`.
@@ -127,8 +126,9 @@ def open_header(name: str, data: bytes) -> Image.Image:
             Pillow decodes wrongly.
     """
     register_heif()
+    file = _WholeFile(data)
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(file)
     except Image.UnidentifiedImageError as error:
         raise InputError(f"{name} is not an image ({len(data)} bytes)", NOT_AN_IMAGE) from error
     if image.format in REFUSED_FORMATS:
@@ -137,6 +137,7 @@ def open_header(name: str, data: bytes) -> Image.Image:
     pixels = image.width * image.height
     if pixels > MAX_MEGAPIXELS * 10**6:
         raise _too_large(name, pixels)
+    file.pixels = True
     return image
 
 
@@ -145,10 +146,6 @@ def _too_large(name: str, pixels: int) -> InputError:
         f"{name} has {pixels / 1e6:.1f} megapixels, the limit is {MAX_MEGAPIXELS}",
         "crop it to the face or make it smaller",
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _to_rgb(

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pulse_sr.errors import InputError, UsageError
-from pulse_sr.images.decode import NOT_AN_IMAGE, decode, explain_damage, strict_pillow
+from pulse_sr.images.decode import NOT_AN_IMAGE, decode, explain_damage, open_header
+from pulse_sr.images.face import FaceOfPhoto
 from pulse_sr.images.pixels import Pixels
 
 _MAX_BYTES = 1 << 30  # 64 megapixels of four 32-bit channels
@@ -31,7 +32,7 @@ class LowResImage:
         is_jpeg: whether the file is a JPEG, so the pixels carry quantisation noise.
         jpeg_noise: standard deviation of that noise, [0, 1] units, see `jpeg_noise_level`; else 0.
         notes: what was changed on reading, one line each.
-        operator: how the picture was made from a high-res one, where that is known; else empty.
+        photo, face: of a low-res face that was made from a photo: that, and its place there.
     """
 
     pixels: Pixels
@@ -43,7 +44,13 @@ class LowResImage:
     is_jpeg: bool
     jpeg_noise: float
     notes: tuple[str, ...]
-    operator: str = ""
+    photo: LowResImage | None = None
+    face: FaceOfPhoto | None = None
+
+    @property
+    def source(self) -> LowResImage:
+        """The picture as its file holds it: the photo of a face, else this one."""
+        return self if self.photo is None else self.photo
 
 
 def read_image(path: str | os.PathLike[str]) -> LowResImage:
@@ -63,7 +70,7 @@ def read_image(path: str | os.PathLike[str]) -> LowResImage:
             (`tiff.refuse_misread`), or has NaN, infinite or out-of-range pixels.
     """
     name, data = os.fspath(path), read_bytes(Path(path))
-    with strict_pillow(), explain_damage(name, data):
+    with explain_damage(name, data):
         decoded = decode(name, data)
     pixels = decoded.pixels
     return LowResImage(
@@ -77,6 +84,17 @@ def read_image(path: str | os.PathLike[str]) -> LowResImage:
         jpeg_noise=decoded.jpeg_noise,
         notes=decoded.notes,
     )
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """Reads width and height from the header alone, as they are before EXIF rotation.
+
+    Raises:
+        UsageError, InputError: see `read_image`.
+    """
+    data = read_bytes(path)
+    with explain_damage(str(path), data):
+        return open_header(str(path), data).size
 
 
 def read_bytes(path: Path) -> bytes:

@@ -7,17 +7,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pulse_sr.alignment.intake import check_mode
+from pulse_sr.alignment.intake import check_mode, identity_of
 from pulse_sr.config import SearchConfig
-from pulse_sr.errors import UsageError
+from pulse_sr.errors import InputError, PulseError, UsageError
+from pulse_sr.images.face import FaceOfPhoto
 from pulse_sr.images.find import find_images
 from pulse_sr.jobs import store
-from pulse_sr.jobs.intake import Intake, Target
+from pulse_sr.jobs.intake import Intake
 from pulse_sr.jobs.manifest import read_rows
-from pulse_sr.jobs.stems import Input, list_inputs
-from pulse_sr.jobs.task import Task
+from pulse_sr.jobs.stems import list_inputs
+from pulse_sr.jobs.task import Input, Task, fingerprint
 from pulse_sr.operators.building import check_operator
 from pulse_sr.operators.spec import AUTO, parse_operator
+from pulse_sr.priors.base import Prior
 
 DEFAULT_OUT = "pulse_out"
 
@@ -32,7 +34,7 @@ class Plan:
     tasks: tuple[Task, ...]
     out: Path
     config: SearchConfig
-    prior: Any
+    prior: Prior
     prior_source: str | None
     overwrite: bool
     align: str = "auto"
@@ -44,7 +46,7 @@ def plan_run(
     inputs: Sequence[str | Path],
     out: str | Path = DEFAULT_OUT,
     config: SearchConfig | None = None,
-    prior: Any = None,
+    prior: Prior | str | Path | None = None,
     *,
     overwrite: bool = False,
     retry_failed: bool = False,
@@ -69,7 +71,7 @@ def plan_run(
     _check_shard(shard)
     check_mode(align)
     source = str(prior) if isinstance(prior, str | Path) else None
-    if prior is None or source is not None:
+    if prior is None or isinstance(prior, str | Path):
         prior = _load_prior(source, config.device)
     _check_operator(config, prior, align)
     out = Path(out)
@@ -83,30 +85,53 @@ def plan_run(
         if shard is None or i % shard[1] == shard[0]:
             if looking is not None:
                 looking(i, len(entries))
-            tasks += [_task(plan, entry, each, failures) for each in intake.targets(entry)]
+            tasks += _tasks(plan, intake, entry, failures)
     return replace(plan, tasks=tuple(tasks))
 
 
-def _task(plan: Plan, entry: Input, target: Target, failures: Failures | None) -> Task:
-    stem, mark = target.stem, target.mark
+def _tasks(plan: Plan, intake: Intake, entry: Input, failures: Failures | None) -> list[Task]:
+    """What to do with one input: with each of its faces, if it is a photo."""
+    try:
+        faces = intake.faces(entry)
+    except InputError as refusal:
+        return [_task(plan, entry, f"{entry.sha256} {plan.align}", failures, refusal=refusal)]
+    if not faces:
+        return [_task(plan, entry, entry.sha256, failures)]
+    return [
+        _task(plan, entry, identity_of(face, entry.sha256), failures, stem, face)
+        for stem, face in faces
+    ]
+
+
+def _task(
+    plan: Plan,
+    entry: Input,
+    identity: str,
+    failures: Failures | None,
+    stem: str | None = None,
+    face: FaceOfPhoto | None = None,
+    refusal: PulseError | None = None,
+) -> Task:
+    stem = stem or entry.stem
+    wanted = fingerprint(identity, plan.prior.sha256, plan.config)
     done: tuple[int, ...] = ()
     if not plan.overwrite:
-        done = store.done_indices(plan.out / stem, mark, with_steps=plan.save_steps)
+        done = store.done_indices(plan.out / stem, wanted, with_steps=plan.save_steps)
     indices = tuple(k for k in range(plan.config.samples) if k not in done)
     earlier = None
     if indices and failures is not None:
-        earlier = failures.get((stem, mark)) or _recorded_failure(plan.out / stem, mark)
+        earlier = failures.get((stem, wanted)) or _recorded_failure(plan.out / stem, wanted)
     return Task(
         entry.path,
         entry.sha256,
         stem,
-        mark,
-        _action(indices, bool(done), earlier is not None),
-        indices,
-        earlier,
-        face=target.face,
-        base=target.base,
-        refusal=target.refusal,
+        fingerprint=wanted,
+        action=_action(indices, bool(done), earlier is not None),
+        indices=indices,
+        base=entry.stem,
+        earlier=earlier,
+        face=face,
+        refusal=refusal,
     )
 
 
@@ -127,10 +152,10 @@ def _failures(out: Path) -> Failures:
     }
 
 
-def _recorded_failure(folder: Path, mark: str) -> dict[str, Any] | None:
+def _recorded_failure(folder: Path, wanted: str) -> dict[str, Any] | None:
     """The failure that a folder records: its row is missing where a process was killed."""
     record = store.read_record(folder) or {}
-    failed = (record.get("status"), record.get("fingerprint")) == ("failed", mark)
+    failed = (record.get("status"), record.get("fingerprint")) == ("failed", wanted)
     return record if failed else None
 
 
@@ -142,7 +167,7 @@ def _check_shard(shard: tuple[int, int] | None) -> None:
         )
 
 
-def _check_operator(config: SearchConfig, prior: Any, align: str) -> None:
+def _check_operator(config: SearchConfig, prior: Prior, align: str) -> None:
     """Refuses an operator or scale that no input could work with, before anything starts."""
     if config.operator.strip() == AUTO:
         _check_scale(config.scale or 2, prior)
@@ -158,7 +183,7 @@ def _check_operator(config: SearchConfig, prior: Any, align: str) -> None:
     check_operator(spec, prior.resolution, scale)
 
 
-def _check_scale(scale: int, prior: Any) -> None:
+def _check_scale(scale: int, prior: Prior) -> None:
     if prior.resolution % scale or prior.resolution // scale < 4:
         raise UsageError(
             f"--scale {scale} does not suit prior {prior.name} of {prior.resolution} px",
@@ -166,7 +191,7 @@ def _check_scale(scale: int, prior: Any) -> None:
         )
 
 
-def _load_prior(source: str | None, device: str) -> Any:
+def _load_prior(source: str | None, device: str) -> Prior:
     from pulse_sr.devices import choose_device
     from pulse_sr.models import registry
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from pulse_sr.config import SearchConfig
 from pulse_sr.files.atomic import remove_leftovers
+from pulse_sr.inversion.stream import SearchProgress
 from pulse_sr.jobs import store
 from pulse_sr.jobs.executors.local import run_local
 from pulse_sr.jobs.job import Job
@@ -19,8 +20,8 @@ from pulse_sr.jobs.task import Task
 #: Other shards write to the run folder too; none of them takes so long for one file, in seconds.
 _LEFT_BEHIND_S = 60.0
 
-#: Called with the task and the search's own progress record (step, steps, best_db, done, samples).
-OnProgress = Callable[[Task, Any], None]
+#: Called with the task and how far its search is.
+OnProgress = Callable[[Task, SearchProgress], None]
 
 
 def run(
@@ -87,7 +88,7 @@ def run_plan(
     store.make_folder(plan.out)
     remove_leftovers(plan.out, _LEFT_BEHIND_S)
     index = Index(plan.out, drop_rows(plan.out, _of_other_names(plan)))
-    report = None if progress is None else lambda request, step: progress(request.tag.task, step)
+    report = None if progress is None else lambda request, step: progress(request.task, step)
     worker = SearchWorker(plan, index, search, report)
     yield from Job(plan.tasks, worker, index, store.write_page).carry_out(run_local)
 

@@ -123,7 +123,7 @@ class Observer:
             self._training = TrainingImages(trainer.images, trainer.config.mirror)
         else:
             self._training = self._scorer.training
-        self._floor = None if self._scorer is None else self._scorer.floor()
+        self._reference = None if self._scorer is None else self._scorer.reference_scores()
         self._book = ScoreBook(run_dir, images)
         self._history = read_history(trainer.log_file, images)
         self._watch = CollapseWatch()
@@ -223,14 +223,14 @@ class Observer:
         write_png(self.trainer.run_dir / "neighbours.png", sheet)
 
     def _write_curves(self) -> None:
-        floor = self._floor[1] if self._floor else {}
-        picture = draw_curves(self._history, self._book.records, floor)
+        reference_scores = self._reference[1] if self._reference else {}
+        picture = draw_curves(self._history, self._book.records, reference_scores)
         write_atomic(self.trainer.run_dir / "curves.png", picture)
 
     def _write_card(self, prior: Prior) -> None:
         others = self._scorer.others if self._scorer else ""
         facts = card_facts(
-            self.trainer, prior, self._book, self._floor, others, self.observation.command
+            self.trainer, prior, self._book, self._reference, others, self.observation.command
         )
         write_text_atomic(self.trainer.run_dir / CARD_NAME, render_card(facts))
 

@@ -9,9 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pulse_sr.metrics.squeezenet import squeezenet_features
-
-_EPS = 1e-10
+from pulse_sr.metrics.squeezenet import UNIT_EPS, squeezenet_features
 
 
 class PairwiseDistance:
@@ -69,7 +67,7 @@ def distance_maps(samples: Tensor, truth: Tensor) -> Tensor:
     if samples.shape[1:] != truth.shape:
         raise ValueError(f"samples {tuple(samples.shape)} and truth {tuple(truth.shape)} differ")
     with torch.no_grad():
-        wanted = [F.normalize(x, eps=_EPS) for x in squeezenet_features(truth[None])]
+        wanted = [F.normalize(x, eps=UNIT_EPS) for x in squeezenet_features(truth[None])]
         return torch.cat([_distance_map(sample[None], wanted) for sample in samples])
 
 
@@ -77,7 +75,7 @@ def _distance_map(image: Tensor, wanted: list[Tensor]) -> Tensor:  # [1, 3, H, W
     size = (int(image.shape[-2]), int(image.shape[-1]))
     total = torch.zeros(1, *size, device=image.device)
     for found, truth in zip(squeezenet_features(image), wanted, strict=True):
-        difference = (F.normalize(found, eps=_EPS) - truth).square().sum(dim=1, keepdim=True)
+        difference = (F.normalize(found, eps=UNIT_EPS) - truth).square().sum(dim=1, keepdim=True)
         total += F.interpolate(difference, size=size, mode="bilinear", align_corners=False)[:, 0]
     return total / len(wanted)
 

@@ -18,7 +18,6 @@ import click
 from pulse_sr.data.open import open_source
 from pulse_sr.data.picture import decode_bytes
 from pulse_sr.images.pixels import to_pillow
-from pulse_sr.images.read import strict_pillow
 
 
 @click.command()
@@ -30,7 +29,7 @@ def main(folder: Path, archive: Path, resolution: int, quality: int) -> None:
     """Write the images of FOLDER to ARCHIVE."""
     archive.parent.mkdir(parents=True, exist_ok=True)
     source = open_source(folder)
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file, strict_pillow():
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
         for position, read in source.read():
             name, content = source.names[position], io.BytesIO()
             picture = to_pillow(decode_bytes(name, read(), resolution).pixels)

@@ -18,11 +18,10 @@ from pictures import smooth
 from PIL import Image
 from scipy.ndimage import map_coordinates
 
-from pulse_sr.alignment import intake
 from pulse_sr.alignment.crop import crop_quad, prepare
 from pulse_sr.alignment.detail import detail_side
 from pulse_sr.alignment.duplicates import MOST_BITS, SeenHashes, perceptual_hash
-from pulse_sr.alignment.faces import Limits, frame_faces, reason_against, sharpness
+from pulse_sr.alignment.faces import frame_faces, reason_against, sharpness
 from pulse_sr.alignment.geometry import (
     FFHQ,
     affine_of,
@@ -37,8 +36,9 @@ from pulse_sr.alignment.geometry import (
 from pulse_sr.alignment.intake import faces_to_search, identity_of, low_res_face, low_res_side
 from pulse_sr.alignment.landmarks.base import Face, box_of
 from pulse_sr.alignment.landmarks.yunet import YuNet
+from pulse_sr.alignment.options import Limits
 from pulse_sr.alignment.paste import enlarged_quad, mask, paste
-from pulse_sr.errors import InputError, SetupError, UsageError
+from pulse_sr.errors import InputError, SetupError
 from pulse_sr.images.face import face_of_record
 from pulse_sr.images.pixels import to_pillow
 from pulse_sr.images.read import read_image
@@ -434,11 +434,6 @@ def test_small_faces_beside_large_ones_are_left_out_with_a_word(portrait, caplog
 def tiny():
     points = FRAMING.template * 6 + 5
     return Face(points, 0.9, box_of(points))
-
-
-def test_an_unknown_mode_is_refused():
-    with pytest.raises(UsageError, match="--align expects one of auto, always, never"):
-        intake.check_mode("sometimes")
 
 
 def test_quads_are_the_same_on_any_machine(quad):

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from pulse_sr.bench import search as bench
 from pulse_sr.bench import search_rows, search_turns
 from pulse_sr.bench.baseline import BaselineBicubic, BaselineGenerator, BaselineSearch
+from pulse_sr.bench.options import SearchBench
 from pulse_sr.bench.search_turns import Turns, fit_memory, take_turns
 from pulse_sr.bench.sides import low_res_target, measure_alone
 from pulse_sr.cli import main
@@ -82,7 +83,7 @@ def test_baseline_trajectory_equals_ours(prior):
 
 @pytest.fixture(scope="module")
 def report(prior):
-    return bench.bench_search(prior, bench.Options(2, steps=3, baseline_steps=2, repeats=1))
+    return bench.bench_search(prior, SearchBench(2, steps=3, baseline_steps=2, repeats=1))
 
 
 @pytest.mark.slow
@@ -242,7 +243,7 @@ def test_measuring_one_side_alone(prior):
 @pytest.mark.slow
 def test_command_prints_only_json(monkeypatch, fake_api, report):
     def fake(prior, options, progress):
-        assert options == bench.Options(4, 7, 3, 2, "bf16", 90.0)
+        assert options == SearchBench(4, 7, 3, 2, 90.0, precision="bf16")
         return report
 
     monkeypatch.setattr(bench, "bench_search", fake)
@@ -267,11 +268,11 @@ def test_command_refuses_what_it_does_not_know(fake_api):
     "options",
     [{"steps": 1}, {"samples": 0}, {"baseline_steps": 1}, {"steps": 4, "baseline_steps": 5}],
 )
-def test_too_few_steps_or_too_many_of_the_baseline_are_refused(prior, options):
+def test_too_few_steps_or_too_many_of_the_baseline_are_refused(options):
     with pytest.raises(UsageError, match="expects"):
-        bench.bench_search(prior, bench.Options(**options))
+        SearchBench(**options)
 
 
 def test_other_priors_are_refused():
     with pytest.raises(UsageError, match="StyleGAN2"):
-        bench.bench_search(object())
+        bench.bench_search(object(), SearchBench())

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pulse_sr.bench import ceilings
 from pulse_sr.bench import search as bench
 from pulse_sr.bench.ceilings import measure_ceilings
+from pulse_sr.bench.options import SearchBench
 from pulse_sr.bench.roofline import (
     Rates,
     better,
@@ -318,7 +319,7 @@ def test_each_format_has_a_rate_of_its_own(monkeypatch):
 def test_the_share_on_a_gpu(tmp_path, monkeypatch, op_cache, prior, precision):
     monkeypatch.setenv("STYLEGAN_OPS", "compiled")
     save_prior(tmp_path / "p.safetensors", prior)
-    options = bench.Options(2, steps=3, repeats=1, precision=precision, alone=False)
+    options = SearchBench(2, steps=3, repeats=1, precision=precision, alone=False)
     report = bench.bench_search(read_prior(tmp_path / "p.safetensors", "cuda"), options)
     expected = {"bf16": {"bfloat16", "float32"}, "fp32": {"tfloat32", "float32"}}[precision]
     assert set(report["environment"]["matrix_rates"]) == expected

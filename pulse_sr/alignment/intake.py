@@ -18,8 +18,7 @@ from pulse_sr.alignment.faces import FramedFace, frame_faces
 from pulse_sr.alignment.geometry import Framing
 from pulse_sr.alignment.landmarks.base import Landmarks
 from pulse_sr.alignment.paste import FEATHER
-from pulse_sr.config import ALIGN_MODES
-from pulse_sr.errors import InputError, UsageError
+from pulse_sr.errors import InputError
 from pulse_sr.images.face import FaceOfPhoto
 from pulse_sr.images.fit import low_res_sides
 from pulse_sr.images.read import LowResImage
@@ -160,18 +159,6 @@ def low_res_face(photo: LowResImage, face: FaceOfPhoto, resolution: int) -> LowR
         photo=photo,
         face=face,
     )
-
-
-def check_mode(mode: str) -> None:
-    """Refuses an unknown mode.
-
-    Raises:
-        UsageError: it is not one of `config.ALIGN_MODES`.
-    """
-    if mode not in ALIGN_MODES:
-        raise UsageError(
-            f"--align expects one of {', '.join(ALIGN_MODES)}, got {mode!r}", "--align auto"
-        )
 
 
 def _fills(face: FramedFace, image: LowResImage) -> bool:

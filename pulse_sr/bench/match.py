@@ -19,6 +19,7 @@ import torch
 
 from pulse_sr.bench.baseline import BaselineSearch
 from pulse_sr.bench.environment import describe_machine
+from pulse_sr.bench.options import MatchBench
 from pulse_sr.bench.sides import BASELINE, low_res_target, start_of_baseline, synchronize
 from pulse_sr.config import DEFAULT_STEPS, SearchConfig
 from pulse_sr.devices import choose_bf16, keep_freed_memory
@@ -70,9 +71,7 @@ class Matched:
 def bench_match(
     prior: Prior,
     images: Sequence[LowResImage] = (),
-    samples: int = 8,
-    repeats: int = 3,
-    precision: str = "auto",
+    options: MatchBench | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Report:
     """Measure how long the samples of an input take to their target.
@@ -82,10 +81,8 @@ def bench_match(
 
     Args:
         prior: a StyleGAN2 prior.
-        images: square low-res inputs; none: faces that the prior draws, `repeats` of them.
-        samples: S, searched at once.
-        repeats: how many faces are drawn.
-        precision: of our sides, "auto", "fp32" or "bf16"; the plain loop computes in float32.
+        images: square low-res inputs; none: faces that the prior draws.
+        options: how; the plain loop computes in float32 whatever the precision.
         progress: gets a line of text now and then.
 
     Returns:
@@ -98,9 +95,11 @@ def bench_match(
     """
     if not isinstance(prior, StyleGAN2Prior):
         raise UsageError("bench match needs a StyleGAN2 prior", "--prior NAME|PATH")
+    options = options or MatchBench()
+    samples = options.samples
     keep_freed_memory()
-    prior = prior.in_precision(bf16=choose_bf16(precision, prior.device))
-    inputs = [_read(prior, each) for each in images] or _drawn(prior, repeats)
+    prior = prior.in_precision(bf16=choose_bf16(options.precision, prior.device))
+    inputs = [_read(prior, each) for each in images] or _drawn(prior, options.repeats)
     found = []
     for number, each in enumerate([inputs[0], *inputs]):  # the first one warms up
         progress(f"input {number}/{len(inputs)}" if number else "warm-up")

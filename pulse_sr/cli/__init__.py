@@ -29,8 +29,8 @@ from pulse_sr.cli.console import (
     print_error,
 )
 from pulse_sr.cli.options import CONTEXT, version_option
-from pulse_sr.config import suggest
 from pulse_sr.errors import PulseError, is_disk_full
+from pulse_sr.options import suggest
 
 #: name -> (module:attribute, short help). The help stands here so that listing imports nothing.
 COMMANDS = {

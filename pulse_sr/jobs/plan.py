@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pulse_sr.alignment.intake import check_mode, identity_of
-from pulse_sr.config import SearchConfig
+from pulse_sr.alignment.intake import identity_of
+from pulse_sr.config import RunOptions, SearchConfig
 from pulse_sr.errors import InputError, PulseError, UsageError
 from pulse_sr.images.face import FaceOfPhoto
 from pulse_sr.images.find import find_images
@@ -21,8 +21,6 @@ from pulse_sr.operators.building import check_operator
 from pulse_sr.operators.spec import AUTO, parse_operator
 from pulse_sr.priors.base import Prior
 
-DEFAULT_OUT = "pulse_out"
-
 #: What is known of failed inputs, by stem and fingerprint.
 Failures = dict[tuple[str, str], dict[str, Any]]
 
@@ -34,52 +32,45 @@ class Plan:
     tasks: tuple[Task, ...]
     out: Path
     config: SearchConfig
+    options: RunOptions
     prior: Prior
-    prior_source: str | None
-    overwrite: bool
-    align: str = "auto"
-    cluster: bool = False
-    save_steps: bool = False
 
 
 def plan_run(
     inputs: Sequence[str | Path],
-    out: str | Path = DEFAULT_OUT,
-    config: SearchConfig | None = None,
-    prior: Prior | str | Path | None = None,
+    out: str | Path,
+    config: SearchConfig,
+    options: RunOptions,
+    prior: Prior | None = None,
     *,
-    overwrite: bool = False,
-    retry_failed: bool = False,
-    shard: tuple[int, int] | None = None,
-    align: str = "auto",
-    cluster: bool = False,
-    save_steps: bool = False,
     looking: Callable[[int, int], None] | None = None,
 ) -> Plan:
     """Finds the inputs, loads the prior and decides what to do with each input; writes nothing.
 
     Photos are searched for faces here, so that every face is a task of its own.
 
-    Args: see `run`; `looking` is called with (inputs looked at, inputs) before each of them.
+    Args:
+        inputs: image files, folders or globs.
+        out: the run folder.
+        config: the settings of the search.
+        options: those of the run.
+        prior: a loaded prior, in place of `options.prior`.
+        looking: called with (inputs looked at, inputs) before each of them.
 
     Raises:
         UsageError: a path does not exist, or an option does not suit the prior.
         SetupError: the prior can not be loaded.
     """
-    config = config or SearchConfig()
     paths = find_images([str(each) for each in inputs]).paths
-    _check_shard(shard)
-    check_mode(align)
-    source = str(prior) if isinstance(prior, str | Path) else None
-    if prior is None or isinstance(prior, str | Path):
-        prior = _load_prior(source, config.device)
-    _check_operator(config, prior, align)
-    out = Path(out)
+    if prior is None:
+        prior = _load_prior(options.prior, config.device)
+    _check_operator(config, prior, options.align)
+    out, shard = Path(out), options.shard
     ordered = sorted(paths, key=lambda path: str(path.resolve())) if shard else paths
     entries = list_inputs(out, ordered)
-    plan = Plan((), out, config, prior, source, overwrite, align, cluster, save_steps)
-    failures = None if overwrite or retry_failed else _failures(out)
-    intake = Intake(out, config, prior, align, [each.stem for each in entries])
+    plan = Plan((), out, config, options, prior)
+    failures = None if options.overwrite or options.retry_failed else _failures(out)
+    intake = Intake(out, config, prior, options.align, [each.stem for each in entries])
     tasks: list[Task] = []
     for i, entry in enumerate(entries):
         if shard is None or i % shard[1] == shard[0]:
@@ -94,7 +85,9 @@ def _tasks(plan: Plan, intake: Intake, entry: Input, failures: Failures | None) 
     try:
         faces = intake.faces(entry)
     except InputError as refusal:
-        return [_task(plan, entry, f"{entry.sha256} {plan.align}", failures, refusal=refusal)]
+        return [
+            _task(plan, entry, f"{entry.sha256} {plan.options.align}", failures, refusal=refusal)
+        ]
     if not faces:
         return [_task(plan, entry, entry.sha256, failures)]
     return [
@@ -115,8 +108,8 @@ def _task(
     stem = stem or entry.stem
     wanted = fingerprint(identity, plan.prior.sha256, plan.config)
     done: tuple[int, ...] = ()
-    if not plan.overwrite:
-        done = store.done_indices(plan.out / stem, wanted, with_steps=plan.save_steps)
+    if not plan.options.overwrite:
+        done = store.done_indices(plan.out / stem, wanted, with_steps=plan.options.save_steps)
     indices = tuple(k for k in range(plan.config.samples) if k not in done)
     earlier = None
     if indices and failures is not None:
@@ -157,14 +150,6 @@ def _recorded_failure(folder: Path, wanted: str) -> dict[str, Any] | None:
     record = store.read_record(folder) or {}
     failed = (record.get("status"), record.get("fingerprint")) == ("failed", wanted)
     return record if failed else None
-
-
-def _check_shard(shard: tuple[int, int] | None) -> None:
-    if shard is not None and not 0 <= shard[0] < shard[1]:
-        raise UsageError(
-            f"--shard expects i/N with 0 <= i < N, got {shard[0]}/{shard[1]}",
-            "number the shards from 0: --shard 0/4 ... 3/4",
-        )
 
 
 def _check_operator(config: SearchConfig, prior: Prior, align: str) -> None:

@@ -58,7 +58,7 @@ class Reader:
         for each in (folder, folder / FOLDER):  # an earlier run may have been killed here
             remove_leftovers(each)
         frames = None
-        if plan.save_steps:
+        if plan.options.save_steps:
             frames = begin_steps(folder, plan.config, keep=task.action == "extend")
         return TaskRequest(
             image,

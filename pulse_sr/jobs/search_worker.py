@@ -159,7 +159,7 @@ class SearchWorker:
 
     def _skipped(self, task: Task) -> Record:
         """A complete input, shown in the order that the plan asks for."""
-        document = store.set_order(self.plan.out / task.stem, cluster=self.plan.cluster)
+        document = store.set_order(self.plan.out / task.stem, cluster=self.plan.options.cluster)
         if document:
             self.index.repair(store.row_of(task.stem, str(task.path), document))
         numbers = _numbers(document.get("samples", []))
@@ -171,12 +171,12 @@ class SearchWorker:
         document = store.write_result(
             plan.out / task.stem,
             result,
-            fresh=plan.overwrite,
-            prior_source=plan.prior_source,
+            fresh=plan.options.overwrite,
+            prior_source=plan.options.prior,
             load_s=request.load_s,
-            align=plan.align,
+            align=plan.options.align,
             base=task.base,
-            cluster=plan.cluster,
+            cluster=plan.options.cluster,
             frames=request.frames,
         )
         row = store.row_of(task.stem, str(task.path), document)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from pulse_sr.config import SearchConfig
+from pulse_sr.config import RunOptions, SearchConfig
 from pulse_sr.inversion.blind.ranking import recorded_ranking
 from pulse_sr.report.pictures import role_of
 
@@ -96,14 +96,12 @@ def command_of(record: Record) -> str:
     """Returns the shell command that makes the samples of a `result.json` again."""
     known = {field.name for field in fields(SearchConfig)}
     given = {key: value for key, value in record.get("config", {}).items() if key in known}
-    words = ["pulse-sr", "run", str(record["input"]["path"])]
-    if record["prior"].get("source"):
-        words += ["--prior", record["prior"]["source"]]
-    if record.get("align", "auto") != "auto":
-        words += ["--align", record["align"]]
-    if record.get("cluster"):
-        words.append("--cluster")
-    if any(each.get("frames") for each in record["samples"]):
-        words.append("--save-steps")
-    words += SearchConfig(**{**given, "samples": len(record["samples"])}).arguments()
-    return shlex.join(words)
+    options = RunOptions(
+        prior=record["prior"].get("source"),
+        align=record.get("align", "auto"),
+        cluster=bool(record.get("cluster")),
+        save_steps=any(each.get("frames") for each in record["samples"]),
+    )
+    config = SearchConfig(**{**given, "samples": len(record["samples"])})
+    words = [str(record["input"]["path"]), *options.arguments(), *config.arguments()]
+    return shlex.join(["pulse-sr", "run", *words])

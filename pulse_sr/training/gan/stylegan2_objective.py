@@ -39,7 +39,7 @@ class StyleGAN2Objective(Objective):
 
         Args:
             config: shape of G; D mirrors its widths.
-            loss: out of `config.LOSSES`.
+            loss: out of `options.LOSSES`.
             mixing: share of images with two latents.
         """
         self.generator, self.discriminator = Generator(config), Discriminator(config)

@@ -47,6 +47,24 @@ def pack_zip(path, files, mode="w"):
     return path
 
 
+def patch(path, name, header_offset, content, central_offset=None):
+    """Overwrites bytes in the local header of a member, and those of the directory if asked."""
+    data = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        start = archive.getinfo(name).header_offset
+    data[start + header_offset : start + header_offset + len(content)] = content
+    if central_offset is not None:
+        entry = data.index(b"PK\1\2", data.rindex(b"PK\1\2", 0, data.rindex(name.encode())))
+        data[entry + central_offset : entry + central_offset + len(content)] = content
+    path.write_bytes(data)
+
+
+def encrypt(path, *names):
+    """Says of members that they are encrypted; the module can not write such ones."""
+    for name in names:
+        patch(path, name, 6, b"\1\0", central_offset=8)
+
+
 def numbered(first, last, suffix="png", **options):
     return {f"{i:03d}.{suffix}": encoded(i, **options) for i in range(first, last)}
 

@@ -143,6 +143,21 @@ def test_the_message_is_the_same_wherever_a_value_comes_from(group, field, text)
     assert len(messages) == 1
 
 
+@pytest.mark.parametrize("group", [GanOptions, ScheduleOptions, Observation])
+def test_every_number_of_a_training_has_two_ends(group):
+    """What no run could do anything with is refused when it is said: --w-dim 1e22, --kimg nan."""
+    of_numbers = [
+        each for each in options_of(group).values()
+        if (isinstance(each.default, (int, float)) and not isinstance(each.default, bool))
+        or each.kind.expects.startswith(("a number", "a whole number", "an amount", "a time"))
+    ]  # fmt: skip
+    assert len(of_numbers) == {GanOptions: 16, ScheduleOptions: 4, Observation: 1}[group]
+    for each in of_numbers:
+        for value in (math.nan, math.inf, -math.inf, -1, -(10**30), 10**30, 1e30):
+            with pytest.raises(UsageError, match=f"--{each.name} expects "):
+                each.check(value)
+
+
 def test_a_number_becomes_a_float_and_a_word_of_choice_has_a_suggestion():
     assert isinstance(SearchConfig(target_db=40).target_db, float)
     assert asdict(Limits(min_size=30)) == {

@@ -8,7 +8,7 @@ import struct
 import zipfile
 
 import pytest
-from packed_images import contents, encoded, numbered, pack
+from packed_images import contents, encoded, encrypt, numbered, pack, patch
 
 from pulse_sr.data.cache import cache_images
 from pulse_sr.data.open import open_source
@@ -19,24 +19,6 @@ def opened(path):
     """The openers of the images by name."""
     source = open_source(path)
     return {source.names[place]: opener for place, opener in source.read()}
-
-
-def patch(path, name, header_offset, content, central_offset=None):
-    """Overwrites bytes in the local header of a member, and those of the directory if asked."""
-    data = bytearray(path.read_bytes())
-    with zipfile.ZipFile(path) as archive:
-        start = archive.getinfo(name).header_offset
-    data[start + header_offset : start + header_offset + len(content)] = content
-    if central_offset is not None:
-        entry = data.index(b"PK\1\2", data.rindex(b"PK\1\2", 0, data.rindex(name.encode())))
-        data[entry + central_offset : entry + central_offset + len(content)] = content
-    path.write_bytes(data)
-
-
-def encrypt(path, *names):
-    """Says of members that they are encrypted; the module can not write such ones."""
-    for name in names:
-        patch(path, name, 6, b"\1\0", central_offset=8)
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,7 @@ class TrainingPlan:
     def describe(self) -> dict[str, Any]:
         """The settings as plain JSON values."""
         places = {"data": self.data.location, "out": str(self.run_dir)}
+        places |= {} if self.data.member is None else {"member": self.data.member}
         return self.config.to_json() | places | self.machine.describe()
 
     def start(self, progress: Progress | None = None) -> PriorTrainer:
@@ -166,7 +167,7 @@ def plan_training(
     architecture = options.architecture
     source, state = _read_beginning(options)
     began = source or state
-    images = open_source(data)
+    images = open_source(data, options.member)
     resolution = options.resolution
     if resolution is None:
         resolution = images.largest_resolution()

@@ -46,7 +46,7 @@ class GanTask:
     averaged = "G"
     earlier = EARLIER
     smaller = "choose narrower networks (--channel-max, --ngf) or a lower --resolution"
-    steadier = STEADIER
+    steadier = f"{STEADIER}; with other options --continue RUN goes on from the kept state"
 
     @property
     def config(self) -> TrainConfig:

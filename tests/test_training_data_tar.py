@@ -234,11 +234,13 @@ def test_the_same_names_in_two_tars_are_told_apart(tmp_path, kind):
     assert {reason for _, reason in found.skipped} == {"is not an image (6 bytes)"}
 
 
-def test_a_folder_with_images_is_no_folder_of_tars(shards, caplog):
+def test_a_folder_with_images_is_no_folder_of_tars(shards):
     (shards / "LICENSE").write_text("CC0")
     assert open_source(shards).licences() == {"LICENSE": "CC0"}
     write_folder(shards, numbered(0, 2))
-    assert isinstance(open_source(shards), FolderSource)
+    source = open_source(shards)
+    assert isinstance(source, FolderSource)
+    assert source.left_out == {".tar": 4}
 
 
 # damage

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TypeVar
 
 from pulse_sr.data.members import Archive, Listing, Member, bytes_of
@@ -88,7 +88,7 @@ class ArchiveSource(ImageSource):
         wanted = []
         for place in (position for position in positions if position < len(images)):
             image = images[place]
-            names = map(str, sidecars_of(PurePosixPath(image.name), self.member))
+            names = sidecars_of(image.name, self.member)
             found = (files[image.shard, each] for each in names if (image.shard, each) in files)
             wanted += [(place, sidecar) for sidecar in found][:1]
         yield from _readable(self._stream(wanted))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 
@@ -10,15 +9,14 @@ from pulse_sr.data.archive import ArchiveSource
 from pulse_sr.data.shards import expand_shards, shards_in
 from pulse_sr.data.sources import FolderSource, ImageSource
 
-log = logging.getLogger(__name__)
-
 
 def open_source(data: str | os.PathLike[str], member: str | None = None) -> ImageSource:
     """The images of a folder, or of one or several tars and zips.
 
     Args:
         data: a folder of images; a tar, compressed or not; a zip; a pattern of them such as
-            `faces-{000..003}.tar` or `faces-*.zip`; a folder of them without other images.
+            `faces-{000..003}.tar` or `faces-*.zip`; a folder of them without other images (beside
+            images they are left out, and counted).
         member: the field of a sample that is its image (`selection.select_images`).
 
     Raises:
@@ -30,6 +28,4 @@ def open_source(data: str | os.PathLike[str], member: str | None = None) -> Imag
     shards = shards_in(folder)
     if shards and not FolderSource(folder).names:
         return ArchiveSource(str(data), shards, folder, member)
-    if shards:
-        log.warning("%s holds images: its %d archives are left out", folder, len(shards))
     return FolderSource(folder, member)

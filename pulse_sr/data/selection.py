@@ -7,10 +7,11 @@ of the file's name. What follows is the field: `000.jpg` is the image of the sam
 
 from __future__ import annotations
 
+import posixpath
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from itertools import filterfalse
 
 from pulse_sr.data.picture import NOT_TRAINING_DATA, is_image_name, is_licence_name
 from pulse_sr.errors import UsageError
@@ -48,75 +49,80 @@ def select_images(names: Iterable[str], member: str | None, *, in_samples: bool)
     Raises:
         UsageError: no file has the field.
     """
-    paths = _visible([PurePosixPath(name) for name in names])
+    visible = _visible(list(names))
     if member is not None:
-        images = _of_field(paths, member.lower().lstrip("."))
+        images = _of_field(visible, member.lower().lstrip("."))
     else:
-        images = [path for path in paths if is_image_name(path.name)]
+        images = [name for name in visible if is_image_name(posixpath.basename(name))]
         if in_samples:
             images = _of_samples(images)
-    used = set(images) | {each for path in images for each in sidecars_of(path, member)}
-    others = (path for path in paths if path not in used and not is_licence_name(path.name))
-    return Selection([str(path) for path in images], Counter(map(_kind, others)))
+    used = set(images).union(*(sidecars_of(name, member) for name in images))
+    others = (name for name in visible if name not in used)
+    return Selection(images, Counter(map(_kind, filterfalse(_is_licence, others))))
 
 
-def sidecars_of(image: PurePosixPath, member: str | None) -> list[PurePosixPath]:
+def sidecars_of(image: str, member: str | None) -> list[str]:
     """Where the JSON file of an image may stand, the likelier place first.
 
     Args:
         image: its path below the data set.
         member: the field that it was chosen by, if one was: the file may be that of its sample.
     """
-    own = image.with_suffix(".json")
-    return [own] if member is None else [own, image.with_name(_key(image.name) + ".json")]
+    own = posixpath.splitext(image)[0] + ".json"
+    return [own] if member is None else [own, _key(image) + ".json"]
 
 
-def _visible(paths: list[PurePosixPath]) -> list[PurePosixPath]:
-    apart = {
-        path.parent for path in paths if path.name == NOT_TRAINING_DATA and len(path.parts) > 1
-    }
-    return [
-        path
-        for path in paths
-        if not any(part.startswith(".") and part != ".." for part in path.parts)
-        and apart.isdisjoint(path.parents)
-    ]
+def _visible(names: list[str]) -> list[str]:
+    folders = (posixpath.split(name) for name in names)
+    apart = tuple(f"{at}/" for at, name in folders if at and name == NOT_TRAINING_DATA)
+    return [name for name in names if not (_is_hidden(name) or name.startswith(apart))]
+
+
+def _is_hidden(name: str) -> bool:
+    if not name.startswith(".") and "/." not in name:
+        return False
+    return any(part.startswith(".") and part != ".." for part in name.split("/"))
+
+
+def _is_licence(name: str) -> bool:
+    return is_licence_name(posixpath.basename(name))
 
 
 def _key(name: str) -> str:
-    return name.split(".", 1)[0]
+    """The path up to the first dot of the file's name."""
+    folder, base = posixpath.split(name)
+    return posixpath.join(folder, base.split(".", 1)[0])
 
 
 def _field(name: str) -> str:
-    """What follows the first dot, in lower case; empty without one."""
-    return name.lower().partition(".")[2]
+    """What follows that dot, in lower case; empty without one."""
+    return posixpath.basename(name).lower().partition(".")[2]
 
 
-def _of_field(paths: list[PurePosixPath], wanted: str) -> list[PurePosixPath]:
+def _of_field(names: list[str], wanted: str) -> list[str]:
     fields = {wanted, *(wanted + suffix for suffix in image_suffixes())}
-    found = [path for path in paths if _field(path.name) in fields]
-    if found or not paths:
+    found = [name for name in names if _field(name) in fields]
+    if found or not names:
         return found
-    count = Counter(_field(path.name) or "(none)" for path in paths).most_common()
+    count = Counter(_field(name) or "(none)" for name in names).most_common()
     known = ", ".join(f"{name} ({number})" for name, number in count[:_MOST_FIELDS])
     more = f" and {len(count) - _MOST_FIELDS} more" if len(count) > _MOST_FIELDS else ""
+    images = (name for name, _ in count if is_image_name(f"_.{name}"))
     raise UsageError(
         f"--member: no file has the field {wanted}; there are {known}{more}",
-        f"--member {count[0][0]}",
+        f"--member {next(images, 'FIELD')}",
     )
 
 
-def _of_samples(images: list[PurePosixPath]) -> list[PurePosixPath]:
-    plain = {path.with_name(_key(path.name)) for path in images if _is_plain(path)}
-    return [
-        path for path in images if _is_plain(path) or path.with_name(_key(path.name)) not in plain
-    ]
+def _of_samples(images: list[str]) -> list[str]:
+    plain = {_key(name) for name in images if _is_plain(name)}
+    return [name for name in images if _is_plain(name) or _key(name) not in plain]
 
 
-def _is_plain(image: PurePosixPath) -> bool:
-    return "." + _field(image.name) in image_suffixes()
+def _is_plain(image: str) -> bool:
+    return "." + _field(image) in image_suffixes()
 
 
-def _kind(path: PurePosixPath) -> str:
+def _kind(name: str) -> str:
     """An image that was not chosen goes by its whole field."""
-    return f".{_field(path.name)}" if is_image_name(path.name) else kind_of(path)
+    return f".{_field(name)}" if is_image_name(posixpath.basename(name)) else kind_of(name)

@@ -10,7 +10,7 @@ import io
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -171,7 +171,7 @@ class FolderSource(ImageSource):
     def sidecars(self, positions: Iterable[int]) -> Iterator[tuple[int, bytes]]:
         """See `ImageSource.sidecars`."""
         for position in (place for place in positions if place < len(self._names)):
-            for sidecar in sidecars_of(PurePosixPath(self._names[position]), self.member):
+            for sidecar in sidecars_of(self._names[position], self.member):
                 try:
                     text = (self._folder / sidecar).read_bytes()
                 except OSError:

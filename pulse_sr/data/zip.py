@@ -28,7 +28,13 @@ class Zip:
 
     broken = (
         *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
-        *(OSError, EOFError, RuntimeError, ValueError),  # other methods of packing, odd names
+        *(
+            OSError,
+            EOFError,
+            RuntimeError,
+            ValueError,
+            IndexError,
+        ),  # other methods, odd names, changed
     )
 
     def __init__(self, path: Path) -> None:

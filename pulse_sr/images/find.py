@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import glob
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from PIL import Image
 
@@ -67,9 +68,9 @@ def image_suffixes() -> frozenset[str]:
     return frozenset(suffix for suffix, kind in extensions.items() if kind in readable)
 
 
-def kind_of(path: PurePath) -> str:
+def kind_of(name: str) -> str:
     """What a file is by its name, in words that follow a number: its suffix in lower case."""
-    return path.suffix.lower() or "without a suffix"
+    return os.path.splitext(name)[1].lower() or "without a suffix"
 
 
 def words_of(left_out: Mapping[str, int]) -> str:
@@ -128,7 +129,7 @@ def _kind(path: Path, out: Path | None) -> str:
         return "in the output folder"
     if path.is_dir():
         return "subfolders (--recursive takes them)"
-    kind = kind_of(path)
+    kind = kind_of(path.name)
     if kind not in image_suffixes():
         return kind
     if not path.is_file():

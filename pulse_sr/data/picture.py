@@ -62,8 +62,8 @@ def is_licence_name(name: str) -> bool:
     return name.casefold().startswith(_LICENCES)
 
 
-def walk_images(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """Image files below `folder`, and the nested folders that can not be listed, with reasons.
+def walk_files(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """The files below `folder`, and the nested folders that can not be listed, with reasons.
 
     Links to folders are followed, each folder once, so that loops end. Hidden files and folders,
     and nested folders with a file `NOT_TRAINING_DATA`, are left out.
@@ -86,7 +86,7 @@ def walk_images(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
             folders.clear()
             continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        files += [Path(root, name) for name in names if is_image_name(name)]
+        files += [Path(root, name) for name in names if not name.startswith(".")]
     return sorted(files), refused
 
 

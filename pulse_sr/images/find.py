@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import glob
 import logging
+import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -59,6 +60,16 @@ def image_suffixes() -> frozenset[str]:
     return frozenset(suffix for suffix, kind in extensions.items() if kind in readable)
 
 
+def kind_of(name: str) -> str:
+    """What a file is by its name, in words that follow a number: its suffix in lower case."""
+    return os.path.splitext(name)[1].lower() or "without a suffix"
+
+
+def words_of(left_out: Mapping[str, int]) -> str:
+    """The files that were left out by their kinds, as `3 .txt, 1 .raw`; empty if there are none."""
+    return ", ".join(f"{number} {kind}" for kind, number in sorted(left_out.items()))
+
+
 def _expand(text: str, recursive: bool, out: Path | None) -> tuple[list[Path], str]:
     path = Path(text)
     if path.is_dir():
@@ -98,7 +109,7 @@ def _pictures(paths: Iterable[Path], complaint: str, out: Path | None) -> tuple[
             others[kind] += 1
         else:
             images.append(path)
-    left_out = ", ".join(f"{number} {kind}" for kind, number in sorted(others.items()))
+    left_out = words_of(others)
     if not images:
         raise UsageError(complaint + (f" ({left_out})" if left_out else ""), _GIVE_IMAGES)
     return images, left_out
@@ -110,12 +121,12 @@ def _kind(path: Path, out: Path | None) -> str:
         return "in the output folder"
     if path.is_dir():
         return "subfolders (--recursive takes them)"
-    suffix = path.suffix.lower()
-    if suffix not in image_suffixes():
-        return suffix or "without a suffix"
+    kind = kind_of(path.name)
+    if kind not in image_suffixes():
+        return kind
     if not path.is_file():
         return "not regular files"
-    return "samples of earlier runs" if suffix == ".png" and _is_ours(path) else ""
+    return "samples of earlier runs" if kind == ".png" and _is_ours(path) else ""
 
 
 def _is_ours(path: Path) -> bool:

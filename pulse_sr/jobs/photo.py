@@ -28,6 +28,7 @@ from pulse_sr.alignment.detail import beyond_detail
 from pulse_sr.alignment.paste import add_into, enlarged_quad, mask_box, paste_into
 from pulse_sr.errors import InputError
 from pulse_sr.files.atomic import write_atomic, write_parts_atomic
+from pulse_sr.files.documents import json_bytes, read_json
 from pulse_sr.images.colour import from_srgb, is_srgb
 from pulse_sr.images.original import Original, read_original
 from pulse_sr.images.pixels import Pixels, to_pillow
@@ -35,7 +36,7 @@ from pulse_sr.images.png import png_parts
 from pulse_sr.images.read import read_image
 from pulse_sr.jobs import store
 from pulse_sr.jobs.drawing import read_pixels
-from pulse_sr.jobs.manifest import PHOTO, json_bytes, read_json
+from pulse_sr.jobs.manifest import PHOTO
 from pulse_sr.jobs.provenance import XMP, text_chunks
 from pulse_sr.jobs.task import Task
 

@@ -20,6 +20,7 @@ from pulse_sr import __version__
 from pulse_sr.config import SAMPLERS
 from pulse_sr.errors import SetupError
 from pulse_sr.files.atomic import write_atomic, write_parts_atomic
+from pulse_sr.files.documents import json_bytes, read_json
 from pulse_sr.images.read import LowResImage
 from pulse_sr.images.write import write_png
 from pulse_sr.inversion.observation import Observation
@@ -33,7 +34,7 @@ from pulse_sr.jobs.drawing import (
     write_grid,
     write_pictures,
 )
-from pulse_sr.jobs.manifest import PAGE, PHOTO, RECORD, json_bytes, put_rows, read_json, read_rows
+from pulse_sr.jobs.manifest import PAGE, PHOTO, RECORD, put_rows, read_rows
 from pulse_sr.jobs.provenance import XMP, settings_of, text_chunks
 from pulse_sr.jobs.record import SCHEMA, input_entry, make_document, timing_entry
 from pulse_sr.jobs.stems import assign_stems

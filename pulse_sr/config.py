@@ -177,6 +177,10 @@ PART = Kind(
 )
 
 
+#: The value of `RunOptions.background` without a network.
+LANCZOS = "lanczos"
+
+
 @dataclass(frozen=True)
 class RunOptions(Options):
     """How a run treats its inputs and what it writes, beside the search itself.
@@ -210,6 +214,11 @@ class RunOptions(Options):
     recursive: bool = recursive_option()
     upscale: int = option(
         2, "How many times as large photos come back, with a sample of every face.", whole(1, 8)
+    )
+    background: str = option(
+        LANCZOS,
+        "What enlarges a photo outside its faces: lanczos, or a network (see upscale --list).",
+        text("lanczos|NAME|PATH", ".+", "lanczos, the name of a network or a path"),
     )
     min_score: float = option(
         0.85, "Leave out faces that the detector is less sure of.", number(0, 1)

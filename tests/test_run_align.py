@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +12,7 @@ from types import SimpleNamespace
 import fake_search
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image
 
@@ -20,9 +23,11 @@ from pulse_sr.cli import main
 from pulse_sr.images.pixels import to_pillow
 from pulse_sr.images.read import read_image
 from pulse_sr.jobs.provenance import COMMENT
-from pulse_sr.jobs.stems import Names, face_names
+from pulse_sr.jobs.stems import Names, clean_stem, face_names
 from pulse_sr.models import registry
 from pulse_sr.operators.degrading import degrade
+from pulse_sr.sr.architectures import build_network
+from pulse_sr.sr.files import SrModel, save_model
 
 DATA = Path(__file__).parent / "data"
 
@@ -73,6 +78,19 @@ def party(tmp_path):
     path = tmp_path / "party.png"
     canvas.save(path)
     return path
+
+
+def nearest(file, scale):
+    """Writes a network that repeats pixels."""
+    network = build_network("compact", {"scale": scale, "width": 4, "convolutions": 1})
+    torch.nn.init.zeros_(network.body[-1].weight)
+    torch.nn.init.zeros_(network.body[-1].bias)
+    save_model(file, SrModel("nearest", "compact", network))
+    return file
+
+
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
 
 
 def record(folder):
@@ -131,6 +149,61 @@ def test_a_photo_comes_back_larger_with_sample_k_of_every_face(call, party, upsc
             assert np.corrcoef(again.ravel(), sample[:, 16:48, 16:48].ravel())[0, 1] > 0.9
         assert (made[:, untouched] == plain[:, untouched]).all()
         assert untouched.mean() > 0.3
+
+
+@pytest.mark.parametrize(("scale", "upscale"), [(2, 2), (4, 3)])
+def test_a_network_enlarges_what_is_not_a_face(call, portrait, tmp_path, scale, upscale):
+    """The network repeats pixels: outside the faces the photo is known beforehand."""
+    model = nearest(tmp_path / "nearest.safetensors", scale)
+    path = portrait("mp.jpg")
+    words = ("mp.jpg", "--samples", 1, "--scale", 2, "--upscale", upscale)
+    assert call(*words).exit_code == 0
+    plain = read_image("pulse_out/mp/photo_00.png").pixels
+    assert call(*words, "--background", model).exit_code == 0
+    made = read_image("pulse_out/mp/photo_00.png").pixels
+    large = read_image(path).pixels.repeat(scale, axis=1).repeat(scale, axis=2)
+    if scale > upscale:
+        size = (plain.shape[2], plain.shape[1])
+        picture = to_pillow(large).resize(size, Image.Resampling.LANCZOS)
+        large = np.asarray(picture).transpose(2, 0, 1)
+    whole = json.loads(Path("pulse_out/mp/photo.json").read_text())
+    quad = np.array(whole["faces"][0]["quad"])
+    weight = mask(quad, slice(0, made.shape[1]), slice(0, made.shape[2]))
+    assert np.abs(made[:, weight == 0].astype(int) - large[:, weight == 0]).max() <= 1
+    assert (made[:, weight == 1] == plain[:, weight == 1]).all()  # nothing of the network in it
+    named = {"network": "nearest", "network_sha256": sha256(model.read_bytes())}
+    assert whole["background"] == {"source": str(model), **named}
+    assert f"--background {model}" in Path("pulse_out/index.html").read_text()
+
+
+def test_another_background_makes_the_photo_again_without_a_search(call, portrait, tmp_path):
+    model = nearest(tmp_path / "nearest.safetensors", 2)
+    portrait("mp.jpg")
+    words = ("mp.jpg", "--samples", 1, "--scale", 2)
+    call(*words)
+    before = Path("pulse_out/mp/photo_00.png").read_bytes()
+    assert "1 skipped" in call(*words, "--background", model).stderr
+    assert Path("pulse_out/mp/photo_00.png").read_bytes() != before
+    assert "1 skipped" in call(*words).stderr
+    assert Path("pulse_out/mp/photo_00.png").read_bytes() == before
+    settings = json.loads(call(*words, "--background", model, "--dry-run", "--json").stdout)
+    assert settings["settings"]["background_sha256"] == sha256(model.read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--background", "no-such"), "no network 'no-such'"),
+        (("--background", "compact-x4", "--upscale", 8), "enlarges by 4, --upscale is 8"),
+        (("--background", "compact-x4", "--upscale", 1), "--upscale 1 keeps their size"),
+    ],
+)
+def test_a_background_that_does_not_suit_is_one_line(call, portrait, words, expected):
+    portrait("mp.jpg")
+    result = call("mp.jpg", "--samples", 1, *words)
+    assert result.exit_code == 2
+    assert expected in result.stderr
+    assert not Path("pulse_out").exists()
 
 
 def test_the_photo_keeps_opacity_profile_dates_and_density(call, portrait):
@@ -282,6 +355,42 @@ def test_inputs_whose_names_collide_with_faces(call, party, portrait):
     }
     again = call("party.png", "party-1.jpg", "--samples", 1)
     assert "0 done, 4 skipped" in again.stderr
+
+
+@pytest.mark.parametrize("letters", ["n" * 250, "👩‍🚀" * 22], ids=["latin", "emoji"])
+def test_names_of_any_length_and_script_are_cut(letters, portrait, call, tmp_path, party):
+    """Two long names that begin alike, and a group whose faces get a number on top."""
+    assert len(os.fsencode(letters)) <= 251
+    long, twin = f"in/{letters}.jpg", f"in/{letters[:-1]}z.png"
+    portrait(long)
+    shutil.move(party, twin)
+    assert call("in", "--samples", 1, "--scale", 4).exit_code == 0
+    stems = [row["stem"] for row in manifest()]
+    assert len(set(stems)) == 4
+    assert "0 done, 4 skipped" in call("in", "--samples", 1, "--scale", 4).stderr
+    assert [row["stem"] for row in manifest()] == stems
+    for words in (
+        ("align", "in", "--size", 64, "--lr", 16, "--min-sharpness", 0, "-o", "crops"),
+        ("upscale", "in", "-o", "large"),
+        ("degrade", "in", "-o", "small", "--scale", 5),
+    ):
+        result = CliRunner().invoke(main, [str(word) for word in words])
+        assert result.exit_code == 0, result.output
+    written = [path for path in tmp_path.rglob("*") if "in" not in path.relative_to(tmp_path).parts]
+    assert max(len(os.fsencode(path.name)) for path in written) < 240
+    names = [name for row in manifest("crops") for name in row["names"]]
+    assert len(set(names)) == 3  # the smallest face is too small for `align`
+    assert all(Path("crops", f"{name}.json").is_file() for name in names)
+    assert len(list(Path("large").glob("*.png"))) == len(list(Path("small").glob("*.png"))) == 2
+
+
+def test_short_names_stay_and_cut_ones_say_which_they_were():
+    assert clean_stem("x/" + "n" * 200 + ".png") == "n" * 200
+    cut = [clean_stem("n" * 250 + last + ".png") for last in "ab"]
+    assert cut[0] != cut[1]
+    assert cut[0] == clean_stem("elsewhere/" + "n" * 250 + "a.png")
+    assert all(each.startswith("n" * 190) and len(each) == 200 for each in cut)
+    assert clean_stem("...png") == clean_stem(None) == "image"
 
 
 def test_names_of_faces():

@@ -55,13 +55,16 @@ def command(
 
 def _name_outputs(sources: list[Path], out: Path, suffix: str) -> list[tuple[Path, Path]]:
     """Pairs each input with its output file; a second one of the same stem becomes <stem>-2."""
+    from pulse_sr.jobs.stems import clean_stem
+
     taken: set[str] = set()
     pairs = []
     for source in sources:
-        name, number = source.stem, 1
+        stem, number = clean_stem(source), 1
+        name = stem
         while name.casefold() in taken:
             number += 1
-            name = f"{source.stem}-{number}"
+            name = f"{stem}-{number}"
         taken.add(name.casefold())
         pairs.append((source, out / f"{name}{suffix}"))
     inputs = {source.resolve() for source in sources}

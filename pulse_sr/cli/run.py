@@ -72,8 +72,11 @@ def _carry_out(plan: Plan, console: Console, retry: str) -> int:
             f"best {step.best_db:.1f} dB  {step.done}/{step.samples} samples"
         )
 
+    def pasting(photo: str, done: int, total: int) -> None:
+        console.live(f"{photo}: enlarging and pasting, {done} of {total} pictures written")
+
     try:
-        with contextlib.closing(run_plan(plan, progress=show)) as running:
+        with contextlib.closing(run_plan(plan, progress=show, pasting=pasting)) as running:
             for record in running:
                 records.append(record)
                 _show_record(record, f"[{len(records)}/{len(plan.tasks)}]", console)
@@ -169,6 +172,7 @@ def _show_plan(plan: Plan, console: Console) -> int:
         "prior": plan.prior.name,
         "prior_sha256": plan.prior.sha256,
         "resolution": plan.prior.resolution,
+        "background_sha256": None if plan.background is None else plan.background.sha256,
         "out": str(plan.out),
     }
     tasks = [

@@ -9,60 +9,67 @@ Shape legend: H W enlarged photo, S side of a sample.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from pulse_sr import __version__
-from pulse_sr.alignment.crop import crop_quad
-from pulse_sr.alignment.detail import beyond_detail
-from pulse_sr.alignment.paste import add_into, enlarged_quad, mask_box, paste_into
+from pulse_sr.alignment.paste import enlarged_quad
+from pulse_sr.config import RunOptions
 from pulse_sr.errors import InputError
 from pulse_sr.files.atomic import write_atomic, write_parts_atomic
 from pulse_sr.files.documents import json_bytes, read_json
-from pulse_sr.images.colour import from_srgb, is_srgb
-from pulse_sr.images.original import Original, read_original
-from pulse_sr.images.pixels import Pixels, to_pillow
-from pulse_sr.images.png import png_parts
-from pulse_sr.images.read import read_image
+from pulse_sr.images.original import read_original
 from pulse_sr.jobs import store
 from pulse_sr.jobs.drawing import read_pixels
 from pulse_sr.jobs.manifest import PHOTO
-from pulse_sr.jobs.provenance import XMP, text_chunks
+from pulse_sr.jobs.photo_canvas import Canvas
+from pulse_sr.jobs.provenance import text_chunks
 from pulse_sr.jobs.task import Task
+from pulse_sr.sr.files import SrModel
 
 log = logging.getLogger(__name__)
 
 #: What the page shows: the photo enlarged, and with the first sample of each face.
 BEFORE, AFTER = "photo_before.jpg", "photo_after.jpg"
-_THUMBNAIL = 1000
 #: Part of every fingerprint: raise it when equal faces start to give another photo.
 REVISION = 1
-_BAND = 256  # rows that are given to the PNG writer at once
+
+#: Called with the stem of a photo, how many of its pictures are written, and how many will be.
+OnPasting = Callable[[str, int, int], None]
 
 
 class Photos:
     """The photos of a run: each is put together when the last of its faces is settled."""
 
-    def __init__(self, out: Path, tasks: Sequence[Task], upscale: int, samples: int) -> None:
+    def __init__(
+        self,
+        out: Path,
+        tasks: Sequence[Task],
+        options: RunOptions,
+        samples: int,
+        background: SrModel | None = None,
+        pasting: OnPasting | None = None,
+    ) -> None:
         """Nothing is read or written yet.
 
         Args:
             out: the run folder.
             tasks: of the run.
-            upscale: how many times as large photos are written.
+            options: how many times as large photos are written, and what enlarges them.
             samples: how many pictures of each photo, at most.
+            background: the network that `options` name; None: Lanczos enlarges photos.
+            pasting: called before the first picture of a photo, and after each.
         """
-        self.out, self.upscale, self.samples = out, upscale, samples
+        self.out, self.options, self.upscale = out, options, options.upscale
+        self.samples, self.background, self.pasting = samples, background, pasting
         self._faces: dict[str, list[Task]] = {}
         for task in tasks:
             if task.face is not None:
@@ -101,7 +108,7 @@ class Photos:
         count = min(self.samples, max(len(face.files) for face in faces))
         names = [photo_name(index) for index in range(count)]
         files = [*names, BEFORE, AFTER]
-        identity = _identity(first.sha256, self.upscale, count, faces)
+        identity = _identity(first.sha256, self.upscale, count, faces, self.background)
         record = read_json(folder / PHOTO)
         known = isinstance(record, dict) and record.get("fingerprint") == identity
         if known and all((folder / name).is_file() for name in files):
@@ -111,21 +118,27 @@ class Photos:
             raise InputError(f"{first.path} changed while the run was going", "run it again")
         store.make_folder(folder)
         (folder / PHOTO).unlink(missing_ok=True)
-        canvas = _Canvas(original, self.upscale)
+        self._tell(first.base, 0, count)
+        canvas = Canvas(original, self.upscale, self.background)
         write_atomic(folder / BEFORE, canvas.thumbnail())
-        chunks = text_chunks({"input_sha256": first.sha256, "upscale": self.upscale})
+        chunks = text_chunks(
+            {"input_sha256": first.sha256, "upscale": self.upscale} | self._network()
+        )
         for index, name in enumerate(names):
             for face in faces:
                 if index < len(face.files):
-                    canvas.put(read_pixels(self.out / face.stem / face.files[index]), face)
+                    sample = read_pixels(self.out / face.stem / face.files[index])
+                    canvas.put(sample, face.corners, face.real_size, face.detail)
             write_parts_atomic(folder / name, canvas.png(chunks))
             if index == 0:
                 write_atomic(folder / AFTER, canvas.thumbnail())
             canvas.restore()
+            self._tell(first.base, index + 1, count)
         document = {
             "version": __version__,
             "input": {"path": str(first.path), "sha256": first.sha256},
             "upscale": self.upscale,
+            "background": {"source": self.options.background, **self._network()},
             "width": canvas.pixels.shape[2],
             "height": canvas.pixels.shape[1],
             "files": names,
@@ -134,6 +147,15 @@ class Photos:
             "fingerprint": identity,
         }
         write_atomic(folder / PHOTO, json_bytes(document))
+
+    def _network(self) -> dict[str, str]:
+        """The network that enlarges photos; empty: Lanczos does."""
+        model = self.background
+        return {} if model is None else {"network": model.name, "network_sha256": model.sha256}
+
+    def _tell(self, base: str, done: int, total: int) -> None:
+        if self.pasting is not None:
+            self.pasting(base, done, total)
 
 
 def photo_name(index: int) -> str:
@@ -181,95 +203,11 @@ def _found(folder: Path, task: Task) -> _Face:
     return _Face(task.stem, *numbers, task.fingerprint, files)
 
 
-def _identity(sha256: str, upscale: int, count: int, faces: Sequence[_Face]) -> str:
+def _identity(
+    sha256: str, upscale: int, count: int, faces: Sequence[_Face], background: SrModel | None
+) -> str:
     """A sha256 over what decides the pictures of a photo."""
     parts = [[face.fingerprint, face.corners.tolist(), len(face.files)] for face in faces]
-    text = json.dumps([REVISION, sha256, upscale, count, parts])
+    network = [] if background is None else [background.sha256]
+    text = json.dumps([REVISION, sha256, upscale, count, parts, *network])
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-class _Canvas:
-    """The enlarged photo, into which faces are put and taken out again."""
-
-    def __init__(self, original: Original, factor: int) -> None:
-        self.original, self.factor = original, factor
-        plain = is_srgb(original.about.profile) and original.colour.dtype == np.uint8
-        plain = plain and len(original.colour) == 3
-        self.photo = original.colour if plain else read_image(original.path).pixels
-        self.opacity = None
-        if original.opacity is not None:
-            self.opacity = _enlarged(original.opacity[None], factor)
-        self.stored = _enlarged(original.colour, factor)  # as the file has it
-        if plain:
-            self.pixels: Pixels = self.stored
-        else:
-            self.pixels = _enlarged(self.photo, factor)
-        self._saved: list[tuple[tuple[slice, slice], Pixels, NDArray[Any]]] = []
-
-    def put(self, sample: Pixels, face: _Face) -> None:
-        """Pastes a sample [3, S, S] in the place of a face."""
-        quad = enlarged_quad(face.corners, self.factor)
-        found = mask_box(quad, self.pixels.shape[2], self.pixels.shape[1])
-        if found is None:
-            return
-        (rows, columns), weight = found
-        place = (slice(None), rows, columns)
-        before = self.pixels[place].copy()
-        self._saved.append(((rows, columns), before, self.stored[place].copy()))
-        if face.real_size > sample.shape[-1]:  # searched all the same, because it was asked for
-            paste_into(self.pixels, sample, quad)
-        else:
-            own = crop_quad(self.photo, face.corners, sample.shape[-1], parity=False)
-            change = beyond_detail(sample.astype(np.float64) - own, face.detail)
-            add_into(self.pixels, change, quad)
-        if self.stored is not self.pixels:
-            changed = weight > 0
-            own = _as_stored(self.pixels[place], self.original, self.stored)
-            self.stored[place] = np.where(changed, own, self.stored[place])
-
-    def restore(self) -> None:
-        """Takes all faces out again."""
-        while self._saved:
-            (rows, columns), pixels, stored = self._saved.pop()
-            self.pixels[:, rows, columns] = pixels
-            self.stored[:, rows, columns] = stored
-
-    def thumbnail(self) -> bytes:
-        """A JPEG of at most `_THUMBNAIL` px a side, for the page."""
-        image = to_pillow(self.pixels)
-        image.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS)
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=90)
-        return buffer.getvalue()
-
-    def png(self, chunks: dict[str, str]) -> Iterator[bytes]:
-        """The photo as a PNG file, in pieces."""
-        _, height, width = self.stored.shape
-        return png_parts((height, width), self._bands(), chunks, self.original.about, XMP)
-
-    def _bands(self) -> Iterator[NDArray[Any]]:
-        for start in range(0, self.stored.shape[1], _BAND):
-            band = self.stored[:, start : start + _BAND]
-            if self.opacity is not None:
-                band = np.concatenate([band, self.opacity[:, start : start + _BAND]])
-            yield band
-
-
-def _as_stored(pixels: Pixels, original: Original, stored: NDArray[Any]) -> NDArray[Any]:
-    """8-bit sRGB [3, b, t] as the numbers of the file: its profile, channels and depth."""
-    own = from_srgb(pixels, original.about.profile, grey=len(stored) == 1)
-    return own.astype(stored.dtype) * 257 if stored.dtype == np.uint16 else own
-
-
-def _enlarged(channels: NDArray[Any], factor: int) -> NDArray[Any]:  # [c, h, w] -> [c, H, W]
-    """Enlarges by Lanczos; by 1 it is a copy, bit by bit."""
-    if factor == 1:
-        return channels.copy()
-    height, width = channels.shape[1] * factor, channels.shape[2] * factor
-    made = np.empty((len(channels), height, width), channels.dtype)
-    for channel, target in zip(channels, made, strict=True):
-        deep = channel.dtype == np.uint16
-        image = Image.fromarray(channel.astype(np.float32) if deep else channel)
-        large = np.asarray(image.resize((width, height), Image.Resampling.LANCZOS))
-        target[:] = np.rint(np.clip(large, 0, 65535)) if deep else large
-    return made

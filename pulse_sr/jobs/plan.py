@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pulse_sr.alignment.intake import identity_of
-from pulse_sr.config import RunOptions, SearchConfig
+from pulse_sr.config import LANCZOS, RunOptions, SearchConfig
+from pulse_sr.devices import choose_device
 from pulse_sr.errors import InputError, PulseError, UsageError
 from pulse_sr.images.face import FaceOfPhoto
 from pulse_sr.images.find import find_images
@@ -17,9 +18,11 @@ from pulse_sr.jobs.intake import Intake
 from pulse_sr.jobs.manifest import read_rows
 from pulse_sr.jobs.stems import list_inputs
 from pulse_sr.jobs.task import Input, Task, fingerprint
+from pulse_sr.models.networks import load_network
 from pulse_sr.operators.building import check_operator
 from pulse_sr.operators.spec import AUTO, parse_operator
 from pulse_sr.priors.base import Prior
+from pulse_sr.sr.files import SrModel
 
 #: What is known of failed inputs, by stem and fingerprint.
 Failures = dict[tuple[str, str], dict[str, Any]]
@@ -34,6 +37,7 @@ class Plan:
     config: SearchConfig
     options: RunOptions
     prior: Prior
+    background: SrModel | None = None
 
 
 def plan_run(
@@ -58,8 +62,8 @@ def plan_run(
         looking: called with (inputs looked at, inputs) before each of them.
 
     Raises:
-        UsageError: a path does not exist, or an option does not suit the prior.
-        SetupError: the prior can not be loaded.
+        UsageError: a path does not exist, or an option does not suit the prior or the network.
+        SetupError: the prior or the network can not be loaded.
     """
     paths = find_images([str(each) for each in inputs], recursive=options.recursive, out=Path(out))
     if prior is None:
@@ -68,7 +72,7 @@ def plan_run(
     out, shard = Path(out), options.shard
     ordered = sorted(paths, key=lambda path: str(path.resolve())) if shard else paths
     entries = list_inputs(out, ordered)
-    plan = Plan((), out, config, options, prior)
+    plan = Plan((), out, config, options, prior, _background(options, config.device))
     failures = None if options.overwrite or options.retry_failed else _failures(out)
     intake = Intake(out, config, prior, options, [each.stem for each in entries])
     tasks: list[Task] = []
@@ -174,6 +178,25 @@ def _check_scale(scale: int, prior: Prior) -> None:
             f"--scale {scale} does not suit prior {prior.name} of {prior.resolution} px",
             "--scale expects a divisor of the resolution that leaves 4 px or more",
         )
+
+
+def _background(options: RunOptions, device: str) -> SrModel | None:
+    """The network that enlarges photos outside their faces; None: Lanczos does."""
+    if options.background == LANCZOS:
+        return None
+    if options.upscale == 1:
+        raise UsageError(
+            f"--background {options.background} enlarges photos, --upscale 1 keeps their size",
+            "--upscale 2, or leave --background out",
+        )
+    model = load_network(options.background, choose_device(device))
+    if model.scale < options.upscale:
+        raise UsageError(
+            f"--background {options.background} enlarges by {model.scale}, "
+            f"--upscale is {options.upscale}",
+            f"--upscale {model.scale}, or a network of a larger scale",
+        )
+    return model
 
 
 def _load_prior(source: str | None, device: str) -> Prior:

@@ -14,7 +14,7 @@ from pulse_sr.inversion.result import Result
 from pulse_sr.inversion.stream import SearchProgress
 from pulse_sr.jobs import store
 from pulse_sr.jobs.manifest import Index, Row
-from pulse_sr.jobs.photo import Photos
+from pulse_sr.jobs.photo import OnPasting, Photos
 from pulse_sr.jobs.plan import Plan
 from pulse_sr.jobs.reading import Reader, TaskRequest
 from pulse_sr.jobs.task import Task
@@ -81,12 +81,27 @@ class SearchWorker:
         index: its manifest.
         search: the stream of searches.
         report: called during each search, None: nobody is.
+        pasting: called while photos are written (`photo.OnPasting`).
     """
 
-    def __init__(self, plan: Plan, index: Index, search: Search, report: Report | None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        index: Index,
+        search: Search,
+        report: Report | None,
+        pasting: OnPasting | None = None,
+    ) -> None:
         self.plan, self.index, self.search, self.report = plan, index, search, report
         self.reader = Reader(plan)
-        self.photos = Photos(plan.out, plan.tasks, plan.options.upscale, plan.config.samples)
+        self.photos = Photos(
+            plan.out,
+            plan.tasks,
+            plan.options,
+            plan.config.samples,
+            plan.background,
+            pasting,
+        )
 
     def known(self, task: Task) -> Record | None:
         """Returns the record of an input that is complete, or is not tried again."""

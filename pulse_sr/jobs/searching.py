@@ -13,6 +13,7 @@ from pulse_sr.jobs import store
 from pulse_sr.jobs.executors.local import run_local
 from pulse_sr.jobs.job import Job
 from pulse_sr.jobs.manifest import Index, Row, base_of, drop_rows
+from pulse_sr.jobs.photo import OnPasting
 from pulse_sr.jobs.plan import Plan, plan_run
 from pulse_sr.jobs.search_worker import Record, Search, SearchWorker
 from pulse_sr.jobs.task import Task
@@ -59,15 +60,22 @@ def run(
 
 
 def run_plan(
-    plan: Plan, *, search: Search | None = None, progress: OnProgress | None = None
+    plan: Plan,
+    *,
+    search: Search | None = None,
+    progress: OnProgress | None = None,
+    pasting: OnPasting | None = None,
 ) -> Generator[Record, None, None]:
-    """Carries out a plan: see `run`. The page is written at the end, also after an interruption."""
+    """Carries out a plan: see `run`. The page is written at the end, also after an interruption.
+
+    `pasting` is called in a thread while a photo is put together (`photo.OnPasting`).
+    """
     search = search or _real_search()
     store.make_folder(plan.out)
     remove_leftovers(plan.out, _LEFT_BEHIND_S)
     index = Index(plan.out, drop_rows(plan.out, _of_other_names(plan)))
     report = None if progress is None else lambda request, step: progress(request.task, step)
-    worker = SearchWorker(plan, index, search, report)
+    worker = SearchWorker(plan, index, search, report, pasting)
     yield from Job(plan.tasks, worker, index, store.write_page).carry_out(run_local)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,9 @@ from pathlib import Path
 from pulse_sr.files.documents import read_json
 from pulse_sr.jobs.manifest import NAME, PAGE, RECORD, Row, base_of, read_rows
 from pulse_sr.jobs.task import Input, file_sha256
+
+#: Bytes of a stem: file systems take names of 255, and "-face12-345.json" may follow.
+_LONGEST, _DIGITS = 200, 8
 
 
 def list_inputs(
@@ -97,9 +101,19 @@ def face_names(base: str, count: int, names: Names) -> list[str]:
 
 
 def clean_stem(path: Path | str | None) -> str:
-    """Returns the file's stem, or "image" where that is no usable folder name."""
+    """Returns the file's stem, or "image" where that is no usable folder name.
+
+    One above `_LONGEST` bytes in UTF-8 is cut between two characters; a hash of the whole keeps it
+    apart from others that begin alike.
+    """
     stem = Path(path).stem if path is not None else ""
-    return stem if stem.strip(". ") else "image"
+    if not stem.strip(". "):
+        return "image"
+    written = os.fsencode(stem)
+    if len(written) <= _LONGEST:
+        return stem
+    digest = hashlib.sha256(written).hexdigest()[:_DIGITS]
+    return written[: _LONGEST - _DIGITS - 1].decode("utf-8", "ignore") + "-" + digest
 
 
 def _recorded(out: Path, rows: Sequence[Row]) -> dict[str, tuple[str, str]]:

@@ -119,13 +119,26 @@ def _selection(record: Record) -> dict[str, Any]:
     return chosen | ({"faces": tuple(chosen["faces"])} if "faces" in chosen else {})
 
 
-def command_of(record: Record) -> str:
-    """Returns the shell command that makes the samples of a `result.json` again."""
+def _enlarging(photo: Record | None) -> dict[str, Any]:
+    """How a photo was enlarged, as options."""
+    if photo is None:
+        return {}
+    found = {"upscale": photo["upscale"]}
+    return found | ({"background": photo["background"]["source"]} if "background" in photo else {})
+
+
+def command_of(record: Record, photo: Record | None = None) -> str:
+    """Returns the shell command that makes the samples of a `result.json` again.
+
+    Args:
+        record: `result.json`.
+        photo: the `photo.json` of a face's photo, which may have been written by a later run.
+    """
     known = {field.name for field in fields(SearchConfig)}
     given = {key: value for key, value in record.get("config", {}).items() if key in known}
     options = RunOptions(
         prior=record["prior"].get("source"),
-        **_selection(record),
+        **(_selection(record) | _enlarging(photo)),
         cluster=bool(record.get("cluster")),
         save_steps=any(each.get("frames") for each in record["samples"]),
     )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pulse_sr.sr.spectrum import grey_of, normalised
@@ -37,6 +38,16 @@ def ring_mean(values: Tensor) -> Tensor:
     sums = torch.zeros(len(values), int(rings.max()) + 1, dtype=torch.float64)
     sums.index_add_(1, rings, values.detach().cpu().double().flatten(1))
     return (sums / torch.bincount(rings))[:, 1:-1]
+
+
+def ring_frequencies(count: int) -> NDArray[np.float64]:
+    """Frequency of each of K rings in cycles per px, to half a percent; 0.5 is Nyquist.
+
+    The last ring ends half a diagonal from the middle, so their number tells the side to 0.7 px.
+    """
+    side = np.sqrt(2) * (count + 1.5) + 1
+    found: NDArray[np.float64] = (np.arange(count) + 1.5) / side
+    return found
 
 
 def spectral_profile(images: Tensor) -> Tensor:

@@ -18,12 +18,10 @@ from pulse_sr.devices import choose_device
 from pulse_sr.errors import UsageError
 from pulse_sr.images.read import LowResImage, read_image
 from pulse_sr.inversion import result as inversion
-from pulse_sr.inversion.stream import Request as Request
-from pulse_sr.inversion.stream import search_images as search_images
+from pulse_sr.inversion.stream import OnStep, Request, SearchProgress, search_images
 from pulse_sr.jobs.store import save_result
 from pulse_sr.models import registry
 from pulse_sr.priors.base import Prior
-from pulse_sr.search.sampling import OnStep, SearchProgress
 
 list_priors = registry.list_priors
 
@@ -103,7 +101,7 @@ def search_image(
         config: the settings; `samples` is not used, `indices` says which samples.
         indices: which samples, from 0.
         progress: called after every step.
-        on_step: called with every step of every sample (`search.sampling.OnStep`).
+        on_step: called with every step of every sample (`inversion.stream.OnStep`).
 
     Raises:
         InputError: the input does not fit the prior.

@@ -1,112 +1,103 @@
-"""Settings of a search, checked once at the border, and their TOML form.
+"""Settings of a search and of a run, checked once at the border.
 
-`SearchConfig` is what the Python API, the command line and the result files share. It imports
-neither torch nor numpy, so that `pulse-sr run --help` can show its defaults.
+`SearchConfig` is what the Python API, the command line and the result files share. This file
+imports neither torch nor numpy, so that `pulse-sr run --help` can show its defaults.
 """
 
 from __future__ import annotations
 
-import difflib
-import math
-import re
-import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pulse_sr.errors import UsageError
 from pulse_sr.operators.spec import AUTO, OperatorSpec, parse_operator
+from pulse_sr.options import (
+    Kind,
+    Options,
+    device_option,
+    number,
+    one_of,
+    option,
+    overwrite_option,
+    precision_option,
+    prior_option,
+    seed_option,
+    text,
+    whole,
+)
 
 METHODS = ("phased", "pulse", "ilo", "langevin")
 #: Methods that draw samples: all take all their steps.
 SAMPLERS = ("langevin",)
-PROJECTIONS = ("exact", "soft", "off")
-FITS = ("pad", "crop")
-ALIGN_MODES = ("auto", "always", "never")
-PRECISIONS = ("auto", "fp32", "bf16")
 
 DEFAULT_STEPS = {"phased": 100, "pulse": 100, "ilo": 150, "langevin": 800}
 DEFAULT_SLOTS = 8
 
-_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+#: What `--operator` takes: `operators.spec` has the grammar.
+OPERATOR = text("SPEC", r".*\S.*", "a description such as bicubic")
 
 
 @dataclass(frozen=True)
-class SearchConfig:
-    """Settings of one search; every field has the meaning of the option with the same name.
+class SearchConfig(Options):
+    """Settings of one search: the options of the same names say what they are.
 
-    Attributes:
-        samples: how many faces to find for each input, 1 or more.
-        seed: the number that every sample's own seed is derived from, 0 or more.
-        method: the search, one of `METHODS`.
-        strict_pulse: with method "pulse": the original's own behaviour, without the repairs.
-        steps: optimiser steps per sample; None is the method's default (`DEFAULT_STEPS`).
-        operator: how the input was made from the unknown face, such as "bicubic" or "gaussian:1.6"
-            (docs/operators.md); "auto" finds out.
-        scale: prior resolution / LR size; None lets the input's size decide.
-        project: null-space projection after the search; None chooses (`projection`).
-        target_db: LR-PSNR in dB at which a sample stops searching.
-        fit: for inputs that are not square or whose size does not fit the prior; None is "pad" for
-            the former and a refusal for the latter.
-        batch: samples searched at once; None is `DEFAULT_SLOTS` on a CPU, and on a GPU what its
-            memory and the work allow.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        precision: "auto", "fp32" or "bf16".
+    Where None is the default, `total_steps`, `slots` and `projection` fill it in; without `scale`
+    the input's size decides, and without `fit` an input that is not square is padded, one whose
+    size does not fit the prior refused.
 
     Raises:
-        UsageError: a value is of the wrong type or out of its range; the message names the option.
+        UsageError: a value is of the wrong type or out of its range, or two of them do not go
+            together; the message names the option.
     """
 
-    samples: int = 8
-    seed: int = 0
-    method: str = "phased"
-    strict_pulse: bool = False
-    steps: int | None = None
-    operator: str = "bicubic"
-    scale: int | None = None
-    project: str | None = None
-    target_db: float = 38.0
-    fit: str | None = None
-    batch: int | None = None
-    device: str = "auto"
-    precision: str = "auto"
+    samples: int = option(8, "Faces for each input.", whole(1, 100_000))
+    seed: int = seed_option()
+    method: str = option("phased", "The search.", one_of(*METHODS))
+    strict_pulse: bool = option(
+        False, "With --method pulse: the original's own behaviour, for tables."
+    )
+    steps: int | None = option(None, "Steps per sample.", whole(1, 1_000_000), unset="the method's")
+    operator: str = option(
+        "bicubic",
+        "How the inputs were made from high-res images, such as 'gaussian:1.6|pillow|noise:0.02', "
+        "mask:FILE or gray; auto finds out.",
+        OPERATOR,
+    )
+    scale: int | None = option(
+        None, "High-res / low-res size.", whole(1, 1024), unset="prior resolution / LR size"
+    )
+    project: str | None = option(
+        None,
+        "Null-space projection.",
+        one_of("exact", "soft", "off"),
+        unset="exact; soft for JPEG and noise",
+    )
+    target_db: float = option(38.0, "LR-PSNR at which a sample stops.", number(1, 100, "dB"))
+    fit: str | None = option(
+        None,
+        "Pad or crop to a square, and resize to a size that the prior knows.",
+        one_of("pad", "crop"),
+    )
+    batch: int | None = option(
+        None, "Samples searched at once.", whole(1, 4096, auto=True), unset="auto"
+    )
+    device: str = device_option()
+    precision: str = precision_option()
 
     def __post_init__(self) -> None:
-        _check_integer("samples", self.samples, 1, 100_000)
-        _check_integer("seed", self.seed, 0, 2**63 - 1)
-        _check_integer("steps", self.steps, 1, 1_000_000, optional=True)
-        _check_integer("scale", self.scale, 1, 1024, optional=True)
-        _check_integer("batch", self.batch, 1, 4096, optional=True)
-        _check_choice("method", self.method, METHODS)
-        _check_choice("project", self.project, PROJECTIONS, optional=True)
-        _check_choice("fit", self.fit, FITS, optional=True)
-        _check_choice("precision", self.precision, PRECISIONS)
-        self._check_rest()
-
-    def _check_rest(self) -> None:
-        if not isinstance(self.strict_pulse, bool):
-            raise _wrong("strict_pulse", "true or false", self.strict_pulse)
+        super().__post_init__()
         if self.strict_pulse and self.method != "pulse":
             raise UsageError(
                 f"--strict-pulse expects --method pulse, got --method {self.method}",
                 "add --method pulse",
             )
-        if not isinstance(self.operator, str) or not self.operator.strip():
-            raise _wrong("operator", "a description such as bicubic", self.operator)
         if self.operator.strip() != AUTO:
             self._check_operator(parse_operator(self.operator))
-        if not isinstance(self.device, str) or not _DEVICE.fullmatch(self.device):
-            raise _wrong("device", "auto, cpu, cuda or cuda:N", self.device)
-        number = isinstance(self.target_db, int | float) and not isinstance(self.target_db, bool)
-        if not number or not math.isfinite(self.target_db) or not 1 <= self.target_db <= 100:
-            raise _wrong("target_db", "a number of dB between 1 and 100", self.target_db)
         if self.method in SAMPLERS and self.target_db != type(self).target_db:
             raise UsageError(
                 f"--target-db has no effect on --method {self.method}: no sample stops early",
                 "leave it out; --steps says how long the chains are",
             )
-        object.__setattr__(self, "target_db", float(self.target_db))
 
     def _check_operator(self, spec: OperatorSpec) -> None:
         if not spec.resizes and self.scale not in (None, 1):
@@ -165,105 +156,77 @@ class SearchConfig:
         options["project"] = self.project or "auto"
         return options
 
-    def arguments(self) -> list[str]:
-        """Returns the command-line arguments that give this configuration (defaults left out)."""
-        words: list[str] = []
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value == field.default:
-                continue
-            words.append(option_name(field.name))
-            if not isinstance(value, bool):
-                words.append(
-                    str(value).removesuffix(".0") if isinstance(value, float) else str(value)
-                )
-        return words
+
+def _accept_part(value: Any) -> tuple[int, int]:
+    part, whole = value if isinstance(value, tuple) else ()
+    if type(part) is not int or type(whole) is not int or not 0 <= part < whole:
+        raise ValueError(value)
+    return part, whole
 
 
-def option_name(name: str) -> str:
-    """Returns the long option of a field: `target_db` is `--target-db`."""
-    return "--" + name.replace("_", "-")
+#: One of several equal parts, as two whole numbers.
+PART = Kind(
+    "i/N with 0 <= i < N",
+    _accept_part,
+    "i/N",
+    lambda text: _accept_part(tuple(map(int, text.split("/")))),
+    lambda value: f"{value[0]}/{value[1]}",
+    hint="number the shards from 0: --shard 0/4 ... 3/4",
+)
 
 
-def load_toml(
-    path: str | Path, known_keys: Mapping[str, type | tuple[type, ...]]
-) -> dict[str, Any]:
-    """Reads options from a TOML file of `name = value` lines.
+@dataclass(frozen=True)
+class RunOptions(Options):
+    """How a run treats its inputs and what it writes, beside the search itself.
 
-    Args:
-        path: the file.
-        known_keys: option name (with `_`) -> the type or types a value may have. In the file
-            `target-db` and `target_db` are the same key.
-
-    Returns:
-        The values by option name with `_`.
-
-    Raises:
-        UsageError: the file is missing or not TOML, a key is unknown (with a suggestion) or has a
-            value of another type.
+    `align` "auto" finds the faces of photos, searches each and pastes it back, and leaves low-res
+    faces as they are (`alignment.intake.faces_to_search`); "always" takes every input as a photo,
+    "never" none. `cluster` shows the samples in covering order (`metrics.covering`), also of
+    complete inputs. With `save_steps` samples that were found without are searched again. `shard`
+    is (i, N): every N-th input from the i-th, in the order of their resolved paths, so that N
+    processes can share one run folder.
     """
-    values: dict[str, Any] = {}
-    for key, value in _read_toml(Path(path)).items():
-        name = key.replace("-", "_")
-        if name not in known_keys:
-            raise UsageError(f"{path}: unknown option {key!r}", suggest(name, known_keys))
-        if name in values:
-            raise UsageError(f"{path}: option {key!r} is given twice", "keep one of the two lines")
-        _check_type(path, key, value, known_keys[name])
-        values[name] = value
-    return values
+
+    prior: str | None = prior_option()
+    align: str = option(
+        "auto",
+        "Find the faces of photos, search each and paste it back.",
+        one_of("auto", "always", "never"),
+    )
+    cluster: bool = option(
+        False, "Show the most typical sample first, then always the most different one."
+    )
+    save_steps: bool = option(
+        False, "Keep frames of each search and make an animation (search.gif) of them."
+    )
+    overwrite: bool = overwrite_option()
+    shard: tuple[int, int] | None = option(
+        None, "Only the i-th of N parts of the inputs, from 0.", PART
+    )
+    retry_failed: bool = option(False, "Try again what failed in an earlier run.")
 
 
-def suggest(name: str, known: Iterable[str]) -> str:
-    """Returns a hint: the nearest known name, or all of them."""
-    names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    if near:
-        return f"did you mean {near[0].replace('_', '-')!r}?"
-    return "known: " + ", ".join(each.replace("_", "-") for each in names)
+@dataclass(frozen=True)
+class DegradeOptions(Options):
+    """How low-res test inputs are made."""
 
+    operator: str = option(
+        "bicubic", "The degradation, such as 'gaussian:1.6|pillow|noise:0.02|jpeg:40'.", OPERATOR
+    )
+    scale: int | None = option(
+        None,
+        "How many times smaller.",
+        whole(1),
+        unset="8; 1 for an operator that keeps the size",
+    )
+    seed: int = seed_option()
 
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise UsageError(f"could not read --config {path}: {reason}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(
-            f"--config {path} is not TOML: {error}", 'write lines such as: method = "phased"'
-        ) from error
+    @property
+    def spec(self) -> OperatorSpec:
+        """The operator as read."""
+        return parse_operator(self.operator)
 
-
-def _check_type(path: str | Path, key: str, value: Any, kinds: type | tuple[type, ...]) -> None:
-    kinds = kinds if isinstance(kinds, tuple) else (kinds,)
-    if float in kinds and int not in kinds:
-        kinds = (*kinds, int)
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        expected = " or ".join(kind.__name__ for kind in kinds)
-        raise UsageError(
-            f"{path}: option {key!r} expects {expected}, got {type(value).__name__} {value!r}"
-        )
-
-
-def _check_integer(
-    name: str, value: object, low: int, high: int, *, optional: bool = False
-) -> None:
-    if optional and value is None:
-        return
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise _wrong(name, f"a whole number from {low} to {high}", value)
-
-
-def _check_choice(
-    name: str, value: object, choices: tuple[str, ...], *, optional: bool = False
-) -> None:
-    if optional and value is None:
-        return
-    if value not in choices:
-        hint = suggest(value, choices) if isinstance(value, str) else ""
-        raise _wrong(name, "one of " + ", ".join(choices), value, hint)
-
-
-def _wrong(name: str, expected: str, actual: object, hint: str = "") -> UsageError:
-    return UsageError(f"{option_name(name)} expects {expected}, got {actual!r}", hint)
+    @property
+    def factor(self) -> int:
+        """How many times smaller, with the default filled in."""
+        return (8 if self.spec.resizes else 1) if self.scale is None else self.scale

@@ -67,3 +67,11 @@ def give_back_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         if hasattr(libc, "malloc_trim"):
             libc.malloc_trim(0)
+
+
+def images_at_once(side: int, most: int, pixels: int) -> int:
+    """How many square images of a side go through a network together: `most`, or as `pixels` allow.
+
+    The number depends on nothing else, since rounding may depend on the size of a batch.
+    """
+    return max(1, min(most, pixels // side**2))

@@ -49,9 +49,14 @@ def is_disk_full(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def describe_error(error: Exception) -> tuple[str, str, int]:
     """Returns what to tell of an error that fails one input: message, hint, exit code."""
     if isinstance(error, PulseError):
         return error.message, error.hint, error.exit_code
-    lines = str(error).strip().splitlines() or ["no message"]
-    return f"unexpected {type(error).__name__}: {lines[0]}", "-v shows where it happened", 1
+    message = f"unexpected {type(error).__name__}: {first_line(error)}"
+    return message, "-v shows where it happened", 1

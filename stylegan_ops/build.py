@@ -11,26 +11,21 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from stylegan_ops.compilation import BUILD_HINT, number_of_jobs, run_ninja
 from stylegan_ops.recipe import Recipe, make_recipe
 from stylegan_ops.toolchain import BuildError
 
-try:
-    import fcntl
-except ImportError:  # Windows, where nothing is compiled
-    fcntl = None  # type: ignore[assignment]
-
 __all__ = ["BuildError", "State", "build", "cache_folder", "state"]
 
 _CACHE_HINT = "set STYLEGAN_OPS_CACHE to a folder that can be written"
-_UNUSED_SECONDS = 60 * 24 * 3600
 _RECORD = "build.json"
 
 
@@ -56,19 +51,14 @@ class State:
     details: dict[str, str] = field(default_factory=dict)
 
 
-def state(target: str, architectures: Sequence[str] | None = None) -> State:
-    """Looks up the library of `target` in the cache; compiles nothing.
-
-    Args:
-        target: "cpu" or "cuda".
-        architectures: GPUs to compile for, as in TORCH_CUDA_ARCH_LIST; None: its value, or the
-            GPUs of this machine.
+def state(target: str) -> State:
+    """Looks up the library of `target` ("cpu" or "cuda") in the cache; compiles nothing.
 
     Raises:
         ValueError: no such target.
     """
     try:
-        recipe = make_recipe(target, architectures)
+        recipe = make_recipe(target)
         place = _Place(cache_folder(), recipe)
     except BuildError as error:
         return State(target, "unavailable", None, error.reason, error.hint)
@@ -87,11 +77,7 @@ def _silent(text: str) -> None:
     """Takes progress that nobody wants to see."""
 
 
-def build(
-    target: str,
-    progress: Callable[[str], None] = _silent,
-    architectures: Sequence[str] | None = None,
-) -> Path:
+def build(target: str, progress: Callable[[str], None] = _silent) -> Path:
     """Finds the library of `target` in the cache, else compiles it, also after a recorded failure.
 
     Several processes may call this at once: one compiles, the others wait and take the result.
@@ -99,7 +85,6 @@ def build(
     Args:
         target: "cpu" or "cuda".
         progress: called with one line at every step.
-        architectures: as for `state`.
 
     Returns:
         The library.
@@ -109,7 +94,7 @@ def build(
         BuildError: it can not be compiled here, it did not compile, or the cache can not be
             written.
     """
-    recipe = make_recipe(target, architectures)
+    recipe = make_recipe(target)
     place = _Place(cache_folder(), recipe)
     found = place.find()
     if found is not None:
@@ -123,9 +108,7 @@ def build(
             failure = place.recorded_failure()
             if waited and failure is not None:  # the other process has just tried the same
                 raise failure
-            path = _build_locked(place, progress)
-            _remove_unused(place.cache, target, keep=recipe.name)
-            return path
+            return _build_locked(place, progress)
 
 
 def cache_folder() -> Path:
@@ -134,15 +117,24 @@ def cache_folder() -> Path:
     Raises:
         BuildError: the user has no home folder, and no variable names another one.
     """
-    own, shared = os.environ.get("STYLEGAN_OPS_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    own = os.environ.get("STYLEGAN_OPS_CACHE")
     if own:
         return Path(own).expanduser().absolute()
+    folder = user_cache()
+    if folder is None:
+        raise BuildError("there is no home folder for the cache of the ops", _CACHE_HINT)
+    return folder / "ops"
+
+
+def user_cache() -> Path | None:
+    """The project's folder for what can be made again; None for a user without a home."""
+    shared = os.environ.get("XDG_CACHE_HOME")
     if shared and Path(shared).is_absolute():  # its standard says to ignore relative ones
-        return Path(shared) / "pulse-sr" / "ops"
+        return Path(shared) / "pulse-sr"
     try:
-        return Path.home() / ".cache" / "pulse-sr" / "ops"
-    except RuntimeError as error:
-        raise BuildError("there is no home folder for the cache of the ops", _CACHE_HINT) from error
+        return Path.home() / ".cache" / "pulse-sr"
+    except RuntimeError:
+        return None
 
 
 class _Place:
@@ -156,13 +148,10 @@ class _Place:
         self.failed = cache / f"{recipe.name}.failed.json"
 
     def find(self) -> Path | None:
-        """Returns the library if it is there, and marks it as used."""
+        """Returns the library if it is there."""
         library = self.folder / self.recipe.library
-        if not os.path.isfile(library):  # of a path, it would raise where it may not look
-            return None
-        with contextlib.suppress(OSError):  # a cache that others own can still be read
-            os.utime(self.folder / _RECORD)
-        return library
+        # A method of Path would raise where it may not look.
+        return library if os.path.isfile(library) else None
 
     def recorded_failure(self) -> BuildError | None:
         """Returns why the last try failed."""
@@ -199,7 +188,6 @@ def _build_locked(place: _Place, progress: Callable[[str], None]) -> Path:
         }
         _keep_only(temporary, recipe.library)
         (temporary / _RECORD).write_text(json.dumps(record, indent=2), encoding="utf-8")
-        _sync(temporary / recipe.library)
         _remove(place.folder)  # without a library in it, or `find` had returned that
         os.rename(temporary, place.folder)
         place.failed.unlink(missing_ok=True)
@@ -229,25 +217,19 @@ def _compile_recorded(
 
 @contextlib.contextmanager
 def _locked(path: Path, progress: Callable[[str], None]) -> Iterator[bool]:
-    """Holds the lock file; yields whether another process had it before.
-
-    The kernel lets go of the lock when a process ends, so it is never stale.
-    """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    """Holds the lock file, which a process that ends lets go; yields whether another one had it."""
+    lock = FileLock(path, thread_local=False)
+    waited = False
     try:
-        waited = False
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waited = True
-            owner = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
-            progress(f"waiting for {owner or 'another process'}, which compiles the same ops")
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        lock.acquire(blocking=False)
+    except Timeout:
+        waited = True
+        progress("waiting for another process, which compiles the same ops")
+        lock.acquire()
+    try:
         yield waited
     finally:
-        os.close(descriptor)
+        lock.release()
 
 
 @contextlib.contextmanager
@@ -264,28 +246,10 @@ def _explained(cache: Path) -> Iterator[None]:
         ) from error
 
 
-def _remove_unused(cache: Path, target: str, keep: str) -> None:
-    """Removes libraries of the same target that nobody has used for a long time."""
-    for folder in cache.glob(f"{target}-*/"):
-        with contextlib.suppress(OSError):
-            age = time.time() - (folder / _RECORD).stat().st_mtime
-            if folder.name != keep and age > _UNUSED_SECONDS:
-                _remove(folder)
-
-
 def _keep_only(folder: Path, name: str) -> None:
     for path in folder.iterdir():
         if path.name != name:
             _remove(path)
-
-
-def _sync(file: Path) -> None:
-    """Writes a file to the disk, so that no power cut leaves an empty library."""
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _remove(path: Path) -> None:

@@ -18,7 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stylegan_ops.architectures import choose_architectures
+from stylegan_ops.architectures import (
+    VARIABLE,
+    choose_architectures,
+    gencode_flags,
+    gpu_capabilities,
+)
 from stylegan_ops.toolchain import (
     BuildError,
     Compiler,
@@ -146,13 +151,12 @@ class Recipe:
         }
 
 
-def make_recipe(target: str, architectures: Sequence[str] | None = None) -> Recipe:
+def make_recipe(target: str) -> Recipe:
     """Describes how to compile `target` on this machine.
 
     Args:
-        target: "cpu" or "cuda".
-        architectures: GPUs to compile for, as in TORCH_CUDA_ARCH_LIST; None: its value, or the
-            GPUs of this machine.
+        target: "cpu" or "cuda", the latter for the GPUs that TORCH_CUDA_ARCH_LIST names, else for
+            those of this machine.
 
     Raises:
         ValueError: no such target.
@@ -161,9 +165,7 @@ def make_recipe(target: str, architectures: Sequence[str] | None = None) -> Reci
     if target not in TARGETS:
         raise ValueError(f"the target is {target!r}, expected one of {', '.join(TARGETS)}")
     folder, cpu_sources, cuda_sources = _sources()
-    return (
-        _cpu(folder, cpu_sources) if target == "cpu" else _cuda(folder, cuda_sources, architectures)
-    )
+    return _cpu(folder, cpu_sources) if target == "cpu" else _cuda(folder, cuda_sources)
 
 
 def ninja_text(recipe: Recipe) -> str:
@@ -217,7 +219,7 @@ def _cpu(folder: Path, sources: Sequence[str]) -> Recipe:
     )
 
 
-def _cuda(folder: Path, sources: Sequence[str], wanted: Sequence[str] | None) -> Recipe:
+def _cuda(folder: Path, sources: Sequence[str]) -> Recipe:
     _check_platform(folder, sources)
     torch = find_torch()
     if torch.cuda is None:
@@ -225,8 +227,9 @@ def _cuda(folder: Path, sources: Sequence[str], wanted: Sequence[str] | None) ->
             f"torch {torch.version} is a build without CUDA", "install a CUDA build of torch"
         )
     cxx, nvcc = find_compiler(), find_nvcc(torch.cuda)
-    chosen = choose_architectures(nvcc, os.environ, wanted)
-    gencode = (flag for each in chosen for flag in each.flags())
+    wanted = os.environ.get(VARIABLE, "").strip()
+    chosen = choose_architectures(nvcc, wanted, gpu_capabilities())
+    gencode = (flag for each in chosen for flag in gencode_flags(each))
     flags = (*_NVCC_FLAGS, *_host_compiler(cxx), *gencode)
     units = [
         Unit(folder / name, "nvcc", flags)
@@ -244,7 +247,7 @@ def _cuda(folder: Path, sources: Sequence[str], wanted: Sequence[str] | None) ->
         nvcc=nvcc,
         ninja=find_ninja(),
         torch=torch,
-        architectures=", ".join(map(str, chosen)),
+        architectures=", ".join(chosen),
     )
 
 

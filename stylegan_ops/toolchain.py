@@ -15,7 +15,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,20 +113,15 @@ def find_torch() -> TorchBuild:
     )
 
 
-def find_compiler(environment: Mapping[str, str] | None = None) -> Compiler:
+def find_compiler() -> Compiler:
     """Finds the C++ compiler: CXX, else c++, g++ or clang++ on PATH.
-
-    Args:
-        environment: the variables to read; None: those of this process.
 
     Raises:
         BuildError: there is none, or the one that CXX names does not answer.
     """
-    environment = os.environ if environment is None else environment
-    path = environment.get("PATH")
-    named = _words(environment.get("CXX", ""))
+    named = _words(os.environ.get("CXX", ""))
     if named:
-        found = _resolved(named, path)
+        found = _resolved(named)
         compiler = _probe_compiler(found) if found else None
         if compiler is None:
             problem = f"{found[0]} does not answer --version" if found else "it is not on PATH"
@@ -136,7 +131,7 @@ def find_compiler(environment: Mapping[str, str] | None = None) -> Compiler:
             )
         return compiler
     for name in _CXX_NAMES:
-        found = _resolved([name], path)
+        found = _resolved([name])
         compiler = _probe_compiler(found) if found else None
         if compiler is not None:
             return compiler
@@ -164,42 +159,32 @@ def find_ninja() -> Path:
     return Path(found)
 
 
-def nvcc_candidates(
-    cuda: str,
-    environment: Mapping[str, str] | None = None,
-    packages: Sequence[Path] | None = None,
-) -> list[Path]:
+def nvcc_candidates(cuda: str) -> list[Path]:
     """Lists the places of nvcc, the preferred first.
 
     Args:
         cuda: the CUDA version of torch; PyPI's packages have a folder for its major version.
-        environment: the variables to read; None: those of this process.
-        packages: folders named `nvidia` with PyPI's packages; None: those that Python finds.
     """
-    environment = os.environ if environment is None else environment
-    roots = [environment[name] for name in ("CUDA_HOME", "CUDA_PATH") if environment.get(name)]
-    on_path = shutil.which("nvcc", path=environment.get("PATH"))
+    roots = [os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
+    on_path = shutil.which("nvcc")
     places = [Path(root) / "bin" / "nvcc" for root in roots]
     places += [Path(on_path)] if on_path else []
     places.append(Path("/usr/local/cuda/bin/nvcc"))
-    folders = nvidia_packages() if packages is None else packages
-    places += [folder / f"cu{_major(cuda)}" / "bin" / "nvcc" for folder in folders]
+    places += [folder / f"cu{_major(cuda)}" / "bin" / "nvcc" for folder in nvidia_packages()]
     return list(dict.fromkeys(places))
 
 
-def find_nvcc(cuda: str, candidates: Sequence[Path] | None = None) -> Nvcc:
+def find_nvcc(cuda: str) -> Nvcc:
     """Finds an nvcc that fits torch: the first one of the same major version that is complete.
 
     Args:
         cuda: the CUDA version of torch, such as "13.2".
-        candidates: the programs to look at, in this order; None: those of `nvcc_candidates`.
 
     Raises:
         BuildError: none fits; the reason is that of the most preferred one that exists.
     """
-    places = nvcc_candidates(cuda) if candidates is None else candidates
     problems = []
-    for path in places:
+    for path in nvcc_candidates(cuda):
         if not path.is_file():
             continue
         found = _probe_nvcc(path)
@@ -211,20 +196,15 @@ def find_nvcc(cuda: str, candidates: Sequence[Path] | None = None) -> Nvcc:
     raise BuildError(problems[0] if problems else nothing, install_hint(cuda))
 
 
-def find_cudart(torch: TorchBuild, toolkit: Nvcc, packages: Sequence[Path] | None = None) -> Path:
+def find_cudart(torch: TorchBuild, toolkit: Nvcc) -> Path:
     """Finds the shared CUDA runtime: the one that came with torch, else the toolkit's.
-
-    Args:
-        torch: the build to link against.
-        toolkit: where to look next.
-        packages: folders named `nvidia` with PyPI's packages; None: those that Python finds.
 
     Raises:
         BuildError: there is none.
     """
     major = _major(torch.cuda or "")
     name = f"libcudart.so.{major}"
-    folders = nvidia_packages() if packages is None else packages
+    folders = nvidia_packages()
     places = [folder / f"cu{major}" / "lib" / name for folder in folders]
     places += [folder / "cuda_runtime" / "lib" / name for folder in folders]
     places.append(torch.folder / "lib" / name)
@@ -261,8 +241,8 @@ def _words(command: str) -> list[str]:
         raise BuildError(f"CXX={command!r} is no command: {error}", "correct CXX") from error
 
 
-def _resolved(words: Sequence[str], path: str | None) -> tuple[str, ...] | None:
-    program = shutil.which(words[0], path=path)
+def _resolved(words: Sequence[str]) -> tuple[str, ...] | None:
+    program = shutil.which(words[0])
     return (program, *words[1:]) if program else None
 
 

@@ -12,10 +12,9 @@ from PIL import Image
 
 from pulse_sr.api import Result
 from pulse_sr.errors import SetupError
-from pulse_sr.images.fit import fit_to_prior
 from pulse_sr.images.pixels import to_uint8
+from pulse_sr.inversion.observation import observe
 from pulse_sr.inversion.result import Sample, sample_status
-from pulse_sr.operators.building import make_operator
 
 PRIOR = SimpleNamespace(
     name="fake-64",
@@ -27,10 +26,8 @@ PRIOR = SimpleNamespace(
 
 def search(image, prior, config, indices, progress=None):
     """Finds `len(indices)` images whose downscaling is the input, one generator per sample."""
-    fitted = fit_to_prior(image, prior.resolution, config.fit, config.scale)
-    A = make_operator(config.operator, fitted.side, prior.resolution)
-    A = A.observed(fitted.rows, fitted.columns)
-    y = torch.from_numpy(fitted.pixels / 255.0)
+    observation = observe(image, prior, config, indices)
+    A, y = observation.operator, observation.y
     samples = []
     for done, index in enumerate(indices):
         key = f"{config.seed}/{image.sha256}/{index}".encode()
@@ -45,13 +42,7 @@ def search(image, prior, config, indices, progress=None):
             step = {"step": 7, "steps": 7, "best_db": db, "done": done + 1}
             progress(SimpleNamespace(**step, samples=len(indices)))
     return Result(
-        image=image,
-        low_res=fitted.pixels,
-        side=fitted.side,
-        rows=fitted.rows,
-        columns=fitted.columns,
-        operator_spec=config.operator,
-        scale=prior.resolution // fitted.side,
+        observation=observation,
         prior_name=prior.name,
         prior_sha256=prior.sha256,
         resolution=prior.resolution,
@@ -59,7 +50,7 @@ def search(image, prior, config, indices, progress=None):
         samples_list=tuple(samples),
         timing={"search_s": 0.0},
         torch_version=torch.__version__,
-        notes=fitted.notes,
+        notes=observation.notes,
     )
 
 

@@ -15,10 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pulse_sr.alignment import intake
 from pulse_sr.alignment.crop import crop_quad, prepare
 from pulse_sr.alignment.duplicates import MOST_BITS, SeenHashes, perceptual_hash
-from pulse_sr.alignment.faces import Limits, frame_faces, reason_against, sharpness
+from pulse_sr.alignment.faces import frame_faces, reason_against, sharpness
 from pulse_sr.alignment.geometry import (
     FFHQ,
     affine_of,
@@ -30,11 +29,13 @@ from pulse_sr.alignment.geometry import (
     side_of,
     similarity,
 )
-from pulse_sr.alignment.intake import faces_to_search, low_res_face, low_res_side
+from pulse_sr.alignment.intake import faces_to_search, identity_of, low_res_face, low_res_side
 from pulse_sr.alignment.landmarks.base import Face, box_of
 from pulse_sr.alignment.landmarks.yunet import YuNet
+from pulse_sr.alignment.options import Limits
 from pulse_sr.alignment.paste import mask, paste
-from pulse_sr.errors import InputError, SetupError, UsageError
+from pulse_sr.errors import InputError, SetupError
+from pulse_sr.images.face import face_of_record
 from pulse_sr.images.pixels import to_pillow
 from pulse_sr.images.read import read_image
 from pulse_sr.operators.degrading import degrade
@@ -304,10 +305,10 @@ def test_a_low_res_face_is_what_the_operator_makes_of_the_crop(portrait):
     assert (made.pixels == degrade(crop, "area", 2)).all()
     assert (made.width, made.height, face.side) == (32, 32, 32)
     assert 0 < made.jpeg_noise < portrait.jpeg_noise
-    assert made.sha256 == face.identity(portrait.sha256) != portrait.sha256
-    assert intake.face_of_record({"base": "x", **face.describe()}) == face
-    assert replace(face, index=3, of=7).identity("0") == face.identity("0")
-    assert replace(face, side=16).identity("0") != face.identity("0")
+    assert made.sha256 == identity_of(face, portrait.sha256) != portrait.sha256
+    assert face_of_record({"base": "x", **face.describe()}) == face
+    assert identity_of(replace(face, index=3, of=7), "0") == identity_of(face, "0")
+    assert identity_of(replace(face, side=16), "0") != identity_of(face, "0")
 
 
 def resized(image, width, height):
@@ -372,11 +373,6 @@ def test_small_faces_beside_large_ones_are_left_out_with_a_word(portrait, caplog
 def tiny():
     points = FRAMING.template * 6 + 5
     return Face(points, 0.9, box_of(points))
-
-
-def test_an_unknown_mode_is_refused():
-    with pytest.raises(UsageError, match="--align expects one of auto, always, never"):
-        intake.check_mode("sometimes")
 
 
 def test_quads_are_the_same_on_any_machine(quad):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,7 +27,9 @@ from pulse_sr.operators.building import make_operator
 from pulse_sr.operators.degrading import degrade
 from pulse_sr.priors.bank import find_bank
 from pulse_sr.priors.stylegan2 import StyleGAN2Prior
-from pulse_sr.search.sampling import Settings, find_candidates, sample_seed
+from pulse_sr.search.methods import Settings
+from pulse_sr.search.records import Observed
+from pulse_sr.search.samples import find_samples, sample_seed
 
 STEPS = 12
 
@@ -64,17 +67,22 @@ def test_a_sample_does_not_depend_on_what_is_asked_for_with_it(face, prior, meth
 
 
 def test_the_search_starts_from_the_bank_of_its_prior(face, prior):
-    """The sample is that of `find_candidates` with the bank, and not the one without."""
+    """The sample is that of `find_samples` with the bank, and not the one without."""
     config = SearchConfig(steps=STEPS, batch=4, project="off")
     image = read_image(face)
     [sample] = search_image(image, prior, config, [2]).samples_list
     settings = Settings("phased", False, STEPS, config.target_db, 4, 0)
-    target = torch.from_numpy(image.pixels / 255.0)
-    problem = (prior, make_operator("bicubic", 8, 32), target, 8, image.sha256, [2], settings)
+    given = Observed(
+        y=torch.from_numpy(image.pixels / 255.0),
+        operator=make_operator("bicubic", 8, 32),
+        side=8,
+        sha256=image.sha256,
+        indices=[2],
+    )
     found = {}
     for name, bank in (("bank", find_bank(prior)), ("none", None)):
-        [candidate] = find_candidates(*problem, bank=bank)
-        found[name] = to_uint8(candidate.image.double().numpy())
+        [sampled] = find_samples(prior, given, settings, bank)
+        found[name] = to_uint8(sampled.image.double().numpy())
     assert np.array_equal(sample.pixels, found["bank"])
     assert not np.array_equal(sample.pixels, found["none"])
 
@@ -141,7 +149,7 @@ def test_padding_is_not_observed(tmp_path, face, prior):
     cut = tmp_path / "cut.png"
     Image.open(face).crop((0, 1, 8, 7)).save(cut)
     result = search(cut, prior, range(2))
-    assert result.rows == (1, 7)
+    assert result.observation.rows == (1, 7)
     target = np.asarray(Image.open(cut)).transpose(2, 0, 1)
     for sample in result.samples_list:
         low = degrade(sample.pixels, "bicubic", 4).astype(int)[:, 1:7]
@@ -265,6 +273,14 @@ def test_bf16_is_honoured(face, prior):
     difference = np.abs(coarse.samples_list[0].pixels.astype(int) - exact)
     assert difference.max() > 0
     assert difference.mean() < 8
+    assert not prior.bf16  # a view of it was searched
+
+
+def test_a_view_in_another_precision_has_the_same_weights(prior):
+    view = prior.in_precision(bf16=True)
+    assert (view.bf16, prior.bf16) == (True, False)
+    assert view.generator is prior.generator
+    assert prior.in_precision(bf16=False) is prior
 
 
 def test_bundled_prior_is_what_the_registry_says():
@@ -311,10 +327,14 @@ def test_a_search_that_diverges_says_so(face, prior):
             broken.copy_(kept)
 
 
+def name_of(request):
+    return Path(request.image.path).stem
+
+
 def requests_of(paths):
     """Inputs that are read when they are asked for."""
     for path in paths:
-        yield streaming.Request(read_image(path), range(2), path.stem)
+        yield streaming.Request(read_image(path), range(2))
 
 
 def test_a_stream_gives_each_input_what_it_gets_alone(tmp_path, face, prior):
@@ -328,9 +348,9 @@ def test_a_stream_gives_each_input_what_it_gets_alone(tmp_path, face, prior):
         requests_of([face, nine, turned, cut]),
         prior,
         config,
-        lambda request, step: seen.append((request.tag, step.samples)),
+        lambda request, step: seen.append((name_of(request), step.samples)),
     )
-    outcomes = {request.tag: outcome for request, outcome in stream}
+    outcomes = {name_of(request): outcome for request, outcome in stream}
     assert isinstance(outcomes.pop("nine"), InputError)
     # Progress is that of the input that has waited longest.
     assert set(seen) == {("face", 2), ("cut", 2)}
@@ -346,7 +366,7 @@ def test_a_stream_gives_each_input_what_it_gets_alone(tmp_path, face, prior):
 
 def test_an_unexpected_error_ends_the_inputs_under_way_and_no_others(face, prior, monkeypatch):
     """The search breaks down while the first two inputs are in it; the third is searched."""
-    real, broken = streaming.search_goals, []
+    real, broken = streaming.search_samples, []
 
     def break_once(*words):
         for tick in real(*words):
@@ -355,7 +375,7 @@ def test_an_unexpected_error_ends_the_inputs_under_way_and_no_others(face, prior
                 raise RuntimeError("something else")
             yield tick
 
-    monkeypatch.setattr(streaming, "search_goals", break_once)
+    monkeypatch.setattr(streaming, "search_samples", break_once)
     config = SearchConfig(steps=2, batch=4)
     outcomes = [
         outcome
@@ -366,12 +386,12 @@ def test_an_unexpected_error_ends_the_inputs_under_way_and_no_others(face, prior
 
 def test_a_sample_that_was_started_again_is_named(face, prior, monkeypatch):
     def again(*words):
-        for tick in real_goals(*words):
-            found = [replace(each, restarts=2 * each.tag.index) for each in tick.found]
+        for tick in real_search(*words):
+            found = [replace(each, restarts=2 * each.job.index) for each in tick.found]
             yield replace(tick, found=found)
 
-    real_goals = streaming.search_goals
-    monkeypatch.setattr(streaming, "search_goals", again)
+    real_search = streaming.search_samples
+    monkeypatch.setattr(streaming, "search_samples", again)
     result = search(face, prior, [0, 1], steps=2)
     assert result.notes == ("sample 1 was started again 2 times: its loss was not finite",)
 

@@ -66,7 +66,7 @@ def test_thumbnails_are_the_area_means_of_the_samples_of_their_seeds(prior):
     assert bank.thumbnails.dtype == torch.uint8
     for i in range(3):
         w = standard_normal(1000 + i, (prior.z_dim,))
-        image = prior.synthesize(w.expand(1, prior.num_rows, -1))[0].clamp(0, 1).double()
+        image = prior.synthesize(w.expand(1, prior.num_ws, -1))[0].clamp(0, 1).double()
         means = image.view(3, 16, 2, 16, 2).mean(dim=[2, 4]) * 255
         assert (bank.thumbnails[i] - means).abs().max() <= 0.501
 
@@ -85,7 +85,7 @@ def test_a_smaller_bank_is_the_beginning_of_a_larger_one(prior):
 
 def test_the_thumbnails_of_a_small_prior_are_its_images():
     class Small(LinearPrior):
-        def synthesize(self, w, noise=None, offsets=None):
+        def synthesize(self, w, noise=None, feature_deltas=None):
             return torch.full((len(w), 3, 8, 8), 0.2)
 
     small = Small(resolution=8)
@@ -96,9 +96,9 @@ def test_a_bank_is_drawn_in_float32_whatever_the_search_does(prior):
     seen = []
 
     class Watched(LinearPrior):
-        def synthesize(self, w, noise=None, offsets=None):
+        def synthesize(self, w, noise=None, feature_deltas=None):
             seen.append(self.bf16)
-            return super().synthesize(w, noise, offsets)
+            return super().synthesize(w, noise, feature_deltas)
 
     watched = Watched()
     watched.bf16 = True

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from pulse_sr.bench import search as bench
 from pulse_sr.bench import search_rows, search_turns
 from pulse_sr.bench.baseline import BaselineBicubic, BaselineGenerator, BaselineSearch
+from pulse_sr.bench.options import SearchBench
 from pulse_sr.bench.search_turns import Turns, fit_memory, take_turns
 from pulse_sr.bench.sides import low_res_target, measure_alone
 from pulse_sr.cli import main
@@ -41,7 +42,7 @@ def prior():
 def start(prior, samples=3):
     generators = [torch.Generator().manual_seed(i) for i in range(samples)]
     latent = torch.stack(
-        [torch.randn(prior.num_rows, prior.latent_dim, generator=g) for g in generators]
+        [torch.randn(prior.num_ws, prior.latent_dim, generator=g) for g in generators]
     )
     return latent, draw_noise(prior.noise_shapes, generators)
 
@@ -82,7 +83,7 @@ def test_baseline_trajectory_equals_ours(prior):
 
 @pytest.fixture(scope="module")
 def report(prior):
-    return bench.bench_search(prior, bench.Options(2, steps=3, baseline_steps=2, repeats=1))
+    return bench.bench_search(prior, SearchBench(2, steps=3, baseline_steps=2, repeats=1))
 
 
 @pytest.mark.slow
@@ -184,28 +185,6 @@ def test_step_rows_are_medians_and_show_the_spread():
     assert row["ratio_range"] == [2.0, 3.0]
 
 
-def test_the_text_shows_the_roofline_and_what_was_scaled():
-    part = {"compute_s": 0.0271, "memory_s": 0.0123, "bound_s": 0.0312, "flop": 3e9, "bytes": 2e8}
-    step = {"name": "pulse: one step", "ours_s": 0.0624, "baseline_s": 0.12, "ratio": 2.0}
-    run = step | {"name": "pulse: run", "measured_steps": 100, "baseline_measured_steps": 10}
-    parts = {"image": part | {"bound_s": 0.0078}, "rgb": part | {"bound_s": 0.0234}}
-    rows = [step | {"roofline": part | {"step_s": 0.0624, "share": 0.5, "parts": parts}}, run]
-    rows[1]["baseline_samples"] = 4
-    rates = {"bfloat16": 7.88e14, "float32": 5e13}
-    environment = {"samples": 8, "copy_bandwidth": 4.3e12, "matrix_rates": rates}
-    lines = search_lines({"rows": rows, "environment": environment})
-    assert (
-        "pulse: one step: roofline 50 % (compute bound 27.1 ms, memory bound 12.3 ms, the larger "
-        "of each layer 31.2 ms, step 62.4 ms; 3 GFLOP, 0.2 GB; of the bound: rgb 75 %, image 25 %)"
-    ) in lines
-    assert (
-        "ceilings: copy 4300.0 GB/s, matrix products 788 TFLOP/s in bfloat16, 50 TFLOP/s in float32"
-    ) in lines
-    assert (
-        "pulse: run: scaled from 10 steps with 4 samples of the baseline, 100 with 8 of ours"
-    ) in lines
-
-
 # turns
 
 
@@ -264,7 +243,7 @@ def test_measuring_one_side_alone(prior):
 @pytest.mark.slow
 def test_command_prints_only_json(monkeypatch, fake_api, report):
     def fake(prior, options, progress):
-        assert options == bench.Options(4, 7, 3, 2, "bf16", 90.0)
+        assert options == SearchBench(4, 7, 3, 2, 90.0, precision="bf16")
         return report
 
     monkeypatch.setattr(bench, "bench_search", fake)
@@ -289,11 +268,11 @@ def test_command_refuses_what_it_does_not_know(fake_api):
     "options",
     [{"steps": 1}, {"samples": 0}, {"baseline_steps": 1}, {"steps": 4, "baseline_steps": 5}],
 )
-def test_too_few_steps_or_too_many_of_the_baseline_are_refused(prior, options):
+def test_too_few_steps_or_too_many_of_the_baseline_are_refused(options):
     with pytest.raises(UsageError, match="expects"):
-        bench.bench_search(prior, bench.Options(**options))
+        SearchBench(**options)
 
 
 def test_other_priors_are_refused():
     with pytest.raises(UsageError, match="StyleGAN2"):
-        bench.bench_search(object())
+        bench.bench_search(object(), SearchBench())

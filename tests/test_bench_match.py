@@ -13,6 +13,7 @@ from random_priors import random_stylegan2
 
 from pulse_sr.bench import match
 from pulse_sr.bench.match import Matched, bench_match, match_rows
+from pulse_sr.bench.options import MatchBench
 from pulse_sr.cli import main
 from pulse_sr.errors import UsageError
 from pulse_sr.images.read import read_image
@@ -73,7 +74,7 @@ def test_a_race_on_drawn_faces_is_reported(prior, monkeypatch):
     """A random network has few colours to match: 38 dB and 26.99 dB are near for all sides."""
     monkeypatch.setitem(match.DEFAULT_STEPS, "phased", 6)
     monkeypatch.setitem(match.DEFAULT_STEPS, "pulse", 4)
-    report = bench_match(prior, samples=2, repeats=1)
+    report = bench_match(prior, options=MatchBench(samples=2, repeats=1))
     assert report["environment"]["inputs"] == ["seed 0 (4 px)"]
     row = report["rows"][0]
     assert report["ratio"] == row["ratio"] == row["baseline_s"] / row["ours_s"]
@@ -98,8 +99,8 @@ def test_the_command_prints_a_table_or_only_json(monkeypatch, fake_api, tmp_path
     rows = match_rows([sides | {"strict-pulse": Matched(4.0, 100, 3)}], 8)
     report = {"ratio": 5.0, "rows": rows, "environment": {"torch": "2"}}
 
-    def fake(prior, images, samples, repeats, precision, progress):
-        assert ([each.width for each in images], samples, precision) == ([8], 4, "auto")
+    def fake(prior, images, options, progress):
+        assert ([each.width for each in images], options) == ([8], MatchBench(samples=4))
         return report
 
     monkeypatch.setattr(match, "bench_match", fake)

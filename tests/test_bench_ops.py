@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from pulse_sr.bench import op_cases, ops
 from pulse_sr.bench.ceilings import Ceilings, Clock, captured, interleaved, measure_ceilings
+from pulse_sr.bench.options import OpsBench
 from pulse_sr.cli import main
 from pulse_sr.cli.bench import ops_lines
 from pulse_sr.errors import PulseError
@@ -216,7 +217,7 @@ def test_rows_of_a_gpu_have_times_without_launches(op_cache):
         for d in op_cases.CLAMP
     ]
     compiled = op_cases.Case("style_epilogue+fir", 8, 16, 16, *settings)
-    report = ops.bench_ops("cuda", repeats=2, full=True, cases=[*cases, compiled])
+    report = ops.bench_ops(OpsBench(2, full=True, device="cuda"), cases=[*cases, compiled])
     assert len(report["rows"]) == len(cases) + 1
     for row in report["rows"]:
         assert {"ours_graph_s", "reference_graph_s", "baseline_graph_s", "graph_ratio"} <= set(row)
@@ -254,7 +255,7 @@ def test_a_gpu_has_every_shape_in_both_formats():
 
 def test_report_has_the_documented_form(quick):
     cases = [case(kind, "bwd") for kind in (*op_cases.KINDS, "glu")]
-    report = ops.bench_ops("cpu", repeats=1, cases=cases, impl="ref")
+    report = ops.bench_ops(OpsBench(1, device="cpu"), cases=cases, impl="ref")
     assert set(report) == {"ratio", "rows", "pytorch", "environment"}
     assert json.loads(json.dumps(report)) == report
     for row in report["rows"]:
@@ -271,7 +272,7 @@ def test_report_has_the_documented_form(quick):
 
 def test_time_and_memory_leave_rows_out(quick, monkeypatch):
     cases = [case("glu"), case("gating"), case("bias_act")]
-    report = ops.bench_ops("cpu", repeats=1, seconds=0.0, cases=cases)
+    report = ops.bench_ops(OpsBench(1, seconds=0.0, device="cpu"), cases=cases)
     assert [row["op"] for row in report["pytorch"]] == ["glu"]
     assert report["environment"]["left_out_for_time"] == 2
     assert (report["ratio"], report["rows"]) == (None, [])
@@ -281,7 +282,7 @@ def test_time_and_memory_leave_rows_out(quick, monkeypatch):
         raise torch.OutOfMemoryError("no memory")
 
     monkeypatch.setattr(ops, "measure", too_large)
-    report = ops.bench_ops("cpu", repeats=1, cases=cases)
+    report = ops.bench_ops(OpsBench(1, device="cpu"), cases=cases)
     assert report["environment"]["left_out_for_memory"] == 3
 
 
@@ -319,7 +320,7 @@ def test_command_prints_json_or_a_table(quick, monkeypatch):
 def test_command_passes_its_options_on(monkeypatch):
     seen = []
 
-    def bench_ops(*options, progress):
+    def bench_ops(options, progress):
         seen.append(options)
         raise PulseError("stop here")
 
@@ -327,7 +328,7 @@ def test_command_passes_its_options_on(monkeypatch):
     words = ["--device", "cuda:1", "--repeats", "3", "--full", "--time", "2m"]
     assert CliRunner().invoke(main, ["bench", "ops", *words]).exit_code == 1
     assert CliRunner().invoke(main, ["bench", "ops"]).exit_code == 1
-    assert seen == [("cuda:1", 3, True, 120.0), ("auto", 5, False, math.inf)]
+    assert seen == [OpsBench(3, True, 120.0, "cuda:1"), OpsBench()]
     # Options of the other benchmark are refused.
     assert CliRunner().invoke(main, ["bench", "ops", "--samples", "2"]).exit_code == 2
     assert CliRunner().invoke(main, ["bench", "search", "--full"]).exit_code == 2
@@ -341,20 +342,3 @@ def test_a_library_that_can_not_be_built_exits_3(monkeypatch):
     done = CliRunner().invoke(main, ["bench", "ops", "--device", "cpu"])
     assert done.exit_code == 3
     assert done.stderr == "error: no compiler for cpu\nhint: apt install g++\n"
-
-
-def test_the_widest_table_fits_140_columns():
-    names = [c.name for c in op_cases.list_cases("cuda", True, math.inf)]
-    keys = ("ours_s", "reference_s", "baseline_s", "compiled_s")
-    row = {"name": max(names, key=len), "bandwidth": 4321.5e9, "copy_fraction": 0.985}
-    row |= dict.fromkeys((*keys, "ours_graph_s"), 0.123456) | {
-        "ratio": 987.65,
-        "graph_ratio": 1.5,
-        "reference_ratio": 98.7,
-    }
-    environment = {"copy_bandwidth": 1e9, "matrix_rate": 1e12, "matrix_format": "bfloat16"}
-    environment |= {"left_out_for_time": 12, "left_out_for_memory": 3, "device": "NVIDIA H200"}
-    report = {"ratio": 12.3, "rows": [row], "pytorch": [], "environment": environment}
-    lines = "\n".join(ops_lines(report)).splitlines()
-    assert max(map(len, lines)) <= 140
-    assert "in graphs" in lines[0]

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from pulse_sr.bench import train as bench
 from pulse_sr.bench import train_baseline as plain
+from pulse_sr.bench.options import TrainBench
 from pulse_sr.bench.train_sides import SIDES, take_turns, training_config
 from pulse_sr.cli import main
 from pulse_sr.errors import SetupError
@@ -206,4 +207,4 @@ def test_what_can_not_be_measured_is_said(words, said):
 def test_a_side_that_ends_by_itself_is_an_error(monkeypatch):
     monkeypatch.setattr(bench.sys, "executable", "false")
     with pytest.raises(SetupError, match="ended by itself"):
-        bench.bench_train("cpu", 2, [64], 8, 1, 1)
+        bench.bench_train(TrainBench(2, 8, 1, 1, "cpu"), [64])

@@ -35,7 +35,7 @@ class TexturePrior(Prior):
     def map(self, z):
         return z
 
-    def synthesize(self, w, noise=None, offsets=None):
+    def synthesize(self, w, noise=None, feature_deltas=None):
         white = w[:, 0].view(-1, 3, 32, 32)
         white = white[:, :1] + 0.1 * white
         spectrum = torch.fft.rfft2(white) * self.amplitude

@@ -227,7 +227,7 @@ def test_second_process_says_whom_it_waits_for_and_takes_the_result(slow, cache)
     thread = threading.Thread(target=lambda: paths.append(build.build("cpu", said.append)))
     thread.start()
     wait_until(lambda: said)
-    assert f"waiting for process {other.pid} on " in said[0]
+    assert "waiting for another process" in said[0]
     (slow.parent / "gate").touch()
     thread.join(20)
     other.join(20)
@@ -308,7 +308,7 @@ def test_built_library_is_found_in_a_cache_that_can_not_be_written(cxx, monkeypa
     def refuse(*args, **options):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    for name in ("utime", "open", "mkdir"):
+    for name in ("open", "mkdir"):
         monkeypatch.setattr(os, name, refuse)
     assert build.build("cpu") == path
     assert build.state("cpu").path == path
@@ -341,25 +341,6 @@ def test_folder_without_a_library_is_replaced(cxx):
     assert build.state("cpu").status == "missing"
     assert build.build("cpu") == path
     assert path.is_file()
-
-
-def test_build_removes_what_was_not_used_for_sixty_days(cxx, cache, sources):
-    paths = []
-    for text in ("1", "2", "3"):
-        (sources / "twice.h").write_text(text)
-        paths.append(build.build("cpu"))
-    foreign = cache / "cuda-0123456789abcdef"
-    foreign.mkdir()
-    (foreign / "build.json").touch()
-    old = time.time() - 61 * 24 * 3600
-    for folder in (paths[0].parent, paths[1].parent, foreign):
-        os.utime(folder / "build.json", (old, old))
-    (sources / "twice.h").write_text("2")
-    assert build.state("cpu").path == paths[1]  # this marks it as used
-    (sources / "twice.h").write_text("4")
-    build.build("cpu")
-    assert [path.exists() for path in paths] == [False, True, True]
-    assert foreign.exists()
 
 
 def test_place_of_the_cache(monkeypatch):

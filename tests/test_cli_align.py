@@ -18,7 +18,8 @@ from PIL import Image
 
 from pulse_sr.alignment.geometry import affine_of, framing_of
 from pulse_sr.cli import main
-from pulse_sr.data.picture import NOT_TRAINING_DATA, alignment_of, list_images
+from pulse_sr.data.open import open_source
+from pulse_sr.data.picture import NOT_TRAINING_DATA, walk_images
 from pulse_sr.images.read import read_image
 from pulse_sr.operators.degrading import degrade
 
@@ -288,13 +289,13 @@ def test_options_from_toml(call, portrait):
 def test_training_takes_the_crops_and_nothing_else(call, portrait):
     portrait("p/a.jpg"), portrait("p/b.jpg", "b")
     call("p", "-o", "out", "--lr", "16,32")
-    assert [path.name for path in list_images(Path("out"))] == ["a.png", "b.png"]
+    assert [path.name for path in walk_images(Path("out"))[0]] == ["a.png", "b.png"]
     assert Path("out/lr_16", NOT_TRAINING_DATA).is_file()
     # The prior's card takes over how the faces lie.
-    assert framing_of({"alignment": alignment_of([Path("out/a.png")])}).template is not None
-    assert alignment_of([Path("p/a.jpg")]) is None
+    assert framing_of({"alignment": open_source("out").alignment()}).template is not None
+    assert open_source("p").alignment() is None
     # The folder itself may be trained on when it is named.
-    assert [path.name for path in list_images(Path("out/lr_16"))] == ["a.png", "b.png"]
+    assert [path.name for path in walk_images(Path("out/lr_16"))[0]] == ["a.png", "b.png"]
 
 
 def python(words, cwd):

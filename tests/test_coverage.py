@@ -23,15 +23,6 @@ def script(monkeypatch):
     return module
 
 
-@pytest.mark.parametrize(
-    ("probability", "degrees", "expected"),
-    [(0.95, 1, 6.313752), (0.95, 3, 2.353363), (0.95, 7, 1.894579), (0.975, 15, 2.131450)],
-)
-def test_quantiles_of_students_t(script, probability, degrees, expected):
-    """Printed tables."""
-    assert script.student_quantile(probability, degrees) == pytest.approx(expected, abs=2e-6)
-
-
 @pytest.mark.parametrize("count", [3, 8, 16])
 def test_one_more_draw_lies_in_the_intervals_as_often_as_promised(script, count):
     """Truth and samples are draws of one normal distribution for every pixel."""
@@ -70,5 +61,5 @@ def test_faces_of_the_model_have_the_rows_that_langevin_assumes(script, monkeypa
     rows = torch.stack([latent_of(prior.statistics, w[0]) for w in styles])  # [64, L, D]
     flat = rows.transpose(0, 1).flatten(1).double()
     covariance = flat @ flat.mT / flat.shape[1]
-    expected = torch.full((prior.num_rows,) * 2, 0.8).double().fill_diagonal_(1)
+    expected = torch.full((prior.num_ws,) * 2, 0.8).double().fill_diagonal_(1)
     assert (covariance - expected).abs().max() < 0.15

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import fake_compilers
@@ -113,6 +115,12 @@ def test_missing_optional_package_is_no_failure(monkeypatch):
     result = doctor()
     assert result.exit_code == 0
     assert "to repair: pip install lpips  (the package lpips is not installed)" in result.stdout
+
+
+def test_every_dependency_is_looked_for():
+    document = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    names = {re.match(r"[\w-]+", each)[0] for each in document["project"]["dependencies"]}
+    assert set(report()["packages"]) == names
 
 
 def test_missing_needed_package_is_exit_3(monkeypatch):

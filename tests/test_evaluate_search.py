@@ -139,16 +139,16 @@ def test_the_originals_test_passes_for_one_good_sample(modules):
 
 
 def test_samples_are_measured_against_the_truth(modules):
-    measures, table = modules("search_measures"), modules("search_table")
+    table = modules("search_table")
     generator = torch.Generator().manual_seed(6)
     samples = torch.rand(2, 3, 100, 100, generator=generator)
     truth = torch.rand(1, 3, 100, 100, generator=generator)
-    found = measures.measure(samples, truth)
+    found = table.measure(samples, truth)
     assert found["ntire_diversity"] == diversity_score(distance_maps(samples, truth[0]))
     blocks = table.features_of(found["niqe_features"])
     torch.testing.assert_close(blocks, niqe_features(samples).float())
     # One sample has no diversity, and less than 96 px no NIQE.
-    small = measures.measure(samples[:1, :, :48, :48], truth[:, :, :48, :48])
+    small = table.measure(samples[:1, :, :48, :48], truth[:, :, :48, :48])
     assert not {"ntire_diversity", "niqe_features"} & set(small)
     assert set(small) < set(found)
 
@@ -161,12 +161,12 @@ def test_a_variant_is_a_method_a_name_of_the_table_or_its_constants(modules):
     assert variants.named("strict-pulse").strict
     assert variants.named("strict-pulse").method == "pulse"
     assert variants.named("tie 1").phased == PhasedSettings(tie=1.0)
-    own = variants.named("tie=1,bank=7,hand=3")
-    assert (own.bank, own.phased) == (7, PhasedSettings(tie=1.0, hand=3))
+    own = variants.named("tie=1,bank=7,share=3")
+    assert (own.bank, own.phased) == (7, PhasedSettings(tie=1.0, share=3))
     assert variants.named("phased").bank == variants.COUNT
     assert variants.named("target_db=45").target_db == 45.0
     assert {variants.named(name).target_db for name in ("phased", "pulse", "tie 1")} == {38.0}
-    for wrong in ("best", "best=1", "tie", "hand=many", "target_db=high"):
+    for wrong in ("best", "best=1", "tie", "share=many", "target_db=high"):
         with pytest.raises(ValueError, match=r"best|tie|many|high"):
             variants.named(wrong)
 

@@ -97,7 +97,7 @@ def test_every_resolution_gives_two_images(resolution):
     assert big.shape == (2, 3, resolution, resolution)
     assert small.shape[2] == {64: 32, 128: 64}.get(resolution, 128)
     gates = {64: 1, 128: 2, 256: 3, 512: 4, 1024: 4}[resolution]
-    assert generator.config.num_rows == 1 + gates
+    assert generator.config.num_ws == 1 + gates
     assert sum(name.startswith("se_") for name, _ in generator.named_children()) == gates
 
 

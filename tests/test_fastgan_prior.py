@@ -114,7 +114,7 @@ def test_the_folded_network_equals_the_one_in_evaluation_mode(dtype, tolerance):
 
 def test_the_folded_network_draws_the_official_images():
     prior = prior_of(official_generator())
-    w = golden("z")[:, None].expand(-1, prior.num_rows, -1)
+    w = golden("z")[:, None].expand(-1, prior.num_ws, -1)
     expected = golden("g_big_zero_noise") * 0.5 + 0.5
     images = prior.synthesize(w, zero_noise(CONFIG))
     assert (every_fourth(images) - expected).abs().max() < 1e-5
@@ -132,7 +132,7 @@ def test_no_normalisation_is_left(prior):
 
 def test_an_image_does_not_depend_on_its_batch(prior):
     """Within float32 rounding of a convolution of another batch size."""
-    w = torch.randn(5, prior.num_rows, 16, generator=torch.Generator().manual_seed(1))
+    w = torch.randn(5, prior.num_ws, 16, generator=torch.Generator().manual_seed(1))
     together = prior.synthesize(w)
     alone = torch.cat([prior.synthesize(each) for each in w.split(1)])
     assert (together - alone).abs().max() < 1e-5
@@ -157,10 +157,10 @@ def test_equal_rows_give_the_plain_generator(resolution):
     """
     prior = prior_of(trained_generator(resolution, batches=1).double())
     z, noise = draws(prior.generator.config, 2, dtype=torch.float64)
-    shared = z[:, None].expand(-1, prior.num_rows, -1)
+    shared = z[:, None].expand(-1, prior.num_ws, -1)
     apart = shared.contiguous()
-    offsets = {r: 0.1 * z.new_ones(2, *prior.feature_shape(r)) for r in (8, 32, resolution)}
-    for each in (None, offsets):
+    feature_deltas = {r: 0.1 * z.new_ones(2, *prior.feature_shape(r)) for r in (8, 32, resolution)}
+    for each in (None, feature_deltas):
         plain, long = (prior.synthesize(w, noise, each) for w in (shared, apart))
         assert (plain - long).abs().max() <= 2**-23 * plain.abs().max()
 
@@ -186,13 +186,13 @@ def test_only_the_trunk_runs_up_to_the_resolution(prior):
     for side in (8, 16, 32, 64):
         block = getattr(prior.generator, f"feat_{side}")
         block.register_forward_hook(lambda _, i, y, side=side: sizes.update({side: len(y)}))
-    prior.synthesize(torch.randn(3, prior.num_rows, 16))
+    prior.synthesize(torch.randn(3, prior.num_ws, 16))
     assert sizes == {8: 3, 16: 3, 32: 3, 64: 3}
     wide = prior_of(trained_generator(256, batches=1))
     for side in (8, 16, 32, 64):
         block = getattr(wide.generator, f"feat_{side}")
         block.register_forward_hook(lambda _, i, y, side=side: sizes.update({side: len(y)}))
-    wide.synthesize(torch.randn(3, wide.num_rows, 16))
+    wide.synthesize(torch.randn(3, wide.num_ws, 16))
     assert sizes == {8: 9, 16: 6, 32: 3, 64: 3}
 
 
@@ -201,44 +201,46 @@ def test_an_offset_is_added_to_the_feature_map(prior, side):
     """Against the network run from there on, by hand; the gate of 64 px begins at 4."""
     generator = prior.generator
     z, noise = draws(generator.config, 2)
-    offset = torch.randn(2, *prior.feature_shape(side), generator=torch.Generator().manual_seed(3))
+    feature_delta = torch.randn(
+        2, *prior.feature_shape(side), generator=torch.Generator().manual_seed(3)
+    )
     maps = dict(generator.features(z[None], noise))
-    x = maps[side] + offset
+    x = maps[side] + feature_delta
     gate = generator.se_64(x if side == 4 else maps[4])
     following = {8: noise[:2], 16: [], 32: noise[2:], 64: []}
     for r in (r for r in (8, 16, 32, 64) if r > side):
         x = getattr(generator, f"feat_{r}")(x, following[r])
         x = x * gate if r == 64 else x
     expected = generator.to_big(x) * 0.5 + 0.5
-    image = prior.synthesize(z[:, None].expand(-1, 2, -1), noise, {side: offset})
+    image = prior.synthesize(z[:, None].expand(-1, 2, -1), noise, {side: feature_delta})
     assert (image - expected).abs().max() < 1e-5
 
 
 def test_what_does_not_fit_is_refused(prior):
-    w = torch.zeros(1, prior.num_rows, 16)
+    w = torch.zeros(1, prior.num_ws, 16)
     with pytest.raises(ValueError, match="3 style rows, expected 2"):
         prior.synthesize(torch.zeros(1, 3, 16))
     with pytest.raises(ValueError, match="1 noise maps, expected 4"):
         prior.synthesize(w, [torch.zeros(1, 1, 8, 8)])
     with pytest.raises(ValueError, match="no feature map of side 128"):
-        prior.synthesize(w, offsets={128: torch.zeros(1)})
+        prior.synthesize(w, feature_deltas={128: torch.zeros(1)})
 
 
 def test_gradients_reach_rows_noise_and_offsets_but_no_weight(prior):
-    w = torch.randn(2, prior.num_rows, 16).requires_grad_()
+    w = torch.randn(2, prior.num_ws, 16).requires_grad_()
     noise = [torch.randn(2, 1, *s).requires_grad_() for s in prior.noise_shapes]
-    offset = torch.zeros(2, *prior.feature_shape(16)).requires_grad_()
-    prior.synthesize(w, noise, {16: offset}).square().sum().backward()
+    feature_delta = torch.zeros(2, *prior.feature_shape(16)).requires_grad_()
+    prior.synthesize(w, noise, {16: feature_delta}).square().sum().backward()
     for each in (w[:, 0], w[:, 1]):
         assert each.detach().isfinite().all()
     assert (w.grad.abs().sum(dim=[0, 2]) > 0).all()
-    assert all(each.grad.abs().max() > 0 for each in [*noise, offset])
+    assert all(each.grad.abs().max() > 0 for each in [*noise, feature_delta])
     assert all(parameter.grad is None for parameter in prior.generator.parameters())
 
 
 def test_bfloat16_stays_near_float32(prior):
     """3 decimal digits a layer: within 0.05 of images whose range is about 1; float32 comes out."""
-    w = torch.randn(2, prior.num_rows, 16, generator=torch.Generator().manual_seed(4))
+    w = torch.randn(2, prior.num_ws, 16, generator=torch.Generator().manual_seed(4))
     exact = prior.synthesize(w)
     prior.bf16 = True
     try:

@@ -17,9 +17,9 @@ from pulse_sr.metrics.feature_networks import NETWORKS, FeatureNetwork
 from pulse_sr.priors.fastgan import FastGANConfig
 from pulse_sr.priors.files import read_prior
 from pulse_sr.training.augment.base import NoAugment
-from pulse_sr.training.gan.config import HEADS as CHOICES
 from pulse_sr.training.gan.feature_judges import WIDTHS, FeatureJudges
 from pulse_sr.training.gan.heads import FeatureHeads, HeadsTurn
+from pulse_sr.training.gan.options import HEADS as CHOICES
 from pulse_sr.training.gan.task import GanTask
 
 CPU = torch.device("cpu")

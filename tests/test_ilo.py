@@ -116,10 +116,10 @@ def test_maps_below_the_moving_one_rest_and_balls_hold(face_prior):
     for record in search(method, operator, target, Best(0.0)):
         if record.step == method.ends[0]:
             rows = method.latent.detach().clone()
-        for offset in method.offsets:
-            assert (offset.flatten(1).abs().mean(dim=1) <= 0.01 * (1 + 1e-5)).all()
+        for feature_delta in method.feature_deltas:
+            assert (feature_delta.flatten(1).abs().mean(dim=1) <= 0.01 * (1 + 1e-5)).all()
     assert torch.allclose(method.latent, rows, rtol=1e-5)  # its sphere is met anew: last bits
-    assert all(bool((offset != 0).any()) for offset in method.offsets)
+    assert all(bool((feature_delta != 0).any()) for feature_delta in method.feature_deltas)
 
 
 def test_an_offset_reaches_what_rows_can_not():

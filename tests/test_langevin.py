@@ -9,7 +9,7 @@ import torch
 from toy_priors import LinearPrior
 
 from pulse_sr.operators.building import make_operator
-from pulse_sr.search.curvature import row_root
+from pulse_sr.search.curvature import ws_root
 from pulse_sr.search.engine import Last, Start, search
 from pulse_sr.search.langevin import (
     Langevin,
@@ -78,14 +78,14 @@ def test_linear_generator_has_the_gaussian_posterior(momentum):
         operator,
         range(CHAINS),
         150,
-        row_correlation=correlation,
+        ws_correlation=correlation,
         momentum=momentum,
         step_size=1.0,
         margin=2.0,
         noise_reach=0.0,
     )
     run_chains(chains, operator, y)
-    rows = torch.matmul(chains.root, chains.rows.detach()).flatten(1).double()
+    rows = torch.matmul(chains.root, chains.ws.detach()).flatten(1).double()
     mean, covariance = closed_form(prior, y, correlation)
     scales = covariance.diagonal().sqrt()
     assert scales.max() < 0.4
@@ -124,7 +124,7 @@ def test_noise_that_reaches_the_input_is_inferred():
     _, mse = run_chains(chains, operator, y)
     resting = sum(map_.mean(dim=[1, 2, 3]) for map_ in chains.noise[3:])
     moved = sum(map_.mean(dim=[1, 2, 3]) for map_ in chains.moved).detach()
-    rows = chains.rows.detach()
+    rows = chains.ws.detach()
     explained = 0.5 * (moved + resting) + (rows.flatten(1) @ prior.B.t()).mean(dim=1)
     # 0.12 is what the prior's mean lacks; the start is off by 0.5 * 0.3 in the mean.
     assert (explained - 0.12).abs().max() < 5 * SIGMA / math.sqrt(192)
@@ -162,7 +162,7 @@ def test_a_target_out_of_range_does_not_heat_the_chains():
     for lag in (0.7, 1e-3):
         chains = make_chains(prior, operator, range(10), 100, sigma=1e-3, lag=lag)
         _, mse = run_chains(chains, operator, y)
-        sizes[lag] = chains.rows.detach().square().mean().item()
+        sizes[lag] = chains.ws.detach().square().mean().item()
         if lag == 0.7:
             assert torch.allclose(chains.sigmas, lag * mse.sqrt())
     # d / m = 48 / 192 of the energy at sigma = 0.7 error: rows within a few of the prior's 1.
@@ -199,13 +199,13 @@ def test_principal_axes_are_eigenvectors_of_the_style_covariance():
 
 @pytest.mark.parametrize("correlation", [0.0, 0.5, 0.9])
 def test_row_root_gives_the_correlation(correlation):
-    root = row_root(5, correlation)
+    root = ws_root(5, correlation)
     expected = torch.full((5, 5), correlation).fill_diagonal_(1.0)
     torch.testing.assert_close(root @ root.t(), expected, rtol=0, atol=1e-6)
 
 
 def test_tied_rows_have_one_component():
-    assert torch.equal(row_root(4, 1.0), torch.ones(4, 1))
+    assert torch.equal(ws_root(4, 1.0), torch.ones(4, 1))
 
 
 def test_curvature_of_a_linear_generator():
@@ -213,7 +213,7 @@ def test_curvature_of_a_linear_generator():
     prior, operator, _ = linear_problem()
     settings = LangevinSettings(probes=4000, noise_reach=0.0)
     found = measure_curvature(prior, identity, operator, 8, settings)
-    root = row_root(ROWS, settings.row_correlation)
+    root = ws_root(ROWS, settings.ws_correlation)
     jacobian = torch.einsum("pld,lb->bpd", prior.B.view(-1, ROWS, WIDTH), root)
     expected = jacobian.transpose(1, 2) @ jacobian
     blocks = found.vectors * found.values[:, None] @ found.vectors.transpose(1, 2)

@@ -21,7 +21,7 @@ from pulse_sr.operators.conjugate_gradients import solve
 from pulse_sr.operators.filed import FiledOperator
 from pulse_sr.operators.jpeg import jpeg_round_trip
 from pulse_sr.operators.masked import MaskedOperator
-from pulse_sr.operators.projection import project_to_floor, project_to_noise
+from pulse_sr.operators.projection import project_to_noise, project_to_rounding_limit
 from pulse_sr.operators.resampling import gaussian_matrix, resampling_matrix
 from pulse_sr.operators.separable import SeparableOperator
 from pulse_sr.operators.spec import parse_operator
@@ -304,7 +304,7 @@ def test_noise_variance_of_the_low_res_picture(spec, variance):
     A = rectangular_operator(spec, LOW, HIGH)
     assert A.noise_variance == A.random_variance == pytest.approx(variance, rel=1e-12)
     floor = -10 * math.log10(variance) if variance else math.inf
-    assert A.noise_floor_db == pytest.approx(floor)
+    assert A.noise_limit_db == pytest.approx(floor)
 
 
 def test_noise_of_a_file_is_near_what_it_does():
@@ -315,7 +315,7 @@ def test_noise_of_a_file_is_near_what_it_does():
         A = make_operator(f"jpeg:{quality}", 64, 64)
         actual = float((A(photo) - photo).square().mean().sqrt())
         assert 0.5 < A.noise_variance**0.5 / actual < 2
-        assert A.noise_floor_db == math.inf  # A knows what the file does
+        assert A.noise_limit_db == math.inf  # A knows what the file does
 
 
 def test_lr_psnr_counts_known_pixels_once(mask):
@@ -333,7 +333,7 @@ def test_written_images_reach_the_floor_through_every_linear_stage(mask):
         A = rectangular_operator(spec, low, HIGH)
         truth = (uniform(3, *HIGH) * 0.5 + 0.25).mul(255).round() / 255
         if not isinstance(A, FiledOperator):
-            result = project_to_floor(A, uniform(1, 3, *HIGH, seed=4), A.picture(A(truth)))
+            result = project_to_rounding_limit(A, uniform(1, 3, *HIGH, seed=4), A.picture(A(truth)))
             assert torch.equal((result * 255).round() / 255, result), spec
             assert A.lr_psnr(result, A(truth)).min() >= 50, spec
 

@@ -19,7 +19,7 @@ from pulse_sr.errors import UsageError
 from pulse_sr.operators.base import Operator
 from pulse_sr.operators.building import make_operator, rectangular_operator
 from pulse_sr.operators.degrading import degrade
-from pulse_sr.operators.projection import project_to_floor
+from pulse_sr.operators.projection import project_to_rounding_limit
 from pulse_sr.operators.ranking import CANDIDATE_SPECS
 from pulse_sr.operators.resampling import matlab_matrix, resampling_matrix
 
@@ -316,7 +316,7 @@ def test_written_images_reach_the_8_bit_floor(
             torch.from_numpy(pixels[:, ::-1, ::-1].copy() / 255.0),  # another picture altogether
         ]
     )
-    result = project_to_floor(A, starts, y)
+    result = project_to_rounding_limit(A, starts, y)
     written = (result * 255.0).round()
     assert torch.equal(written / 255.0, result)  # already what the file will hold
     assert written.min() >= 0
@@ -333,25 +333,27 @@ def test_without_a_target_only_the_rounding_of_the_picture_remains(
     for scale, floor in [(2, 65.0), (4, 70.0), (8, 75.0)]:
         A = make_operator("bicubic", 64 // scale, 64)
         y = torch.from_numpy(degrade(pixels, "bicubic", scale) / 255.0)
-        result = project_to_floor(A, blurred_start(pixels, 64)[None], y, 30, target_db=200.0)
+        result = project_to_rounding_limit(
+            A, blurred_start(pixels, 64)[None], y, 30, target_db=200.0
+        )
         assert A.lr_psnr(result, y).item() >= floor
 
 
 def test_a_sample_does_not_depend_on_the_batch() -> None:
     A = make_operator("bicubic", 8, 64)
     x, y = uniform(5, 3, 64, 64).float(), uniform(5, 3, 8, 8, seed=1) * 0.6 + 0.2
-    together = project_to_floor(A, x, y)
+    together = project_to_rounding_limit(A, x, y)
     for i in (0, 3):
-        assert torch.equal(project_to_floor(A, x[i : i + 1], y[i : i + 1])[0], together[i])
+        assert torch.equal(project_to_rounding_limit(A, x[i : i + 1], y[i : i + 1])[0], together[i])
     order = [4, 2, 0, 1, 3]
-    assert torch.equal(project_to_floor(A, x[order], y[order]), together[order])
+    assert torch.equal(project_to_rounding_limit(A, x[order], y[order]), together[order])
 
 
 def test_a_sample_that_is_good_already_is_only_rounded() -> None:
     A = make_operator("area", 8, 32)
     x = (uniform(1, 3, 32, 32) * 255).round() / 255
-    assert torch.equal(project_to_floor(A, x, A(x)), x)
-    assert torch.equal(project_to_floor(A, x + 1e-4, A(x) * 0.5, passes=0), x)
+    assert torch.equal(project_to_rounding_limit(A, x, A(x)), x)
+    assert torch.equal(project_to_rounding_limit(A, x + 1e-4, A(x) * 0.5, passes=0), x)
 
 
 def test_an_impossible_target_returns_the_best_image_not_the_last(
@@ -360,7 +362,9 @@ def test_an_impossible_target_returns_the_best_image_not_the_last(
     A = make_operator("bicubic", 16, 64)
     y = (uniform(1, 3, 16, 16, seed=5) > 0.5).double()  # black and white noise: out of range
     x = torch.from_numpy(photo(imresize) / 255.0)[None]
-    by_passes = [A.lr_psnr(project_to_floor(A, x, y, passes), y).item() for passes in range(8)]
+    by_passes = [
+        A.lr_psnr(project_to_rounding_limit(A, x, y, passes), y).item() for passes in range(8)
+    ]
     assert by_passes == sorted(by_passes)
     assert by_passes[-1] > by_passes[0] + 10
 

@@ -70,7 +70,7 @@ def test_a_prior_in_single_precision_comes_back_bit_for_bit(path, generator, sta
     assert prior.statistics.count == 2000
     card = {"architecture": "stylegan2"} | CARD
     assert (prior.name, prior.card, prior.generator.config) == ("tiny", card, CONFIG)
-    assert (prior.resolution, prior.num_rows, prior.latent_dim) == (16, 6, 16)
+    assert (prior.resolution, prior.num_ws, prior.latent_dim) == (16, 6, 16)
 
 
 def test_a_prior_in_half_precision_comes_back_rounded_once(tmp_path, prior, generator, statistics):

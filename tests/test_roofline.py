@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pulse_sr.bench import ceilings
 from pulse_sr.bench import search as bench
 from pulse_sr.bench.ceilings import measure_ceilings
+from pulse_sr.bench.options import SearchBench
 from pulse_sr.bench.roofline import (
     Rates,
     better,
@@ -152,7 +153,7 @@ def test_every_part_of_a_small_step_by_hand():
     A and B have noise that moves, C has an offset.
     """
     config = StyleGAN2Config(8, 4, 4, 1, (2, 3))
-    moved = Moved(2, noise_maps=2, offset_side=8, full_covariance=True)
+    moved = Moved(2, noise_maps=2, delta_side=8, full_covariance=True)
     passes = count_step(config, 2, moved, FLOAT32)
     found = by_part(passes)
     convolutions = (64 + 36 + 64) + (64 + 54 + 486) + (384 + 81 + 384)
@@ -197,7 +198,7 @@ def test_the_zeros_of_the_resampling_matrices_are_not_needed():
 
 def test_bfloat16_halves_what_is_in_bfloat16():
     config = StyleGAN2Config(8, 4, 4, 1, (2, 3))
-    moved = Moved(2, noise_maps=2, offset_side=8, full_covariance=True)
+    moved = Moved(2, noise_maps=2, delta_side=8, full_covariance=True)
     wide, narrow = (by_part(count_step(config, 2, moved, each)) for each in (FLOAT32, BF16))
     assert {name: flop for name, (flop, _) in wide.items()} == {
         name: flop for name, (flop, _) in narrow.items()
@@ -318,7 +319,7 @@ def test_each_format_has_a_rate_of_its_own(monkeypatch):
 def test_the_share_on_a_gpu(tmp_path, monkeypatch, op_cache, prior, precision):
     monkeypatch.setenv("STYLEGAN_OPS", "compiled")
     save_prior(tmp_path / "p.safetensors", prior)
-    options = bench.Options(2, steps=3, repeats=1, precision=precision, alone=False)
+    options = SearchBench(2, steps=3, repeats=1, precision=precision, alone=False)
     report = bench.bench_search(read_prior(tmp_path / "p.safetensors", "cuda"), options)
     expected = {"bf16": {"bfloat16", "float32"}, "fp32": {"tfloat32", "float32"}}[precision]
     assert set(report["environment"]["matrix_rates"]) == expected

@@ -18,7 +18,7 @@ from pulse_sr.alignment.landmarks.yunet import YuNet
 from pulse_sr.alignment.paste import mask
 from pulse_sr.cli import main
 from pulse_sr.images.read import read_image
-from pulse_sr.jobs.marks import COMMENT
+from pulse_sr.jobs.provenance import COMMENT
 from pulse_sr.jobs.stems import Names, face_names
 from pulse_sr.models.registry import read_card
 from pulse_sr.operators.degrading import degrade
@@ -274,3 +274,28 @@ def test_the_low_res_files_of_align_need_no_other_step(call, portrait, monkeypat
         assert "2 done" in result.stderr
         saved = read_image(f"out_{side}/a/input.png").pixels
         assert (saved == read_image(f"faces/lr_{side}/a.png").pixels).all()
+
+
+def test_a_photo_is_decoded_once_to_find_its_faces_and_once_to_search_them(
+    call, party, monkeypatch
+):
+    decoded = []
+
+    def read(path):
+        decoded.append(Path(path).name)
+        return read_image(path)
+
+    monkeypatch.setattr("pulse_sr.jobs.intake.read_image", read)
+    monkeypatch.setattr("pulse_sr.jobs.reading.read_image", read)
+    assert call("party.png", "--samples", 1).exit_code == 0
+    assert len(manifest()) == 3
+    assert decoded == ["party.png"] * 2
+
+
+def test_a_low_res_face_is_decoded_once(call, face, monkeypatch):
+    def read(path):
+        raise AssertionError("decoded to look for faces")
+
+    face("small.png")
+    monkeypatch.setattr("pulse_sr.jobs.intake.read_image", read)
+    assert call("small.png", "--samples", 1).exit_code == 0

@@ -20,9 +20,10 @@ from pulse_sr.config import SearchConfig
 from pulse_sr.errors import SetupError
 from pulse_sr.files import lock
 from pulse_sr.inversion.background import AHEAD
-from pulse_sr.jobs import manifest, search_worker, searching, store
+from pulse_sr.jobs import manifest, searching, store
 from pulse_sr.jobs.executors import local
 from pulse_sr.jobs.manifest import put_rows, read_rows
+from pulse_sr.jobs.reading import Reader
 
 NAMES = "abcdefghijkl"
 
@@ -66,13 +67,13 @@ def own_threads():
 @pytest.fixture
 def reads(monkeypatch):
     """The names of the inputs that were read."""
-    seen, real = [], search_worker.read_input
+    seen, real = [], Reader.read
 
-    def read(plan, place, task):
+    def read(reader, place, task):
         seen.append(task.stem)
-        return real(plan, place, task)
+        return real(reader, place, task)
 
-    monkeypatch.setattr(search_worker, "read_input", read)
+    monkeypatch.setattr(Reader, "read", read)
     return seen
 
 
@@ -113,7 +114,7 @@ def test_an_input_is_written_while_the_next_is_searched(faces, tmp_path):
 
     def search(requests, prior, config, progress=None, samples=None):
         for request in requests:
-            wait_until(partial(all_written, request.tag.place))
+            wait_until(partial(all_written, request.place))
             yield found(request, config)
 
     def all_written(count):
@@ -141,7 +142,7 @@ def test_inputs_are_read_shortly_before_they_are_searched(faces, tmp_path, reads
 
     def search(requests, prior, config, progress=None, samples=None):
         for request in requests:
-            if request.tag.place == 0:
+            if request.place == 0:
                 wait_until(lambda: len(reads) == 1 + AHEAD)
                 time.sleep(0.02)
                 assert reads == ["a", "b", "c"]
@@ -185,7 +186,7 @@ def test_what_was_found_is_written_and_told_after_an_interruption(
 
     def search(requests, prior, config, progress=None, samples=None):
         for request in requests:
-            if request.tag.place == 2:
+            if request.place == 2:
                 assert not list(out.glob("*/result.json"))
                 threading.Timer(0.05, gate.set).start()
                 raise KeyboardInterrupt
@@ -236,14 +237,14 @@ def test_an_error_of_writing_stays_with_its_input(faces, tmp_path, before_writin
 
 
 def test_what_ends_the_reading_comes_after_the_inputs_before(faces, tmp_path, monkeypatch):
-    real, out, told = search_worker.read_input, tmp_path / "out", []
+    real, out, told = Reader.read, tmp_path / "out", []
 
-    def read(plan, place, task):
+    def read(reader, place, task):
         if task.stem == "c":
             raise SetupError("the disk is gone")
-        return real(plan, place, task)
+        return real(reader, place, task)
 
-    monkeypatch.setattr(search_worker, "read_input", read)
+    monkeypatch.setattr(Reader, "read", read)
 
     def listen():
         for record in run(faces(5), out, each_in_turn):

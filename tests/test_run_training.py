@@ -22,7 +22,7 @@ from pulse_sr.errors import UsageError
 from pulse_sr.jobs import training
 from pulse_sr.jobs.score_book import ScoreBook
 from pulse_sr.jobs.scoring import COPY_RATIO, COPY_SHARE, Scores
-from pulse_sr.jobs.training import Observation, grid_name, neighbourhood, run_training
+from pulse_sr.jobs.training import grid_name, neighbourhood, run_training
 from pulse_sr.jobs.training_card import flops_of, parameters_of
 from pulse_sr.metrics import sliced_wasserstein
 from pulse_sr.metrics.feature_networks import NETWORKS
@@ -34,6 +34,7 @@ from pulse_sr.priors.base import LatentStatistics
 from pulse_sr.priors.files import FILE_NAME, read_prior, save_prior
 from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config, StyleGAN2Prior
 from pulse_sr.training.loop import Progress, Schedule
+from pulse_sr.training.options import Observation
 
 SIDE, BATCH, EVERY = 8, 100, 1000
 NETWORK = StyleGAN2Config(SIDE, 16, 16, 2, (8, 8))
@@ -91,7 +92,7 @@ class QuickScorer:
     def __init__(self, images, samples, **options):
         self.training = TrainingImages(images)
 
-    def floor(self):
+    def reference_scores(self):
         return "10 held-back images", {FRECHET: 0.5, KERNEL: 0.0}
 
     def score(self, prior):
@@ -290,7 +291,7 @@ def test_wrong_files_are_refused_before_anything_is_trained(tmp_path, monkeypatc
     trainer = FakeTrainer(tmp_path)
     with pytest.raises(UsageError, match="--inception"):
         follow(trainer, inception=tmp_path / "none.pt")
-    with pytest.raises(UsageError, match="not a folder"):
+    with pytest.raises(UsageError, match="--held-back expects a path that exists"):
         follow(trainer, held_back=tmp_path / "none")
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(UsageError, match="--tensorboard"):

@@ -126,14 +126,16 @@ def test_scores_repeat_and_use_the_features_kept_before(tmp_path):
     assert len(list(tmp_path.glob("features-*.safetensors"))) == 2
 
 
-def test_floor_by_held_back_images_and_by_training_images_left_over():
-    name, values = Scorer(IMAGES, COUNT, held_back=samples_as_images(range(500, 510))).floor()
+def test_reference_scores_by_held_back_images_and_by_training_images_left_over():
+    name, values = Scorer(
+        IMAGES, COUNT, held_back=samples_as_images(range(500, 510))
+    ).reference_scores()
     assert name == "10 held-back images"
     assert values.keys() == EXPECTED_NAMES - {COPY_SHARE, COPY_RATIO}
-    name, values = Scorer(IMAGES, COUNT).floor()
+    name, values = Scorer(IMAGES, COUNT).reference_scores()
     assert name == f"{COUNT} other training images"
     assert abs(values[KERNEL]) < 1
-    assert Scorer(IMAGES[: 2 * COUNT - 1], COUNT).floor() is None
+    assert Scorer(IMAGES[: 2 * COUNT - 1], COUNT).reference_scores() is None
 
 
 def test_held_back_images_set_the_scale_of_the_check_for_copies():

@@ -6,12 +6,13 @@ import pytest
 import torch
 from toy_priors import LinearPrior
 
+from pulse_sr.operators.base import psnr_of
 from pulse_sr.operators.building import make_operator
 from pulse_sr.priors.statistics import fit_statistics
 from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config, StyleGAN2Prior
 from pulse_sr.search.engine import Best, Last, search
 from pulse_sr.search.latents import diagonal_map, draw_noise, full_map, radius, to_sphere_
-from pulse_sr.search.losses import colour_balance, geocross, mean_square, mse_of, psnr
+from pulse_sr.search.losses import colour_balance, geocross, mean_square, mse_of
 from pulse_sr.search.phased import Phased, PhasedSettings
 from pulse_sr.search.pulse import Pulse
 
@@ -48,7 +49,7 @@ def known_target(prior, seed=5):
     """The low-res image of tied rows on the sphere: both terms of the loss are zero there."""
     row = torch.randn(1, 1, prior.latent_dim, generator=generators(seed)[0])
     to_sphere_(row, torch.full((1, 1, 1), prior.latent_dim**0.5))
-    w = row.expand(-1, prior.num_rows, -1)
+    w = row.expand(-1, prior.num_ws, -1)
     operator = make_operator("area", 8, prior.resolution)
     return w, operator, operator(prior.synthesize(w))
 
@@ -62,7 +63,7 @@ def on_known_spheres(method, prior):
 
 
 #: Settings with which the rows have time to get there before anything else explains the rest.
-ROWS_ALONE = {"pulse": {"eps": 0.0}, "phased": {"offset_start": 0.5}}
+ROWS_ALONE = {"pulse": {"eps": 0.0}, "phased": {"delta_start": 0.5}}
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -75,7 +76,7 @@ def test_a_linear_prior_is_solved_to_its_known_optimum(name):
         on_known_spheres(method, prior)
     best = Best(target_mse=0.0)
     list(search(method, operator, target, best))
-    assert psnr(best.mse).min() >= 60
+    assert psnr_of(best.mse).min() >= 60
     assert (method.to_style(method.latent) - w).norm() < 0.01 * 3**0.5 * w.norm()
 
 
@@ -88,9 +89,9 @@ def test_an_offset_reaches_what_the_rows_can_not():
     found = {}
     for start in (0.5, 2.0):  # 2.0: never
         best = Best(target_mse=0.0)
-        method = make("phased", prior, (1, 2), 300, offset_start=start)
+        method = make("phased", prior, (1, 2), 300, delta_start=start)
         list(search(method, operator, target, best))
-        found[start] = psnr(best.mse)
+        found[start] = psnr_of(best.mse)
     assert found[2.0].max() < 30
     assert found[0.5].min() > 45
 
@@ -166,12 +167,12 @@ def test_phased_starts_at_ordinary_samples_of_the_prior():
 def test_the_offset_waits_for_its_phase_and_stays_in_its_ball():
     """A target far off pushes it to the border: RMS 0.05 there, never beyond (1e-5 relative)."""
     prior = LinearPrior()
-    settings = PhasedSettings(offset_radius=0.05, offset_rate=0.05, offset_start=0.5)
+    settings = PhasedSettings(delta_radius=0.05, delta_rate=0.05, delta_start=0.5)
     method = phased(prior, (1, 2), 40, settings)
     operator = make_operator("area", 8, prior.resolution)
     largest = 0.0
     for record in search(method, operator, torch.full((1, 3, 8, 8), 3.0), Best(0.0)):
-        rms = method.offset.detach().square().mean(dim=[1, 2, 3]).sqrt().max().item()
+        rms = method.feature_delta.detach().square().mean(dim=[1, 2, 3]).sqrt().max().item()
         assert rms <= 0.05 * (1 + 1e-5)
         assert (rms == 0) == (record.step <= 20)
         largest = max(largest, rms)
@@ -191,7 +192,7 @@ def test_the_best_iterate_only_improves_and_is_what_was_seen(name):
         assert (record.best_db >= last).all()
         last = record.best_db
         seen = mean_square(operator(best.images) - target)
-        assert (psnr(seen) - record.best_db).abs().max() < 1e-3
+        assert (psnr_of(seen) - record.best_db).abs().max() < 1e-3
         assert best.images.min() >= 0
         assert best.images.max() <= 1
     assert (last > 20).all()

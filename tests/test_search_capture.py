@@ -21,16 +21,17 @@ from toy_priors import LinearPrior
 from pulse_sr.operators.building import make_operator
 from pulse_sr.priors.files import read_prior, save_prior
 from pulse_sr.search import capture, engine
-from pulse_sr.search import goals as goals_module
+from pulse_sr.search import samples as samples_module
 from pulse_sr.search.capture import CudaGraph, graph_on, write_numbers
 from pulse_sr.search.engine import Best, search
-from pulse_sr.search.goals import Goal, sample_seed, search_goals
 from pulse_sr.search.ilo import Ilo
 from pulse_sr.search.langevin import Langevin
 from pulse_sr.search.losses import mean_square
 from pulse_sr.search.methods import METHODS, MethodEntry, Settings
 from pulse_sr.search.phased import PhasedSettings
 from pulse_sr.search.pulse import Pulse
+from pulse_sr.search.records import Observed
+from pulse_sr.search.samples import sample_seed, search_samples
 from pulse_sr.search.stream import RESTARTS
 from stylegan_ops import library
 
@@ -90,11 +91,24 @@ def operator(request, tmp_path):
     return make_operator(spec, 8, 32, rows=(0, 7), columns=(1, 8))
 
 
-def goals(prior, inputs, group, operator=None):
-    operator = operator or make_operator("bicubic", 8, 32)
+def observations(prior, inputs, group, operator=None):
+    shared = operator or make_operator("bicubic", 8, 32)
     for name, indices, target_db in inputs:
-        low = operator(prior.sample([900 + ord(name)])).clamp(0, 1)[0]
-        yield Goal(operator, low, 8, name * 64, indices, group or name, target_db, name)
+        operator = shared if group else make_operator("bicubic", 8, 32)
+        y = operator(prior.sample([900 + ord(name)])).clamp(0, 1)[0]
+        yield Observed(
+            y=y,
+            operator=operator,
+            side=8,
+            sha256=name * 64,
+            indices=indices,
+            target_db=target_db,
+        )
+
+
+def name_of(each):
+    """Of the input of what was found or is running."""
+    return each.job.observation.sha256[0]
 
 
 def settings(method, slots=3, strict=False):
@@ -107,11 +121,11 @@ def seen(prior, chosen, inputs=INPUTS, group="one", operator=None):
     Inputs of one group share the slots; None: each is a group of its own.
     """
     found, steps = {}, []
-    for tick in search_goals(prior, goals(prior, inputs, group, operator), chosen):
+    for tick in search_samples(prior, observations(prior, inputs, group, operator), chosen):
         for each in tick.found:
-            found[each.tag.goal.tag, each.tag.index] = each
+            found[name_of(each), each.job.index] = each
         for each in tick.running:
-            row = (each.tag.goal.tag, each.tag.index, each.step, each.best_db, each.db)
+            row = (name_of(each), each.job.index, each.step, each.best_db, each.db)
             steps.append((row, each.image))
     return found, steps
 
@@ -176,7 +190,7 @@ def pulse(method=Pulse, steps=STEPS):
     rngs = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
     made = method.from_generators(prior, lambda u: u, rngs, steps)
     operator = make_operator("area", 8, prior.resolution)
-    target = operator(prior.synthesize(torch.ones(1, prior.num_rows, prior.latent_dim)))
+    target = operator(prior.synthesize(torch.ones(1, prior.num_ws, prior.latent_dim)))
     return list(search(made, operator, target, Best(target_mse=0.0)))
 
 
@@ -192,7 +206,7 @@ def test_the_records_of_a_search_on_a_graph_stay_as_they_were(on_graphs):
 def test_only_methods_whose_steps_are_alike_are_recorded(network, on_graphs):
     for name in METHODS:
         graphs = on_graphs()
-        next(search_goals(network, goals(network, SHORT, "one"), settings(name)))
+        next(search_samples(network, observations(network, SHORT, "one"), settings(name)))
         assert bool(graphs) == (name in STATIC), name
 
 
@@ -258,7 +272,7 @@ def test_a_sample_that_starts_again_does_so_on_a_graph(network, on_graphs, monke
         method.start = start_badly
         return method
 
-    monkeypatch.setitem(goals_module.METHODS, "pulse", MethodEntry(make, uses_bank=False))
+    monkeypatch.setitem(samples_module.METHODS, "pulse", MethodEntry(make, uses_bank=False))
     expected = seen(network, settings("pulse"))
     restarts = {key: each.restarts for key, each in expected[0].items() if each.restarts}
     assert restarts == {("a", 3): 1, ("b", 1): RESTARTS}
@@ -342,7 +356,7 @@ def test_a_graph_is_freed_with_its_search(network, on_graphs, ends):
     gc.collect()
     gc.disable()
     try:
-        ticks = search_goals(network, goals(network, SHORT, "one"), settings("pulse"))
+        ticks = search_samples(network, observations(network, SHORT, "one"), settings("pulse"))
         for _ in range(capture.WARM_UP + 2):
             next(ticks)
         graph = weakref.ref(graphs.pop())

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from pulse_sr.operators.base import psnr_of
 from pulse_sr.priors.base import LatentStatistics
 from pulse_sr.search.latents import diagonal_map, draw_noise, full_map, to_sphere_
 from pulse_sr.search.losses import (
@@ -19,9 +20,8 @@ from pulse_sr.search.losses import (
     linear_1cycle_drop,
     mean_square,
     mse_of,
-    psnr,
 )
-from pulse_sr.search.pulse import EPS
+from pulse_sr.search.pulse import PULSE_EPS
 
 LOSSES = np.load(Path(__file__).parent / "data" / "pulse_losses.npz", allow_pickle=False)
 
@@ -68,7 +68,7 @@ def test_mean_square_is_the_original_l2_before_its_clamp():
     clamped = errors.clamp_min(losses("eps").item())
     for i in range(3):
         assert clamped[i].item() == pytest.approx(losses(f"l2_sample{i}").item(), rel=1e-5)
-    assert clamped[2].item() == pytest.approx(EPS)
+    assert clamped[2].item() == pytest.approx(PULSE_EPS)
     assert clamped.sum().item() == pytest.approx(losses("l2").item(), rel=1e-5)
     (gradient,) = torch.autograd.grad(clamped.sum(), low)
     expected = losses("l2_grad")
@@ -100,8 +100,8 @@ def test_schedules_are_the_original_ones(schedule, name):
 
 
 def test_psnr_and_its_inverse():
-    assert psnr(torch.tensor([0.01, 1.0])).tolist() == pytest.approx([20, 0])
-    assert psnr(torch.zeros(1)).item() == float("inf")
+    assert psnr_of(torch.tensor([0.01, 1.0])).tolist() == pytest.approx([20, 0])
+    assert psnr_of(torch.zeros(1)).item() == float("inf")
     assert mse_of(20) == pytest.approx(0.01)
 
 

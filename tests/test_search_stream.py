@@ -13,16 +13,16 @@ from random_priors import random_stylegan2
 from pulse_sr.errors import InputError, SetupError
 from pulse_sr.operators.building import make_operator
 from pulse_sr.priors.bank import draw_bank
-from pulse_sr.search import goals as goals_module
+from pulse_sr.search import samples as samples_module
 from pulse_sr.search.adam import SlotAdam
 from pulse_sr.search.capacity import automatic_slots, slots_within
 from pulse_sr.search.engine import Start
-from pulse_sr.search.goals import Goal, search_goals
 from pulse_sr.search.losses import mean_square
 from pulse_sr.search.methods import METHODS, MethodEntry, Settings
 from pulse_sr.search.phased import PhasedSettings
-from pulse_sr.search.sampling import check_found, find_candidates
-from pulse_sr.search.stream import RESTARTS, Job, stream
+from pulse_sr.search.records import Observed, SampleJob
+from pulse_sr.search.samples import check_found, find_samples, search_samples
+from pulse_sr.search.stream import RESTARTS, stream
 
 pytestmark = pytest.mark.kernels
 
@@ -40,15 +40,29 @@ def bank(network):
     return draw_bank(network, 64)
 
 
-def goal(network, name, indices, side=8, target_db=60.0):
+OPERATORS = {side: make_operator("bicubic", side, 32) for side in (8, 16)}
+
+
+def observed(network, name, indices, side=8, target_db=60.0):
     """An input whose content follows from its name."""
-    operator = make_operator("bicubic", side, 32)
-    low = operator(network.sample([900 + ord(name)])).clamp(0, 1)[0]
-    return Goal(operator, low, side, name * 64, indices, side, target_db, name)
+    y = OPERATORS[side](network.sample([900 + ord(name)])).clamp(0, 1)[0]
+    return Observed(
+        y=y,
+        operator=OPERATORS[side],
+        side=side,
+        sha256=name * 64,
+        indices=indices,
+        target_db=target_db,
+    )
+
+
+def name_of(each):
+    """Of the input of what was found or is running."""
+    return each.job.observation.sha256[0]
 
 
 def settings(method="phased", slots=3):
-    constants = PhasedSettings(hand=8, candidates=4)
+    constants = PhasedSettings(share=8, candidates=4)
     return Settings(method, False, STEPS, 60.0, slots, 0, constants)
 
 
@@ -57,7 +71,7 @@ def collect(ticks):
     found = {}
     for tick in ticks:
         for each in tick.found:
-            found[each.tag.goal.tag, each.tag.index] = each
+            found[name_of(each), each.job.index] = each
     return found
 
 
@@ -72,8 +86,8 @@ def test_a_sample_is_the_same_in_any_company_order_and_slot(network, bank, metho
     wanted = {"a": (range(4), 60.0), "b": (range(2), 14.0), "c": ([1, 5], 18.0)}
 
     def run(names):
-        made = [goal(network, n, wanted[n][0], target_db=wanted[n][1]) for n in names]
-        return collect(search_goals(network, made, settings(method), bank))
+        made = [observed(network, n, wanted[n][0], target_db=wanted[n][1]) for n in names]
+        return collect(search_samples(network, made, settings(method), bank))
 
     first, second = run("abc"), run("cba")
     assert len(first) == 8
@@ -82,32 +96,28 @@ def test_a_sample_is_the_same_in_any_company_order_and_slot(network, bank, metho
     for key, image in images(first).items():
         assert torch.equal(image, second[key].image), key
     for name, index in (("a", 3), ("b", 0), ("c", 5)):
-        alone = goal(network, name, [index], target_db=wanted[name][1])
-        [(_, found)] = collect(search_goals(network, [alone], settings(method), bank)).items()
+        alone = observed(network, name, [index], target_db=wanted[name][1])
+        [(_, found)] = collect(search_samples(network, [alone], settings(method), bank)).items()
         assert torch.equal(found.image, first[name, index].image), (name, index)
     pairs = itertools.combinations(images(first).values(), 2)
     assert all(not torch.equal(a, b) for a, b in pairs)
 
 
 def test_the_stream_finds_what_one_input_finds_alone(network, bank):
-    made = [goal(network, name, range(2)) for name in "ab"]
-    together = collect(search_goals(network, made, settings(), bank))
+    made = [observed(network, name, range(2)) for name in "ab"]
+    together = collect(search_samples(network, made, settings(), bank))
     for each in made:
-        found = find_candidates(
-            *(network, each.operator, each.target, 8, each.sha256, range(2), settings()), bank=bank
-        )
-        for candidate in found:
-            image = together[each.tag, candidate.index].image
-            # `find_candidates` has the target of the settings: the same 60 dB.
-            assert torch.equal(candidate.image, image)
+        for found in find_samples(network, each, settings(), bank):
+            image = together[name_of(found), found.job.index].image
+            assert torch.equal(found.image, image)
 
 
 def test_slots_are_handed_on_at_once(network):
     """Two slots, five samples: whoever leaves makes room in the very next step."""
-    made = [goal(network, name, [0], target_db=1.0) for name in "abcde"]
+    made = [observed(network, name, [0], target_db=1.0) for name in "abcde"]
     seen = [
-        [each.tag.goal.tag for each in tick.running]
-        for tick in search_goals(network, made, settings(slots=2))
+        [name_of(each) for each in tick.running]
+        for tick in search_samples(network, made, settings(slots=2))
     ]
     assert [sorted(names) for names in seen] == [["a", "b"], ["c", "d"], ["e"]]
 
@@ -118,9 +128,9 @@ def test_inputs_are_taken_when_a_slot_asks_for_them(network):
     def lazily():
         for name in "abcd":
             taken.append(name)
-            yield goal(network, name, [0])
+            yield observed(network, name, [0])
 
-    ticks = search_goals(network, lazily(), settings(slots=2))
+    ticks = search_samples(network, lazily(), settings(slots=2))
     next(ticks)
     assert taken == ["a", "b"]
     assert len(collect(ticks)) == 4
@@ -133,26 +143,30 @@ def test_what_is_done_is_not_kept(network):
 
     def lazily():
         for name in "abcdef":
-            made = goal(network, name, [0], target_db=1.0)
+            made = observed(network, name, [0], target_db=1.0)
             kept.append(weakref.ref(made))
             yield made
             del made
 
-    ticks = search_goals(network, lazily(), settings(slots=1))
+    ticks = search_samples(network, lazily(), settings(slots=1))
     for _ in range(6):
         next(ticks)
     assert sum(each() is not None for each in kept) <= 3
 
 
 def test_another_group_begins_when_the_one_before_is_done(network):
-    made = [goal(network, "a", [0]), goal(network, "b", [0], side=16), goal(network, "c", [0])]
-    alone = [collect(search_goals(network, [each], settings())) for each in made]
+    made = [
+        observed(network, "a", [0]),
+        observed(network, "b", [0], side=16),
+        observed(network, "c", [0]),
+    ]
+    alone = [collect(search_samples(network, [each], settings())) for each in made]
     seen = [
-        {each.tag.goal.tag for each in tick.running}
-        for tick in search_goals(network, made, settings())
+        {name_of(each) for each in tick.running}
+        for tick in search_samples(network, made, settings())
     ]
     assert seen == [{"a"}] * STEPS + [{"b"}] * STEPS + [{"c"}] * STEPS
-    together = collect(search_goals(network, made, settings()))
+    together = collect(search_samples(network, made, settings()))
     for found in alone:
         [(key, each)] = found.items()
         assert torch.equal(each.image, together[key].image)
@@ -201,8 +215,11 @@ def scripted_jobs(count, attempts):
         attempts.append((k, attempt))
         return Start(torch.Generator().manual_seed(10 * k + attempt), torch.zeros(1, 3, 4, 4))
 
+    y = torch.zeros(3, 4, 4)
+    operator = make_operator("area", 4, 8)
+    given = Observed(y=y, operator=operator, side=4, sha256="", indices=range(count))
     for k in range(count):
-        yield Job(k, torch.zeros(1, 3, 4, 4), 0.0, lambda attempt, k=k: start(k, attempt))
+        yield SampleJob(given, k, 10 * k, y[None], 0.0, lambda attempt, k=k: start(k, attempt))
 
 
 def run_scripted(fails, count=4, slots=2, steps=5):
@@ -210,7 +227,7 @@ def run_scripted(fails, count=4, slots=2, steps=5):
     method = Scripted(slots, steps, fails)
     operator = make_operator("area", 4, 8)
     for tick in stream(method, operator, scripted_jobs(count, attempts)):
-        found |= {each.tag: each for each in tick.found}
+        found |= {each.job.index: each for each in tick.found}
     return found, attempts
 
 
@@ -244,7 +261,7 @@ def test_a_search_without_a_finite_image_says_so(network):
     with torch.no_grad():
         bias.fill_(float("nan"))
     try:
-        found = collect(search_goals(network, [goal(network, "a", [0, 4])], settings()))
+        found = collect(search_samples(network, [observed(network, "a", [0, 4])], settings()))
     finally:
         with torch.no_grad():
             bias.copy_(kept)
@@ -275,12 +292,12 @@ def forgetful(most, made):
 
 def test_out_of_memory_halves_the_slots_and_goes_on(network, bank, monkeypatch, caplog):
     """What comes out is what the smaller number of slots finds from the start."""
-    made = [goal(network, name, range(3)) for name in "ab"]
-    expected = collect(search_goals(network, made, settings(slots=2), bank))
+    made = [observed(network, name, range(3)) for name in "ab"]
+    expected = collect(search_samples(network, made, settings(slots=2), bank))
     numbers = []
-    monkeypatch.setitem(goals_module.METHODS, "phased", forgetful(2, numbers))
+    monkeypatch.setitem(samples_module.METHODS, "phased", forgetful(2, numbers))
     with caplog.at_level(logging.WARNING):
-        ticks = list(search_goals(network, made, settings(slots=8), bank))
+        ticks = list(search_samples(network, made, settings(slots=8), bank))
     assert numbers == [8, 4, 2]
     assert {tick.slots for tick in ticks if tick.found} == {2}
     assert "going on with 2" in caplog.text
@@ -290,9 +307,9 @@ def test_out_of_memory_halves_the_slots_and_goes_on(network, bank, monkeypatch, 
 
 
 def test_out_of_memory_with_one_slot_ends_the_run(network, monkeypatch):
-    monkeypatch.setitem(goals_module.METHODS, "phased", forgetful(0, []))
+    monkeypatch.setitem(samples_module.METHODS, "phased", forgetful(0, []))
     with pytest.raises(SetupError, match="out of memory"):
-        list(search_goals(network, [goal(network, "a", [0])], settings(slots=2)))
+        list(search_samples(network, [observed(network, "a", [0])], settings(slots=2)))
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,11 @@ from pulse_sr.priors.base import LatentStatistics, SeedBank, standard_normal
 from pulse_sr.search import seedbank
 from pulse_sr.search.latents import full_map
 from pulse_sr.search.losses import mean_square
+from pulse_sr.search.methods import Settings
 from pulse_sr.search.phased import Phased, PhasedSettings
-from pulse_sr.search.sampling import Settings, find_candidates
-from pulse_sr.search.seedbank import Deck, SeenBank, latent_of
+from pulse_sr.search.records import Observed
+from pulse_sr.search.samples import find_samples
+from pulse_sr.search.seedbank import SeenBank, ShuffledBank, latent_of
 
 pytestmark = pytest.mark.kernels
 
@@ -119,7 +121,7 @@ def test_latent_of_is_the_inverse_of_the_full_map(slope):
     assert (full_map(statistics)(latent_of(statistics, w)[:, None])[:, 0] - w).abs().max() < 1e-4
 
 
-# dealing
+# shares
 
 
 @pytest.fixture
@@ -130,10 +132,10 @@ def identity():
     return prior
 
 
-def deck(prior, errors, seed=0, hand=4):
+def shuffled(prior, errors, seed=0, share=4):
     errors = torch.as_tensor(errors, dtype=torch.float32)
     thumbnails = torch.zeros(len(errors), 3, 16, 16, dtype=torch.uint8)
-    return Deck(prior, SeedBank(500, thumbnails), errors, seed, hand)
+    return ShuffledBank(prior, SeedBank(500, thumbnails), errors, seed, share)
 
 
 def seeds_of(candidates):
@@ -142,53 +144,53 @@ def seeds_of(candidates):
     return [[known[tuple(u.tolist())] for u in rows] for rows in candidates]
 
 
-def test_the_hands_of_the_first_samples_have_nothing_in_common(identity):
-    """Twelve cards, hands of four: three samples see every card once, the nearest first."""
+def test_the_shares_of_the_first_samples_have_nothing_in_common(identity):
+    """Twelve in shares of four: three samples see each of them once, the nearest first."""
     errors = np.random.default_rng(0).permutation(12)
-    dealt = seeds_of(deck(identity, errors).candidates(range(3), 4))
-    assert sorted(itertools.chain(*dealt)) == list(range(500, 512))
-    for hand in dealt:
-        distances = [errors[seed - 500] for seed in hand]
+    shares = seeds_of(shuffled(identity, errors).candidates(range(3), 4))
+    assert sorted(itertools.chain(*shares)) == list(range(500, 512))
+    for share in shares:
+        distances = [errors[seed - 500] for seed in share]
         assert distances == sorted(distances)
 
 
-def test_samples_beyond_the_hands_take_the_next_nearest_cards(identity):
+def test_samples_beyond_the_shares_take_what_is_next_nearest(identity):
     errors = np.random.default_rng(0).permutation(12)
-    pack = deck(identity, errors)
-    whole = seeds_of(pack.candidates(range(3), 4))
+    bank = shuffled(identity, errors)
+    whole = seeds_of(bank.candidates(range(3), 4))
     for place in range(3):
-        pairs = seeds_of(pack.candidates([place, place + 3], 2))
+        pairs = seeds_of(bank.candidates([place, place + 3], 2))
         assert pairs == [whole[place][:2], whole[place][2:]]
-        assert seeds_of(pack.candidates([place + 6], 2)) == [whole[place][:2]]
+        assert seeds_of(bank.candidates([place + 6], 2)) == [whole[place][:2]]
 
 
 def test_the_candidates_of_a_sample_do_not_depend_on_who_else_is_asked_for(identity):
-    pack = deck(identity, np.random.default_rng(0).permutation(40))
-    together = pack.candidates(range(8), 2)
-    assert torch.equal(pack.candidates([5], 2)[0], together[5])
-    assert torch.equal(pack.candidates([7, 1], 2), together[[7, 1]])
+    bank = shuffled(identity, np.random.default_rng(0).permutation(40))
+    together = bank.candidates(range(8), 2)
+    assert torch.equal(bank.candidates([5], 2)[0], together[5])
+    assert torch.equal(bank.candidates([7, 1], 2), together[[7, 1]])
 
 
-def test_another_seed_deals_other_hands(identity):
+def test_another_seed_makes_other_shares(identity):
     errors = np.random.default_rng(0).permutation(40)
     first, again, other = (
-        deck(identity, errors, seed).candidates(range(4), 2) for seed in (1, 1, 2)
+        shuffled(identity, errors, seed).candidates(range(4), 2) for seed in (1, 1, 2)
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
-def test_a_bank_smaller_than_a_hand_is_one_hand(identity):
-    pack = deck(identity, [3.0, 1.0, 2.0], hand=128)
-    first, second = seeds_of(pack.candidates([0, 1], 8))
+def test_a_bank_smaller_than_a_share_is_one_share(identity):
+    bank = shuffled(identity, [3.0, 1.0, 2.0], share=128)
+    first, second = seeds_of(bank.candidates([0, 1], 8))
     assert first == [501, 502, 500]
     assert sorted(second) == sorted(first)
 
 
 def test_candidates_are_the_samples_of_the_bank(network, bank):
     """Through the latent map they are the styles of their seeds, to 1e-3 of their size."""
-    pack = Deck(network, bank, torch.arange(64.0), 0, 64)
-    w = full_map(network.statistics)(pack.candidates([0], 3))[0]
+    shuffled = ShuffledBank(network, bank, torch.arange(64.0), 0, 64)
+    w = full_map(network.statistics)(shuffled.candidates([0], 3))[0]
     expected = network.map(bank.latents(torch.tensor([0, 1, 2]), 16))
     assert (w - expected).norm() < 1e-3 * expected.norm()
 
@@ -215,7 +217,7 @@ def test_phased_starts_at_the_best_of_its_random_points():
         errors[starts] = mean_square(operator(method.image([0] * 3).clamp(0, 1)).detach() - target)
     rows = torch.randn(16, prior.latent_dim, generator=generators(2)[0])
     rows *= prior.latent_dim**0.5 / rows.norm(dim=1, keepdim=True)
-    images = prior.synthesize(rows[:, None].expand(-1, prior.num_rows, -1))
+    images = prior.synthesize(rows[:, None].expand(-1, prior.num_ws, -1))
     candidates = mean_square(operator(images.clamp(0, 1)) - target)
     assert errors[16][1].item() == pytest.approx(candidates.min().item(), rel=1e-5)
     assert (errors[16] <= errors[1] + 1e-6).all()
@@ -229,7 +231,7 @@ def test_phased_starts_at_the_best_of_its_candidates():
     target = low_res(prior, operator, 5)
     points = torch.randn(2, 6, 16, generator=generators(4)[0])
     points *= 4 / points.norm(dim=2, keepdim=True)
-    images = prior.synthesize(points.view(12, 1, 16).expand(-1, prior.num_rows, -1))
+    images = prior.synthesize(points.view(12, 1, 16).expand(-1, prior.num_ws, -1))
     best = mean_square(operator(images) - target).view(2, 6).argmin(dim=1)
     method = Phased.from_generators(
         prior, lambda u: u, generators(1, 2), operator, target, 8, candidates=points.clone()
@@ -242,10 +244,10 @@ def test_phased_starts_at_the_best_of_its_candidates():
 def find(prior, indices, bank, seed=0, method="phased", steps=6):
     operator = make_operator("bicubic", 8, 32)
     target = low_res(prior, operator, 99)[0]
-    constants = PhasedSettings(hand=8, candidates=2)
+    constants = PhasedSettings(share=8, candidates=2)
     settings = Settings(method, False, steps, 60.0, 2, seed, constants)
-    found = find_candidates(prior, operator, target, 8, SHA256, indices, settings, bank=bank)
-    return {candidate.index: candidate.image for candidate in found}
+    given = Observed(y=target, operator=operator, side=8, sha256=SHA256, indices=indices)
+    return {each.job.index: each.image for each in find_samples(prior, given, settings, bank)}
 
 
 def test_a_sample_from_the_bank_does_not_depend_on_what_is_asked_for_with_it(network, bank):

@@ -90,7 +90,7 @@ def test_result_json_has_the_documented_keys(face, tmp_path):
         "height": 16,
         "mode": "RGB",
     }
-    assert document["operator"] == {"spec": "bicubic", "scale": 4}
+    assert document["operator"] == {"spec": "bicubic", "scale": 4, "chosen_by": "option"}
     assert document["prior"]["name"] == "fake-64"
     assert document["options"]["steps"] == 100
     assert document["options"]["project"] == "exact"
@@ -180,7 +180,7 @@ def test_other_settings_remove_the_old_samples(face, tmp_path):
 def test_a_folder_without_all_its_files_is_incomplete(face, tmp_path, lost):
     result = result_of(face("x.png"))
     folder = result.save(tmp_path / "out")
-    mark = fingerprint(result.image.sha256, result.prior_sha256, result.config)
+    mark = fingerprint(result.observation.sha256, result.prior_sha256, result.config)
     assert store.done_indices(folder, mark) == (0, 1, 2)
     (folder / lost).unlink()
     assert store.done_indices(folder, mark) == ()
@@ -189,7 +189,7 @@ def test_a_folder_without_all_its_files_is_incomplete(face, tmp_path, lost):
 def test_a_lost_sample_is_the_only_one_missing(face, tmp_path):
     result = result_of(face("x.png"))
     folder = result.save(tmp_path / "out")
-    mark = fingerprint(result.image.sha256, result.prior_sha256, result.config)
+    mark = fingerprint(result.observation.sha256, result.prior_sha256, result.config)
     (folder / "sample_01.png").unlink()
     assert store.done_indices(folder, mark) == (0, 2)
 
@@ -198,7 +198,7 @@ def test_damaged_json_counts_as_missing(face, tmp_path):
     result = result_of(face("x.png"))
     folder = result.save(tmp_path / "out")
     (folder / "result.json").write_text('{"schema": 1, "sam')
-    mark = fingerprint(result.image.sha256, result.prior_sha256, result.config)
+    mark = fingerprint(result.observation.sha256, result.prior_sha256, result.config)
     assert store.done_indices(folder, mark) == ()
 
 

@@ -6,6 +6,7 @@ Their results are those of a single search (tests/test_api.py).
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -43,26 +44,31 @@ def inputs(tmp_path_factory, prior):
 
 @pytest.fixture
 def before_projecting(monkeypatch):
-    """A function that has another one called with the problem before each sample is projected."""
+    """A function that has another one called with the input before each sample is projected."""
     real = streaming.finish
 
     def install(call):
-        def finish(candidate, problem):
-            call(problem)
-            return real(candidate, problem)
+        def finish(found, observation):
+            call(observation)
+            return real(found, observation)
 
         monkeypatch.setattr(streaming, "finish", finish)
 
     return install
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Numbered(streaming.Request):
+    tag: int
+
+
 def requests_of(paths):
     for k, path in enumerate(paths):
-        yield streaming.Request(read_image(path), range(2), k)
+        yield Numbered(read_image(path), range(2), tag=k)
 
 
-def is_of(problem, path):
-    return np.array_equal(problem.pixels, read_image(path).pixels)
+def is_of(observation, path):
+    return np.array_equal(observation.pixels, read_image(path).pixels)
 
 
 def projecting():
@@ -73,9 +79,9 @@ def test_the_search_goes_on_while_a_sample_is_projected(inputs, prior, before_pr
     """The first sample that is done waits for a step of the next input; all come, in order."""
     steps_of, waited = {0: 0, 1: 0, 2: 0}, []
 
-    def wait_for_the_next(problem):
+    def wait_for_the_next(observation):
         if not waited:
-            waited.append(is_of(problem, inputs[0]))
+            waited.append(is_of(observation, inputs[0]))
             wait_until(lambda: steps_of[1] >= 2)
 
     def count(request, step):
@@ -95,8 +101,8 @@ def test_the_search_goes_on_while_a_sample_is_projected(inputs, prior, before_pr
 
 
 def test_an_error_of_a_projection_stays_with_its_input(inputs, prior, before_projecting):
-    def fail(problem):
-        if is_of(problem, inputs[1]):
+    def fail(observation):
+        if is_of(observation, inputs[1]):
             raise RuntimeError("no projection")
 
     before_projecting(fail)
@@ -121,7 +127,7 @@ def test_an_error_ends_the_inputs_of_its_group_alone(inputs, prior, tmp_path):
     stream = streaming.search_images(requests_of(paths), prior, config, fail)
     outcomes = {request.tag: outcome for request, outcome in stream}
     assert [str(outcomes[tag]) for tag in (0, 1)] == ["no search"] * 2
-    assert [outcomes[tag].side for tag in (2, 3)] == [16, 8]
+    assert [outcomes[tag].observation.side for tag in (2, 3)] == [16, 8]
 
 
 def test_what_was_searched_comes_before_the_error_that_ends_the_stream(
@@ -129,7 +135,7 @@ def test_what_was_searched_comes_before_the_error_that_ends_the_stream(
 ):
     """The requests end in an error while the first input has only to be projected."""
     gate = threading.Event()
-    before_projecting(lambda problem: gate.wait(10))
+    before_projecting(lambda observation: gate.wait(10))
 
     def requests():
         yield next(requests_of(inputs))
@@ -169,7 +175,7 @@ def test_no_more_samples_wait_to_be_projected_than_there_are_slots(
     def count(request, step):
         steps_of[request.tag] += 1
 
-    before_projecting(lambda problem: gate.wait(10))
+    before_projecting(lambda observation: gate.wait(10))
     stream = streaming.search_images(requests_of(inputs), prior, CONFIG, count)
     caller = threading.Thread(target=lambda: outcomes.extend(stream))
     caller.start()
@@ -182,3 +188,8 @@ def test_no_more_samples_wait_to_be_projected_than_there_are_slots(
     caller.join(30)
     assert len(outcomes) == 3
     assert steps_of[2] == STEPS
+
+
+def test_equal_neighbours_share_one_operator(inputs, prior):
+    outcomes = streaming.search_images(requests_of(inputs), prior, CONFIG)
+    assert len({id(result.observation.operator) for _, result in outcomes}) == 1

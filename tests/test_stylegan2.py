@@ -58,7 +58,7 @@ def prior():
 )
 def test_mapping_and_truncation_are_the_official_ones(generator, name, options):
     w = generator.mapping(golden("z"))
-    ws = generator.mapping.truncate(w, CONFIG.num_rows, **options)
+    ws = generator.mapping.truncate(w, CONFIG.num_ws, **options)
     assert relative(ws, golden(name)) < 1e-5
 
 
@@ -146,7 +146,7 @@ def test_the_official_width_rule():
     config = StyleGAN2Config.from_base(1024)
     assert config.channels == (512, 512, 512, 512, 512, 256, 128, 64, 32)
     assert config.sides == (4, 8, 16, 32, 64, 128, 256, 512, 1024)
-    assert config.num_rows == 18
+    assert config.num_ws == 18
 
 
 def test_the_configuration_survives_json():
@@ -178,7 +178,7 @@ def test_given_noise_replaces_the_fixed_maps(prior):
 def test_a_zero_offset_is_no_offset(prior, side):
     zero = torch.zeros(2, *prior.feature_shape(side))
     ws = golden("ws_psi1")
-    assert torch.equal(prior.synthesize(ws, offsets={side: zero}), prior.synthesize(ws))
+    assert torch.equal(prior.synthesize(ws, feature_deltas={side: zero}), prior.synthesize(ws))
 
 
 @pytest.mark.parametrize("side", [4, 8, 16, 32])
@@ -191,16 +191,16 @@ def test_an_offset_is_added_to_the_feature_map_of_its_side(prior, side):
         for b in blocks
     ]
     rng = torch.Generator().manual_seed(side)
-    offset = torch.randn(2, *prior.feature_shape(side), generator=rng)
+    feature_delta = torch.randn(2, *prior.feature_shape(side), generator=rng)
     ws = golden("ws_psi1")
-    plain, moved = prior.synthesize(ws), prior.synthesize(ws, offsets={side: offset})
+    plain, moved = prior.synthesize(ws), prior.synthesize(ws, feature_deltas={side: feature_delta})
     for hook in hooks:
         hook.remove()
     for block_side, (before, after) in found.items():
         if block_side < side:
             assert torch.equal(before, after)
         elif block_side == side:
-            assert torch.equal(after, before + offset)
+            assert torch.equal(after, before + feature_delta)
     assert (moved - plain).abs().max() > 0.01
 
 

@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 
 from pulse_sr.errors import UsageError
 from pulse_sr.training import processes
+from pulse_sr.training.gan.options import GanOptions
 from pulse_sr.training.gan.plan import plan_training
 from pulse_sr.training.processes import Processes, agree_on_name
 
@@ -139,4 +140,4 @@ def test_processes_that_do_not_come_are_named(monkeypatch):
 
 def test_a_batch_that_can_not_be_shared_is_refused(folder, tmp_path):
     with pytest.raises(UsageError, match="--batch is 12, expected a multiple of 8 for 2 processes"):
-        plan_training(folder, tmp_path, batch=12, processes=Processes(rank=0, count=2))
+        plan_training(folder, tmp_path, GanOptions(batch=12), Processes(rank=0, count=2))

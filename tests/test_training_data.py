@@ -23,7 +23,6 @@ from pulse_sr.data.picture import (
     NOT_TRAINING_DATA,
     decode,
     decode_bytes,
-    list_images,
     require_resolution,
     walk_images,
 )
@@ -77,7 +76,7 @@ def test_a_folder_gives_all_formats_in_any_case_and_no_other_files(tmp_path):
     for name in ("notes.txt", "labels.csv", "a.json", "none", ".hidden.png", "._a.png"):
         (tmp_path / name).write_text("no image")
     save(tmp_path / ".thumbnails" / "a.png", picture(0))
-    assert {path.name for path in list_images(tmp_path)} == set(names)
+    assert {path.name for path in walk_images(tmp_path)[0]} == set(names)
 
 
 def test_the_order_is_that_of_the_parts_of_the_paths(tmp_path):
@@ -86,7 +85,7 @@ def test_the_order_is_that_of_the_parts_of_the_paths(tmp_path):
         save(tmp_path / name, picture(0))
     expected = ["A.png", "a/b/y.png", "a/x.png", "a-b/x.png", "a.png"]
     assert list(open_source(tmp_path).names) == expected
-    assert [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path)] == expected
+    assert [path.relative_to(tmp_path).as_posix() for path in walk_images(tmp_path)[0]] == expected
 
 
 def test_links_are_followed_once_and_loops_end(data, tmp_path):
@@ -103,8 +102,8 @@ def test_links_are_followed_once_and_loops_end(data, tmp_path):
 def test_a_marked_folder_is_left_out_unless_it_is_asked_for(data):
     save(data / "lr_16" / "deep" / "00.png", picture(0))
     (data / "lr_16" / NOT_TRAINING_DATA).touch()
-    assert len(list_images(data)) == 20
-    assert len(list_images(data / "lr_16")) == 1
+    assert len(walk_images(data)[0]) == 20
+    assert len(walk_images(data / "lr_16")[0]) == 1
 
 
 def test_a_folder_that_can_not_be_listed_is_named(data, tmp_path, monkeypatch):
@@ -122,9 +121,8 @@ def test_a_folder_that_can_not_be_listed_is_named(data, tmp_path, monkeypatch):
 
 
 def test_what_does_not_exist_is_a_wrong_call(tmp_path):
-    for find in (list_images, open_source):
-        with pytest.raises(UsageError, match="nowhere is not a folder"):
-            find(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="nowhere is not a folder"):
+        open_source(tmp_path / "nowhere")
 
 
 def test_licences_are_given_with_their_text(data):
@@ -247,9 +245,9 @@ def test_the_cache_holds_the_decoded_images_in_order(data, tmp_path):
     found = cached(data, tmp_path / "cache")
     assert isinstance(found.pixels, np.memmap)
     assert found.pixels.shape == (20, 3, 8, 8)
-    expected = [decode(path, 8) for path in list_images(data)]
+    expected = [decode(path, 8) for path in walk_images(data)[0]]
     assert np.array_equal(found.pixels, expected)
-    assert list(found.names) == [p.relative_to(data).as_posix() for p in list_images(data)]
+    assert list(found.names) == [p.relative_to(data).as_posix() for p in walk_images(data)[0]]
     assert (found.images, found.skipped, found.notes()) == (20, (), [])
     files = sorted(path.suffix for path in (tmp_path / "cache").iterdir())
     assert files == [".json", ".npy"]
@@ -480,7 +478,7 @@ def test_a_process_killed_while_decoding_leaves_nothing_that_stays(data, tmp_pat
     assert unfinished(cache) == [left]
     found = cached(data, cache)
     assert unfinished(cache) == []
-    assert np.array_equal(found.pixels, [decode(path, 8) for path in list_images(data)])
+    assert np.array_equal(found.pixels, [decode(path, 8) for path in walk_images(data)[0]])
 
 
 def test_a_second_process_waits_for_the_one_that_decodes(data, tmp_path):

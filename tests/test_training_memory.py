@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,10 +15,13 @@ from tiny_training import trainer_in
 from pulse_sr.errors import UsageError
 from pulse_sr.priors.fastgan import FastGANConfig
 from pulse_sr.priors.stylegan2 import StyleGAN2Config
+from pulse_sr.training import memory
 from pulse_sr.training.memory import (
     HEADROOM,
+    MemoryPlan,
     bytes_per_image,
     fit_memory,
+    fit_on_device,
     fixed_bytes,
     plan_memory,
     saved_bytes,
@@ -150,3 +154,68 @@ def test_a_process_stays_within_its_limit(tmp_path):
     assert found["1e10"][1] > 300e6
     assert found["200e6"][0] > 1
     assert found["200e6"][1] < 200e6
+
+
+class Rows:
+    """A task whose images take 16 MiB a tensor, and a quarter of that when it is recomputed."""
+
+    group, smaller, averaged = 1, "take fewer rows", "net"
+    config, processes = SimpleNamespace(batch=8, ema_bank=()), SimpleNamespace(count=1)
+
+    def __init__(self, device):
+        self.device = torch.device(device)
+        self.net = torch.nn.Linear(1, 1).to(device)
+        self.recompute = False
+
+    def modules(self):
+        return {"net": self.net}
+
+    def optimizers(self):
+        return {"sgd": torch.optim.SGD(self.net.parameters())}
+
+    def frozen(self):
+        return []
+
+    def deal_out(self, micro_steps, recompute):
+        self.micro_steps, self.recompute = micro_steps, recompute
+
+    def probes(self, count):
+        rows = count * 2**22 // (4 if self.recompute else 1)
+        return [lambda: self.net(torch.ones(rows, 1, device=self.device)).exp().sum()]
+
+
+def test_smaller_parts_are_tried_until_one_fits_and_then_recomputing(monkeypatch):
+    """1,000 bytes an image, 100 when recomputed; above 4 images the device is full."""
+
+    def peak(task, count):
+        return None if count > 4 else count * (100 if task.recompute else 1000)
+
+    monkeypatch.setattr(memory, "_peak", peak)
+    for limit, expected in (
+        (None, (2, False, 4000)),
+        (2000, (4, False, 2000)),
+        (900, (2, True, 400)),
+        (150, (8, True, 100)),
+    ):
+        found = fit_on_device(Rows("cpu"), MemoryPlan(1, False, 0), limit, 8)
+        assert found == MemoryPlan(*expected), limit
+    assert fit_on_device(Rows("cpu"), MemoryPlan(4, True, 0), None, 8) == MemoryPlan(4, True, 200)
+    with pytest.raises(UsageError, match="does not fit") as caught:
+        fit_on_device(Rows("cpu"), MemoryPlan(1, False, 0), 99, 8)
+    assert caught.value.hint == "take fewer rows"
+
+
+@pytest.mark.gpu
+def test_a_device_measures_what_a_step_takes():
+    task = Rows("cuda")
+    whole = fit_memory(task, None)
+    assert (whole.micro_steps, whole.recompute, task.micro_steps) == (1, False, 1)
+    # The product and its exponential are kept for the way back: 16 MiB an image each, at least.
+    assert 8 * 2 * 2**24 < whole.bytes < 8 * 8 * 2**24
+    halves = fit_on_device(task, MemoryPlan(1, False, 0), whole.bytes - 1, 8)
+    assert (halves.micro_steps, halves.recompute) == (2, False)
+    assert halves.bytes == pytest.approx(whole.bytes / 2, rel=0.1)
+    recomputed = fit_on_device(task, MemoryPlan(1, False, 0), whole.bytes // 12, 8)
+    assert recomputed.recompute
+    with pytest.raises(UsageError, match="does not fit"):
+        fit_on_device(task, MemoryPlan(1, False, 0), 1000, 8)

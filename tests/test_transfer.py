@@ -20,6 +20,7 @@ from pulse_sr.errors import SetupError, UsageError
 from pulse_sr.priors.files import read_prior
 from pulse_sr.priors.stylegan2 import StyleGAN2Config
 from pulse_sr.training.gan.build import build_objective, describe_network
+from pulse_sr.training.gan.options import GanOptions
 from pulse_sr.training.gan.plan import plan_training
 from pulse_sr.training.gan.transfer import begin_with, read_continued, read_source
 
@@ -133,7 +134,7 @@ def test_another_architecture_is_refused(run, tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
     with pytest.raises(UsageError, match="is a stylegan2 prior, --arch is fastgan"):
-        plan_training(folder, tmp_path / "x", architecture="fastgan", init=str(run))
+        plan_training(folder, tmp_path / "x", GanOptions(architecture="fastgan", init=str(run)))
 
 
 def test_a_source_that_is_not_there_or_damaged(run, tmp_path):
@@ -176,9 +177,11 @@ def test_continuing_is_refused_in_one_line(run, tmp_path):
     with pytest.raises(UsageError, match=r"there is no state\.safetensors in it"):
         read_continued(str(folder))
     with pytest.raises(UsageError, match="is a stylegan2 run, --arch is fastgan"):
-        plan_training(folder, tmp_path / "x", architecture="fastgan", continued=str(run))
+        plan_training(
+            folder, tmp_path / "x", GanOptions(architecture="fastgan", continued=str(run))
+        )
     with pytest.raises(UsageError, match="--init and --continue"):
-        plan_training(folder, tmp_path / "x", init=str(run), continued=str(run))
+        plan_training(folder, tmp_path / "x", GanOptions(init=str(run), continued=str(run)))
 
 
 def test_the_run_remembers_what_it_began_with(run, tmp_path):
@@ -191,17 +194,19 @@ def test_the_run_remembers_what_it_began_with(run, tmp_path):
         pixels = np.full((16, 16, 3), 10 * i, np.uint8)
         Image.fromarray(pixels).save(folder / f"{i}.png")
     options = {"resolution": 8, "batch": 4, "device": "cpu"}
-    plan = plan_training(folder, tmp_path / "out", init=str(run), **options)
+    plan = plan_training(folder, tmp_path / "out", GanOptions(init=str(run), **options))
     trainer = plan.start()
     trainer.checkpoint()
     trainer.lock.close()
     card = read_prior(tmp_path / "out").card
     assert card["began_with"] == {"prior": "run", "sha256": read_prior(run).sha256}
     warm = {"heads": "squeezenet", "heads_warmup": 0.1}
-    continued = plan_training(folder, tmp_path / "y", continued=str(run), **warm, **options)
+    onward = GanOptions(continued=str(run), **warm, **options)
+    continued = plan_training(folder, tmp_path / "y", onward)
     assert continued.config.heads_warmup == 40 + 100  # what the run had been shown, and then some
     assert continued.config.network.channels == (8, 8)
     assert continued.config.init == read_continued(str(run)).sha256
-    again = plan_training(folder, tmp_path / "out", **options, channel_max=8, channel_base=64)
+    narrow = GanOptions(**options, channel_max=8, channel_base=64)
+    again = plan_training(folder, tmp_path / "out", narrow)
     with pytest.raises(UsageError, match="init was"):
         again.start()

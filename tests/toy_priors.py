@@ -31,7 +31,7 @@ class SigmoidPrior(_Toy):
         super().__init__("sigmoid", 32, rows, width, (), statistics)
         self.M = M
 
-    def synthesize(self, w, noise=None, offsets=None):
+    def synthesize(self, w, noise=None, feature_deltas=None):
         return torch.sigmoid(torch.einsum("lpd,sld->sp", self.M, w)).view(-1, 3, 32, 32)
 
     def feature_shape(self, side):
@@ -52,12 +52,12 @@ class LinearPrior(_Toy):
         self.B = torch.randn(3 * 64, rows * width, generator=rng) * scale
         self.c, self.noise_strength = 0.5, noise_strength
 
-    def synthesize(self, w, noise=None, offsets=None):
+    def synthesize(self, w, noise=None, feature_deltas=None):
         low = (w.flatten(1) @ self.B.t()).view(-1, 3, 8, 8) + self.c
         for each in noise or []:
             low = low + self.noise_strength * each.mean(dim=[2, 3], keepdim=True)
-        if offsets is not None:
-            low = low + offsets[8]
+        if feature_deltas is not None:
+            low = low + feature_deltas[8]
         return low.repeat_interleave(self.resolution // 8, 2).repeat_interleave(
             self.resolution // 8, 3
         )

@@ -13,6 +13,7 @@ from scipy.ndimage import laplace
 from pulse_sr.alignment.crop import crop_quad
 from pulse_sr.alignment.geometry import Framing, Points, inside_share, rounded, side_of
 from pulse_sr.alignment.landmarks.base import Face, Landmarks
+from pulse_sr.alignment.options import Limits
 from pulse_sr.errors import InputError
 from pulse_sr.images.pixels import Pixels
 from pulse_sr.images.read import LowResImage
@@ -39,21 +40,6 @@ class FramedFace:
     quad: Points
     side: float
     inside: float
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a face must have to be used.
-
-    Attributes:
-        min_score: lowest confidence of the detector, in [0, 1]; covered faces score low.
-        min_size: smallest side of the crop in pixels of the photo.
-        min_sharpness: smallest `sharpness`.
-    """
-
-    min_score: float = 0.6
-    min_size: float = 24.0
-    min_sharpness: float = 4.0
 
 
 def frame_faces(image: LowResImage, landmarks: Landmarks, framing: Framing) -> list[FramedFace]:

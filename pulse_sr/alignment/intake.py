@@ -9,18 +9,17 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
 from pulse_sr.alignment.crop import crop_quad
 from pulse_sr.alignment.faces import FramedFace, frame_faces
-from pulse_sr.alignment.geometry import Framing, Points
+from pulse_sr.alignment.geometry import Framing
 from pulse_sr.alignment.landmarks.base import Landmarks
 from pulse_sr.alignment.paste import FEATHER
-from pulse_sr.config import ALIGN_MODES
-from pulse_sr.errors import InputError, UsageError
+from pulse_sr.errors import InputError
+from pulse_sr.images.face import FaceOfPhoto
 from pulse_sr.images.fit import low_res_sides
 from pulse_sr.images.read import LowResImage
 from pulse_sr.operators.degrading import degrade
@@ -39,58 +38,14 @@ SMALLEST_FACE = 8
 REVISION = 1
 
 
-@dataclass(frozen=True)
-class FaceOfPhoto:
-    """One face of a photo, as a task of its own.
+def identity_of(face: FaceOfPhoto, photo_sha256: str) -> str:
+    """Returns a sha256 over what decides the low-res face and the pasted photo.
 
-    Attributes:
-        index: its place from left to right, from 1.
-        of: how many faces of the photo are searched.
-        quad: the corners of its crop, see `geometry`.
-        real_size: side of the crop in pixels of the photo.
-        inside: which part of the crop lies in the photo.
-        score: of the detector.
-        side: h, the side of the low-res face that is searched.
-        operator: how the low-res face is made from the crop.
+    It stands in for the file's sha256 in seeds and fingerprints. The place among the other faces is
+    left out: a face keeps its samples when a better detector finds one more.
     """
-
-    index: int
-    of: int
-    quad: tuple[tuple[float, float], ...]
-    real_size: float
-    inside: float
-    score: float
-    side: int
-    operator: str
-
-    @property
-    def corners(self) -> Points:
-        """The quad as float64 [4, 2]."""
-        return np.array(self.quad, dtype=np.float64)
-
-    def describe(self) -> dict[str, Any]:
-        """Returns all of it as JSON."""
-        return {**asdict(self), "quad": [list(corner) for corner in self.quad]}
-
-    def identity(self, photo_sha256: str) -> str:
-        """Returns a sha256 over what decides the low-res face and the pasted photo.
-
-        It stands in for the file's sha256 in seeds and fingerprints. The place among the other
-        faces is left out: a face keeps its samples when a better detector finds one more.
-        """
-        parts = [REVISION, photo_sha256, self.quad, self.side, self.operator, FEATHER]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def face_of_record(record: dict[str, Any]) -> FaceOfPhoto:
-    """Returns the face that `FaceOfPhoto.describe` wrote; unknown keys are left out.
-
-    Raises:
-        KeyError, TypeError, ValueError: the record is damaged.
-    """
-    known = {name: record[name] for name in FaceOfPhoto.__dataclass_fields__}
-    quad = tuple((float(x), float(y)) for x, y in record["quad"])
-    return FaceOfPhoto(**(known | {"quad": quad}))
+    parts = [REVISION, photo_sha256, face.quad, face.side, face.operator, FEATHER]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def faces_to_search(
@@ -183,7 +138,7 @@ def low_res_face(photo: LowResImage, face: FaceOfPhoto, resolution: int) -> LowR
     match the photo. JPEG noise is scaled by the reduction: averaging n pixels divides it by n.
 
     Returns:
-        pixels uint8 [3, h, h]; `sha256` is `FaceOfPhoto.identity`.
+        pixels uint8 [3, h, h]; `sha256` is `identity_of` the face.
     """
     crop = crop_quad(photo.pixels, face.corners, resolution, blur_border=False)
     pixels = degrade(crop, face.operator, resolution // face.side)
@@ -196,25 +151,14 @@ def low_res_face(photo: LowResImage, face: FaceOfPhoto, resolution: int) -> LowR
     return replace(
         photo,
         pixels=pixels,
-        sha256=face.identity(photo.sha256),
+        sha256=identity_of(face, photo.sha256),
         width=face.side,
         height=face.side,
         jpeg_noise=photo.jpeg_noise * min(face.side / face.real_size, 1.0),
         notes=tuple(notes),
-        operator=face.operator,
+        photo=photo,
+        face=face,
     )
-
-
-def check_mode(mode: str) -> None:
-    """Refuses an unknown mode.
-
-    Raises:
-        UsageError: it is not one of `config.ALIGN_MODES`.
-    """
-    if mode not in ALIGN_MODES:
-        raise UsageError(
-            f"--align expects one of {', '.join(ALIGN_MODES)}, got {mode!r}", "--align auto"
-        )
 
 
 def _fills(face: FramedFace, image: LowResImage) -> bool:

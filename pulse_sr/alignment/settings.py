@@ -6,8 +6,8 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 
-from pulse_sr.alignment.faces import Limits
 from pulse_sr.alignment.geometry import FFHQ, Framing
+from pulse_sr.alignment.options import CropOptions, Limits
 from pulse_sr.errors import UsageError
 from pulse_sr.operators.building import make_operator
 
@@ -16,31 +16,24 @@ REVISION = 1
 
 
 @dataclass(frozen=True)
-class AlignSettings:
+class AlignSettings(CropOptions):
     """What decides the crops.
 
     Attributes:
-        size: S.
         framing: how a face lies in the crop.
-        lr: sides of low-res versions, each a divisor of `size`.
-        operator: how those are made.
         limits: which faces are good enough.
-        skip_duplicates: leave out crops that nearly equal an earlier one, instead of noting it.
         landmarks: name of the landmark source, or of its content if it is a file.
 
     Raises:
         UsageError: sizes that do not go together, or an unknown operator.
     """
 
-    size: int = 256
     framing: Framing = FFHQ
-    lr: tuple[int, ...] = ()
-    operator: str = "bicubic"
     limits: Limits = field(default_factory=Limits)
-    skip_duplicates: bool = False
     landmarks: str = "yunet"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for low in self.lr:
             if not 0 < low < self.size or self.size % low:
                 raise UsageError(

@@ -19,19 +19,21 @@ import torch
 
 from pulse_sr.bench.baseline import BaselineSearch
 from pulse_sr.bench.environment import describe_machine
+from pulse_sr.bench.options import MatchBench
 from pulse_sr.bench.sides import BASELINE, low_res_target, start_of_baseline, synchronize
 from pulse_sr.config import DEFAULT_STEPS, SearchConfig
 from pulse_sr.devices import choose_bf16, keep_freed_memory
 from pulse_sr.errors import UsageError
 from pulse_sr.images.read import LowResImage
-from pulse_sr.operators.base import Operator
+from pulse_sr.operators.base import Operator, psnr_of
 from pulse_sr.operators.building import make_operator
 from pulse_sr.priors.bank import bank_of
 from pulse_sr.priors.base import Prior
 from pulse_sr.priors.stylegan2 import StyleGAN2Prior
-from pulse_sr.search.goals import Goal, search_goals
-from pulse_sr.search.losses import mean_square, psnr
+from pulse_sr.search.losses import mean_square
 from pulse_sr.search.methods import Settings
+from pulse_sr.search.records import Observed
+from pulse_sr.search.samples import search_samples
 
 #: LR-PSNR of PULSE's eps = 2e-3.
 EPS_DB = 26.99
@@ -69,9 +71,7 @@ class Matched:
 def bench_match(
     prior: Prior,
     images: Sequence[LowResImage] = (),
-    samples: int = 8,
-    repeats: int = 3,
-    precision: str = "auto",
+    options: MatchBench | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Report:
     """Measure how long the samples of an input take to their target.
@@ -80,11 +80,9 @@ def bench_match(
     of `phased` includes the choice of its starts from the seed bank, which is there already.
 
     Args:
-        prior: a StyleGAN2 prior; its `bf16` is set as the precision says.
-        images: square low-res inputs; none: faces that the prior draws, `repeats` of them.
-        samples: S, searched at once.
-        repeats: how many faces are drawn.
-        precision: of our sides, "auto", "fp32" or "bf16"; the plain loop computes in float32.
+        prior: a StyleGAN2 prior.
+        images: square low-res inputs; none: faces that the prior draws.
+        options: how; the plain loop computes in float32 whatever the precision.
         progress: gets a line of text now and then.
 
     Returns:
@@ -97,9 +95,11 @@ def bench_match(
     """
     if not isinstance(prior, StyleGAN2Prior):
         raise UsageError("bench match needs a StyleGAN2 prior", "--prior NAME|PATH")
+    options = options or MatchBench()
+    samples = options.samples
     keep_freed_memory()
-    prior.bf16 = choose_bf16(precision, prior.device)
-    inputs = [_read(prior, each) for each in images] or _drawn(prior, repeats)
+    prior = prior.in_precision(bf16=choose_bf16(options.precision, prior.device))
+    inputs = [_read(prior, each) for each in images] or _drawn(prior, options.repeats)
     found = []
     for number, each in enumerate([inputs[0], *inputs]):  # the first one warms up
         progress(f"input {number}/{len(inputs)}" if number else "warm-up")
@@ -187,12 +187,18 @@ def _ours(prior: StyleGAN2Prior, given: Input, samples: int, side: str) -> Side:
     settings = Settings(method, strict, DEFAULT_STEPS[method], _target_db(side), samples, seed=0)
     sha256 = hashlib.sha256(given.name.encode()).hexdigest()
     low = given.target.shape[-1]
-    goal = Goal(given.operator, given.target[0], low, sha256, range(samples))
+    observation = Observed(
+        y=given.target[0],
+        operator=given.operator,
+        side=low,
+        sha256=sha256,
+        indices=range(samples),
+    )
     bank = None if strict else bank_of(prior)
     best = [0.0] * samples
-    for tick in search_goals(prior, [goal], settings, bank):
+    for tick in search_samples(prior, [observation], settings, bank):
         for each in tick.running:
-            best[each.tag.index] = max(best[each.tag.index], each.db)
+            best[each.job.index] = max(best[each.job.index], each.db)
         if tick.running:  # the last record of a strict search is no step
             yield best
 
@@ -203,5 +209,5 @@ def _baseline(prior: StyleGAN2Prior, given: Input, samples: int) -> Side:
     best = torch.zeros(samples, device=prior.device)
     for _ in run.run():
         low = given.operator(run.image.clamp(0, 1))
-        best = best.maximum(psnr(mean_square(low - given.target)))
+        best = best.maximum(psnr_of(mean_square(low - given.target)))
         yield best.tolist()

@@ -35,8 +35,9 @@ from pulse_sr.bench.op_cases import (
     must_move,
     verify,
 )
+from pulse_sr.bench.options import OpsBench
 from pulse_sr.devices import choose_device, keep_freed_memory
-from pulse_sr.errors import PulseError, SetupError
+from pulse_sr.errors import PulseError, SetupError, first_line
 from pulse_sr.jobs.diagnosis import cpu_model
 from stylegan_ops import library
 from stylegan_ops.build import BuildError
@@ -138,10 +139,7 @@ def _row(case: Case, taken: dict[str, float], moved: int) -> Row:
 
 
 def bench_ops(
-    device: str = "auto",
-    repeats: int = 5,
-    full: bool = False,
-    seconds: float = math.inf,
+    options: OpsBench,
     progress: Callable[[str], None] = lambda text: None,
     cases: Sequence[Case] | None = None,
     impl: str | None = None,
@@ -149,10 +147,7 @@ def bench_ops(
     """Measure the ops on one device.
 
     Args:
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        repeats: measurements of each side of a row.
-        full: all shapes on a CPU, and more of them given to torch.compile on CUDA.
-        seconds: start no row after this time; the first one is always measured.
+        options: how, and on which device.
         progress: gets a line of text now and then.
         cases: the rows; None: those of `list_cases` that fit the memory.
         impl: the implementation called ours; None: the compiled one, built where it is missing.
@@ -167,16 +162,19 @@ def bench_ops(
         PulseError: a compiled op is wrong.
     """
     started = time.perf_counter()
-    chosen = choose_device(device)
+    chosen = choose_device(options.device)
     if impl is None:
         impl = _compiled_impl(chosen)
     keep_freed_memory()
     on_gpu = chosen.type == "cuda"
     # Graphs can not be captured on the default stream.
     with torch.cuda.stream(torch.cuda.Stream(chosen)) if on_gpu else nullcontext():
-        run = _Run(Clock(chosen), impl, repeats, full)
-        for case in list_cases(chosen.type, full, _most_bytes(chosen)) if cases is None else cases:
-            if run.rows and time.perf_counter() - started > seconds:
+        run = _Run(Clock(chosen), impl, options.repeats, options.full)
+        if cases is None:
+            cases = list_cases(chosen.type, options.full, _most_bytes(chosen))
+        limit = math.inf if options.seconds is None else options.seconds
+        for case in cases:
+            if run.rows and time.perf_counter() - started > limit:
                 run.left_out["time"] += 1
                 continue
             progress(case.name)
@@ -210,8 +208,7 @@ class _Run:
             except (PulseError, torch.OutOfMemoryError):
                 raise
             except Exception as error:  # whatever the compiler and its own compilers raise
-                reason = (str(error).strip().splitlines() or ["no message"])[0]
-                self.compile_failure = f"{type(error).__name__}: {reason[:200]}"
+                self.compile_failure = f"{type(error).__name__}: {first_line(error)[:200]}"
         return measure(case, *settings)
 
     def _is_compiled(self, case: Case) -> bool:

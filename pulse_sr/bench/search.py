@@ -15,12 +15,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pulse_sr.bench.ceilings import Clock
 from pulse_sr.bench.environment import describe_machine
+from pulse_sr.bench.options import SearchBench
 from pulse_sr.bench.roofline import (
     Rates,
     better,
@@ -29,7 +29,7 @@ from pulse_sr.bench.roofline import (
     measure_rates,
     report_step,
 )
-from pulse_sr.bench.search_rows import FULL_STEPS, Row, compared, run_rows, step_rows
+from pulse_sr.bench.search_rows import Row, compared, run_rows, step_rows
 from pulse_sr.bench.search_turns import (
     Progress,
     Times,
@@ -52,54 +52,14 @@ _LEAST_STEPS = 2
 Report = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Options:
-    """How `bench_search` measures.
-
-    Attributes:
-        samples: how many are searched at once.
-        steps: of every run of ours.
-        baseline_steps: of every run of the plain loop, spread over ours; None: as many.
-        repeats: interleaved runs.
-        precision: of our sides, "auto", "fp32" or "bf16"; the plain loop computes in float32.
-        seconds: what can be spared is not begun after this time: further repeats and steps of the
-            plain loop, and the processes for memory and system time.
-        alone: also run every side in a process of its own, for memory and system time.
-    """
-
-    samples: int = 8
-    steps: int = FULL_STEPS
-    baseline_steps: int | None = None
-    repeats: int = 3
-    precision: str = "auto"
-    seconds: float = math.inf
-    alone: bool = True
-
-    def turns(self) -> Turns:
-        """What the sides do, from now on.
-
-        Raises:
-            UsageError: a number is too small, or the plain loop would do more steps than ours.
-        """
-        theirs = self.steps if self.baseline_steps is None else self.baseline_steps
-        if self.steps < _LEAST_STEPS or self.samples < 1 or self.repeats < 1:
-            message = f"--steps {self.steps} expects 2 or more, --samples and --repeats 1 or more"
-            raise UsageError(message)
-        if not _LEAST_STEPS <= theirs <= self.steps:
-            raise UsageError(f"--baseline-steps {theirs} expects 2 to --steps {self.steps}")
-        until = time.perf_counter() + self.seconds
-        return Turns(self.samples, self.steps, self.samples, theirs, self.repeats, until)
-
-
 def bench_search(
-    prior: Prior, options: Options | None = None, progress: Progress = lambda text: None
+    prior: Prior, options: SearchBench, progress: Progress = lambda text: None
 ) -> Report:
     """Compare our search with the original's loop on the same prior.
 
     Args:
-        prior: a StyleGAN2 prior; the low-res side is an eighth of its resolution. Its `bf16` is set
-            as the precision says.
-        options: how; None: the defaults.
+        prior: a StyleGAN2 prior; the low-res side is an eighth of its resolution.
+        options: how; the plain loop computes in float32 whatever the precision.
         progress: gets a line of text now and then.
 
     Returns:
@@ -114,12 +74,13 @@ def bench_search(
         UsageError: the prior is no StyleGAN2, or a number does not fit.
         SetupError: out of memory with our own sides.
     """
-    options = options or Options()
     if not isinstance(prior, StyleGAN2Prior):
         raise UsageError("bench search needs a StyleGAN2 prior", "--prior NAME|PATH")
-    turns = options.turns()
+    until = math.inf if options.seconds is None else time.perf_counter() + options.seconds
+    samples, steps = options.samples, options.steps
+    turns = Turns(samples, steps, samples, options.of_baseline, options.repeats, until)
     keep_freed_memory()
-    prior.bf16 = choose_bf16(options.precision, prior.device)
+    prior = prior.in_precision(bf16=choose_bf16(options.precision, prior.device))
     turns = fit_memory(prior, turns, progress)
     formats, clock = formats_in_use(prior.device, prior.bf16), Clock(prior.device)
     progress("ceilings")
@@ -158,7 +119,7 @@ def _roofline(
 
 
 def _alone(
-    prior: StyleGAN2Prior, turns: Turns, options: Options, progress: Progress
+    prior: StyleGAN2Prior, turns: Turns, options: SearchBench, progress: Progress
 ) -> dict[str, dict[str, float]]:
     """Each side in a process of its own; one for which there is no time left is left out."""
     amounts = {side: (turns.samples, turns.steps) for side in METHODS}

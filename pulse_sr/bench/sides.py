@@ -103,7 +103,7 @@ def start_of_baseline(
 ) -> tuple[Tensor, list[Tensor]]:
     """Latents `[S, L, D]` and noise maps `[S, 1, r, r]`, where our `pulse` starts too."""
     generators = _generators(samples, seed)
-    shape = (prior.num_rows, prior.latent_dim)
+    shape = (prior.num_ws, prior.latent_dim)
     latent = torch.stack([torch.randn(*shape, generator=g) for g in generators])
     noise = draw_noise(prior.noise_shapes, generators)
     return latent.to(prior.device), [n.to(prior.device) for n in noise]
@@ -175,7 +175,7 @@ def measure_alone(prior: StyleGAN2Prior, side: str, samples: int, steps: int) ->
 def _main(path: str, side: str, samples: str, steps: str, device: str, precision: str) -> None:
     prior = read_prior(Path(path), device)
     assert isinstance(prior, StyleGAN2Prior)  # the parent process wrote it
-    prior.bf16 = choose_bf16(precision, prior.device)
+    prior = prior.in_precision(bf16=choose_bf16(precision, prior.device))
     sys.stdout.write(json.dumps(measure_alone(prior, side, int(samples), int(steps))))
 
 

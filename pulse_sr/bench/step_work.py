@@ -49,7 +49,7 @@ class Moved:
     Attributes:
         samples: S.
         noise_maps: how many, from the smallest on.
-        offset_side: side of the feature map with an offset; None: there is none.
+        delta_side: side of the feature map with an offset; None: there is none.
         full_covariance: whether the latent map is a matrix product.
         pairs: M of L-BFGS; 0: Adam.
         whitened: whether the residual is weighted in the eigenbasis of the operator.
@@ -57,7 +57,7 @@ class Moved:
 
     samples: int
     noise_maps: int
-    offset_side: int | None = None
+    delta_side: int | None = None
     full_covariance: bool = False
     pairs: int = 0
     whitened: bool = False
@@ -134,7 +134,7 @@ class _Step:
         self.config, self.low, self.moved, self.formats = config, low_side, moved, formats
         self.samples = moved.samples
         self.size = 2 if formats.convolution == "bfloat16" else _FLOAT32
-        self.rows = self.samples * config.num_rows * config.w_dim  # values of all style rows
+        self.rows = self.samples * config.num_ws * config.w_dim  # values of all style rows
         self.layers = list(self._layers())
 
     def _layers(self) -> Iterator[_Layer]:
@@ -147,7 +147,7 @@ class _Step:
             # The RGB layer takes the output as it is, the next block takes it scaled.
             outputs = 1 if q == self.config.resolution else 2
             trained = count < self.moved.noise_maps
-            yield _Layer(o, o, q, q, q, outputs, q == self.moved.offset_side, trained)
+            yield _Layer(o, o, q, q, q, outputs, q == self.moved.delta_side, trained)
             before, count = o, count + 1
 
     def _product(self, part: str, flop: int, values: int, times: int = 2) -> list[Pass]:

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from pulse_sr.bench.environment import describe_machine
+from pulse_sr.bench.options import TrainBench
 from pulse_sr.bench.train_sides import SIDES, steps_in_turn, training_config
 from pulse_sr.devices import choose_bf16, choose_device
 from pulse_sr.errors import SetupError, UsageError
@@ -32,27 +33,18 @@ Row = dict[str, Any]
 Turns = dict[str, list[list[dict[str, float]]]]
 
 #: The first is what the ratio of the report is of.
-RESOLUTIONS = (256, 64)
 
 
 def bench_train(
-    device: str = "auto",
-    batch: int = 8,
-    resolutions: Sequence[int] = RESOLUTIONS,
-    ngf: int = 64,
-    steps: int = 3,
-    repeats: int = 3,
+    options: TrainBench,
+    resolutions: Sequence[int],
     progress: Callable[[str], None] = lambda text: None,
 ) -> Report:
     """Compare our FastGAN training with a plain NCHW float32 port, from the same weights.
 
     Args:
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        batch: images a step.
+        options: how, and on which device.
         resolutions: one row each.
-        ngf: width of both networks.
-        steps: of each side in a repeat; rounded up to whole turns of the trainer.
-        repeats: of which the spread is shown.
         progress: gets a line of text now and then.
 
     Returns:
@@ -60,26 +52,22 @@ def bench_train(
         baseline_s, ratio` and more, and `environment`.
 
     Raises:
-        UsageError: no such resolution or width, or a count below its least.
+        UsageError: no such resolution or width.
         SetupError: no such device.
     """
-    if batch < 2 or steps < 1 or repeats < 1 or not resolutions:
-        raise UsageError(
-            f"--batch {batch} expects 2 or more, --steps {steps} and --repeats {repeats} 1 or more"
-        )
-    chosen = choose_device(device)
+    chosen, repeats = choose_device(options.device), options.repeats
     try:
-        configs = [training_config(side, batch, ngf) for side in resolutions]
+        configs = [training_config(side, options.batch, options.ngf) for side in resolutions]
     except ValueError as error:
         raise UsageError(str(error), "FastGAN has 64, 128, 256, 512 and 1024 px") from error
-    turns = math.ceil(steps / steps_in_turn(chosen))
+    turns = math.ceil(options.steps / steps_in_turn(chosen))
     rows = []
     for config in configs:
         rows.append(make_row(config, _interleaved(config, chosen, turns, repeats, progress)))
     details = {
         "precision": "bf16" if choose_bf16("auto", chosen) else "fp32",
         "reconstruction": configs[0].reconstruction,
-        "ngf": ngf,
+        "ngf": options.ngf,
         "steps": turns * steps_in_turn(chosen),
         "repeats": repeats,
     }

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,8 +29,8 @@ from pulse_sr.cli.console import (
     print_error,
 )
 from pulse_sr.cli.options import CONTEXT, version_option
-from pulse_sr.config import suggest
 from pulse_sr.errors import PulseError, is_disk_full
+from pulse_sr.options import suggest
 
 #: name -> (module:attribute, short help). The help stands here so that listing imports nothing.
 COMMANDS = {
@@ -97,6 +98,8 @@ class LazyGroup(click.Group):
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, False, **extra)
         before = _catch_sigterm()
+        # Remarks on the metadata of a file are not for the user.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
         try:
             sys.exit(super().main(args, prog_name, complete_var, False, **extra) or 0)
         except click.exceptions.NoArgsIsHelpError as error:

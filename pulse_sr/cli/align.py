@@ -2,141 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from pulse_sr.cli.console import Console, Terminated, emit_json, table
-from pulse_sr.cli.options import (
-    CONTEXT,
-    device_option,
-    dry_run_option,
-    out_option,
-    standard_options,
-)
-from pulse_sr.config import SearchConfig
+from pulse_sr.alignment.options import AlignOptions, Limits
+from pulse_sr.cli.console import Console, Terminated, emit_json, show_plan
+from pulse_sr.cli.options import CONTEXT, dry_run_option, out_option, standard_options, takes
 from pulse_sr.errors import UsageError
-
-if TYPE_CHECKING:
-    from pulse_sr.alignment.settings import AlignSettings
-
-FRAMINGS = ("prior", "ffhq")
-
-
-class Sides(click.ParamType):
-    """Whole numbers such as `16,32`, without repeats, smallest first."""
-
-    name = "N,N"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, ...]:
-        """Converts what the command line or the TOML file gave."""
-        if isinstance(value, tuple):
-            return value
-        parts = [part.strip() for part in str(value).split(",")]
-        if not all(part.isdecimal() for part in parts):
-            self.fail(f"expects sizes such as 16,32, got {value!r}", param, ctx)
-        return tuple(sorted({int(part) for part in parts}))
 
 
 @click.command("align", context_settings=CONTEXT)
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @out_option(None, "Folder for the crops: <stem>.png and <stem>.json each.")
-@click.option(
-    "--size",
-    type=click.IntRange(4, 4096),
-    default=256,
-    show_default=True,
-    metavar="N",
-    help="Side of the crops.",
-)
-@click.option(
-    "--framing",
-    type=click.Choice(FRAMINGS),
-    default="prior",
-    show_default=True,
-    help="As the prior's card says (FFHQ if it says nothing), or FFHQ.",
-)
-@click.option("--prior", metavar="NAME|PATH", help="The prior; without it, the bundled one.")
-@click.option("--lr", type=Sides(), metavar="N,N", help="Also write low-res versions, lr_N/.")
-@click.option(
-    "--operator",
-    default=SearchConfig().operator,
-    show_default=True,
-    metavar="SPEC",
-    help="How --lr makes them.",
-)
-@click.option(
-    "--landmarks",
-    default="yunet",
-    show_default=True,
-    metavar="yunet|fan|FILE.json",
-    help="Who finds the faces: YuNet (5 points), FAN (68), or a file of points.",
-)
-@click.option(
-    "--weights",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Weight file of fan.  [default: torch hub's folder]",
-)
-@click.option("--download", is_flag=True, help="Let fan fetch its weights (96 MB) if missing.")
-@click.option(
-    "--min-score",
-    type=click.FloatRange(0, 1),
-    default=0.6,
-    show_default=True,
-    help="Leave out faces that the detector is less sure of.",
-)
-@click.option(
-    "--min-size",
-    type=click.FloatRange(min=1),
-    default=24,
-    show_default=True,
-    help="Leave out faces whose crop has fewer px in the photo.",
-)
-@click.option(
-    "--min-sharpness",
-    type=click.FloatRange(min=0),
-    default=4,
-    show_default=True,
-    help="Leave out blurred faces (variance of the Laplacian).",
-)
-@click.option("--skip-duplicates", is_flag=True, help="Leave out near-duplicates, not only note.")
-@click.option(
-    "--resume/--overwrite",
-    default=True,
-    show_default=True,
-    help="Skip what is complete, or do everything again.",
-)
-@device_option
+@takes(options=AlignOptions, limits=Limits)
 @dry_run_option
 @standard_options
 def command(
     inputs: tuple[str, ...],
     out: Path,
-    resume: bool,
+    options: AlignOptions,
+    limits: Limits,
     dry_run: bool,
-    quiet: bool,
-    verbose: bool,
-    as_json: bool,
-    **options: Any,
+    console: Console,
 ) -> int:
     """Find every face of each INPUT (image files, folders or globs), crop and rotate it.
 
     Example: pulse-sr align holidays/ -o faces --size 128 --lr 16,32
     """
-    console = Console(quiet=quiet, verbose=verbose)
     from pulse_sr.images.find import find_images
+    from pulse_sr.jobs import aligning
 
     paths = find_images(list(inputs))
     _keep_inputs(paths, out)
-    landmarks = _landmarks(options)
-    settings = _settings(options)
+    landmarks = aligning.landmarks_of(options, limits)
+    settings = aligning.settings_of(options, limits)
     if dry_run:
-        _show_plan(paths, out, settings, as_json)
-        return 0
-    return _carry_out(paths, inputs, out, settings, landmarks, resume, console, as_json)
+        described = {**asdict(settings), "framing": settings.framing.describe(), "out": str(out)}
+        names = [str(path) for path in paths]
+        return show_plan(console, described, {"images": names}, [("align", name) for name in names])
+    licences = aligning.copy_licences(inputs, out)
+    rows = aligning.align(paths, out, settings, landmarks, overwrite=options.overwrite)
+    return _carry_out(rows, len(paths), out, licences, console)
 
 
 def _keep_inputs(paths: list[Path], out: Path) -> None:
@@ -149,75 +59,27 @@ def _keep_inputs(paths: list[Path], out: Path) -> None:
             )
 
 
-def _landmarks(options: dict[str, Any]) -> Any:
-    from pulse_sr.alignment.landmarks.choice import make_landmarks
-
-    device = "cpu"
-    if options["landmarks"] == "fan":
-        from pulse_sr.devices import choose_device
-
-        device = str(choose_device(options["device"]))
-    return make_landmarks(
-        options["landmarks"],
-        # Fainter faces are found too, so that the report can say what was left out.
-        min_score=min(0.3, options["min_score"]),
-        weights=options["weights"],
-        download=options["download"],
-        device=device,
-    )
-
-
-def _settings(options: dict[str, Any]) -> AlignSettings:
-    from pulse_sr.alignment.faces import Limits
-    from pulse_sr.alignment.geometry import FFHQ, framing_of
-    from pulse_sr.alignment.landmarks.choice import NAMES
-    from pulse_sr.alignment.settings import AlignSettings
-    from pulse_sr.jobs.task import file_sha256
-    from pulse_sr.models.registry import read_card
-
-    source = options["landmarks"]
-    limits = (options["min_score"], options["min_size"], options["min_sharpness"])
-    own_framing = options["framing"] == "prior"
-    return AlignSettings(
-        size=options["size"],
-        framing=framing_of(read_card(options["prior"])) if own_framing else FFHQ,
-        lr=options["lr"] or (),
-        operator=options["operator"],
-        limits=Limits(*limits),
-        skip_duplicates=options["skip_duplicates"],
-        landmarks=source if source in NAMES else f"file {file_sha256(Path(source))}",
-    )
-
-
 def _carry_out(
-    paths: list[Path],
-    inputs: tuple[str, ...],
-    out: Path,
-    settings: AlignSettings,
-    landmarks: Any,
-    resume: bool,
-    console: Console,
-    as_json: bool,
+    running: Iterable[dict[str, Any]], total: int, out: Path, licences: list[Path], console: Console
 ) -> int:
-    from pulse_sr.jobs import aligning
+    from pulse_sr.jobs.aligning import contact_sheet_path
 
     rows: list[dict[str, Any]] = []
-    licences = aligning.copy_licences(inputs, out)
     status = "interrupted"
     try:
-        for row in aligning.align(paths, out, settings, landmarks, overwrite=not resume):
+        for row in running:
             rows.append(row)
-            _show_row(row, f"[{len(rows)}/{len(paths)}]", console)
-            console.live(f"[{len(rows)}/{len(paths)}] {row['stem']}")
+            _show_row(row, f"[{len(rows)}/{total}]", console)
+            console.live(f"[{len(rows)}/{total}] {row['stem']}")
         status = "finished"
     except (KeyboardInterrupt, Terminated):
         console.clear()
         raise
     finally:
-        sheet = aligning.contact_sheet_path(out)
-        _summarise(rows, len(paths), out, licences, sheet, console)
+        sheet = contact_sheet_path(out)
+        _summarise(rows, total, out, licences, sheet, console)
         failed = any(row["status"] == "failed" for row in rows)
-        if as_json and rows:
+        if console.as_json and rows:
             emit_json(
                 {
                     "status": status,
@@ -268,15 +130,3 @@ def _summarise(
     console.line(f"{', '.join(parts)}; {where}")
     if licences:
         console.line(f"licence files copied: {', '.join(each.name for each in licences)}")
-
-
-def _show_plan(paths: list[Path], out: Path, settings: AlignSettings, as_json: bool) -> None:
-    from dataclasses import asdict
-
-    described = {**asdict(settings), "framing": settings.framing.describe(), "out": str(out)}
-    if as_json:
-        images = [str(path) for path in paths]
-        emit_json({"dry_run": True, "settings": described, "images": images})
-        return
-    click.echo(table([(name, str(value)) for name, value in described.items()]) + "\n")
-    click.echo(table([("align", str(path)) for path in paths]))

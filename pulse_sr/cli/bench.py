@@ -2,62 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import click
 
+from pulse_sr.bench.options import MatchBench, OpsBench, SearchBench, TrainBench
 from pulse_sr.cli.bench_text import match_lines, ops_lines, search_lines, train_lines
 from pulse_sr.cli.console import Console, emit_json
-from pulse_sr.cli.options import (
-    CONTEXT,
-    device_option,
-    precision_option,
-    standard_options,
-    version_option,
-)
-from pulse_sr.cli.train_prior import Duration
-
-_AT_LEAST_ONE = click.IntRange(min=1)
-
-
-_prior_option = click.option(
-    "--prior", metavar="NAME|PATH", help="The prior; default: the bundled one."
-)
-
-
-def _samples_option(text: str) -> Any:
-    return click.option(
-        "--samples",
-        type=_AT_LEAST_ONE,
-        default=8,
-        show_default=True,
-        metavar="N",
-        help=text,
-    )
-
-
-def _repeats_option(default: int, text: str) -> Any:
-    return click.option(
-        "--repeats",
-        type=_AT_LEAST_ONE,
-        default=default,
-        show_default=True,
-        metavar="N",
-        help=text,
-    )
-
-
-def _time_option(text: str) -> Any:
-    return click.option(
-        "--time",
-        "seconds",
-        type=Duration(),
-        default=math.inf,
-        metavar="30m|2h",
-        help=f"{text}  [default: none]",
-    )
+from pulse_sr.cli.options import CONTEXT, standard_options, takes, version_option
 
 
 @click.group("bench", context_settings=CONTEXT)
@@ -67,35 +20,9 @@ def command() -> None:
 
 
 @command.command("search", context_settings=CONTEXT)
-@_prior_option
-@_samples_option("Samples searched at once.")
-@click.option(
-    "--steps",
-    type=click.IntRange(min=2),
-    default=100,
-    show_default=True,
-    metavar="N",
-    help="Steps of every run.",
-)
-@click.option(
-    "--baseline-steps",
-    type=click.IntRange(min=2),
-    metavar="N",
-    help="Steps of the original's loop in a run, spread over ours.  [default: as many]",
-)
-@_repeats_option(3, "Runs of each side, interleaved.")
-@_time_option("Leave out after this time what can be spared.")
-@device_option
-@precision_option
+@takes(options=SearchBench)
 @standard_options
-def search_command(
-    prior: str | None,
-    device: str,
-    quiet: bool,
-    verbose: bool,
-    as_json: bool,
-    **options: Any,
-) -> int:
+def search_command(options: SearchBench, console: Console) -> int:
     """Measure our search against a plain form of the original's loop.
 
     Also says which share of the roofline our step reaches: its arithmetic at the rate of a large
@@ -105,33 +32,20 @@ def search_command(
 
     Example: pulse-sr bench search --json
     """
-    console = Console(quiet=quiet, verbose=verbose)
     from pulse_sr.api import load_prior
     from pulse_sr.bench import search
 
-    loaded = load_prior(prior, device)
-    report = search.bench_search(loaded, search.Options(**options), progress=console.live)
-    _show(console, report, search_lines(report), as_json)
+    loaded = load_prior(options.prior, options.device)
+    report = search.bench_search(loaded, options, progress=console.live)
+    _show(console, report, search_lines(report))
     return 0
 
 
 @command.command("match", context_settings=CONTEXT)
 @click.argument("images", nargs=-1, metavar="[IMAGE...]")
-@_prior_option
-@_samples_option("Samples of each input, searched at once.")
-@_repeats_option(3, "Without images: so many faces that the prior draws.")
-@device_option
-@precision_option
+@takes(options=MatchBench)
 @standard_options
-def match_command(
-    images: tuple[str, ...],
-    prior: str | None,
-    device: str,
-    quiet: bool,
-    verbose: bool,
-    as_json: bool,
-    **options: Any,
-) -> int:
+def match_command(images: tuple[str, ...], options: MatchBench, console: Console) -> int:
     """Measure how long all samples of an input take to match it.
 
     Ours to 38 dB, against PULSE's eps (26.99 dB) by a plain form of the original's loop and by
@@ -140,33 +54,21 @@ def match_command(
 
     Example: pulse-sr bench match faces_lr/*.png
     """
-    console = Console(quiet=quiet, verbose=verbose)
     from pulse_sr.api import load_prior
     from pulse_sr.bench import match
     from pulse_sr.images.read import read_image
 
     inputs = [read_image(path) for path in images]
-    loaded = load_prior(prior, device)
-    report = match.bench_match(loaded, inputs, **options, progress=console.live)
-    _show(console, report, match_lines(report), as_json)
+    loaded = load_prior(options.prior, options.device)
+    report = match.bench_match(loaded, inputs, options, progress=console.live)
+    _show(console, report, match_lines(report))
     return 0
 
 
 @command.command("ops", context_settings=CONTEXT)
-@_repeats_option(5, "Measurements of each side of a row, interleaved.")
-@click.option("--full", is_flag=True, help="All shapes, on a CPU too: takes very long there.")
-@_time_option("Start no row after this time.")
-@device_option
+@takes(options=OpsBench)
 @standard_options
-def ops_command(
-    repeats: int,
-    full: bool,
-    seconds: float,
-    device: str,
-    quiet: bool,
-    verbose: bool,
-    as_json: bool,
-) -> int:
+def ops_command(options: OpsBench, console: Console) -> int:
     """Measure the compiled ops against PyTorch and the usual algorithms.
 
     Every op is first compared with its reference on the shape that is measured. Times are
@@ -176,11 +78,10 @@ def ops_command(
 
     Example: pulse-sr bench ops --device cuda --json
     """
-    console = Console(quiet=quiet, verbose=verbose)
     from pulse_sr.bench import ops
 
-    report = ops.bench_ops(device, repeats, full, seconds, progress=console.live)
-    _show(console, report, ops_lines(report), as_json)
+    report = ops.bench_ops(options, progress=console.live)
+    _show(console, report, ops_lines(report))
     return 0
 
 
@@ -195,44 +96,9 @@ def ops_command(
     metavar="N",
     help="Side of the images; may be repeated.",
 )
-@click.option(
-    "--batch",
-    type=click.IntRange(min=2),
-    default=8,
-    show_default=True,
-    metavar="N",
-    help="Images a step.",
-)
-@click.option(
-    "--ngf",
-    type=_AT_LEAST_ONE,
-    default=64,
-    show_default=True,
-    metavar="N",
-    help="Width of both networks.",
-)
-@click.option(
-    "--steps",
-    type=_AT_LEAST_ONE,
-    default=3,
-    show_default=True,
-    metavar="N",
-    help="Steps of each side in a repeat; on a GPU a multiple of 4.",
-)
-@_repeats_option(3, "Repeats, of which the spread is shown.")
-@device_option
+@takes(options=TrainBench)
 @standard_options
-def train_command(
-    resolutions: tuple[int, ...],
-    batch: int,
-    ngf: int,
-    steps: int,
-    repeats: int,
-    device: str,
-    quiet: bool,
-    verbose: bool,
-    as_json: bool,
-) -> int:
+def train_command(resolutions: tuple[int, ...], options: TrainBench, console: Console) -> int:
     """Measure our FastGAN training step against a plain NCHW float32 port.
 
     Both sides begin with the same weights and share the reconstruction loss. Each trains in a
@@ -240,18 +106,16 @@ def train_command(
 
     Example: pulse-sr bench train --device cuda --resolution 256 --steps 20 --json
     """
-    console = Console(quiet=quiet, verbose=verbose)
     from pulse_sr.bench import train
 
-    settings = (device, batch, resolutions, ngf, steps, repeats)
-    report = train.bench_train(*settings, progress=console.live)
-    _show(console, report, train_lines(report), as_json)
+    report = train.bench_train(options, resolutions, progress=console.live)
+    _show(console, report, train_lines(report))
     return 0
 
 
-def _show(console: Console, report: dict[str, Any], lines: Sequence[str], as_json: bool) -> None:
+def _show(console: Console, report: dict[str, Any], lines: Sequence[str]) -> None:
     console.clear()
-    if as_json:
+    if console.as_json:
         emit_json(report)
     else:
         click.echo("\n".join(lines))

@@ -16,14 +16,13 @@ _HIGHEST_DB = 200.0  # stands for "identical": JSON has no number for infinity
 @click.argument("high", metavar="HR", type=click.Path(path_type=Path))
 @click.argument("low", metavar="LR", type=click.Path(path_type=Path))
 @standard_options
-def command(high: Path, low: Path, quiet: bool, verbose: bool, as_json: bool) -> int:
+def command(high: Path, low: Path, console: Console) -> int:
     """Rank the operators that turn the image HR into the image LR, best first, in dB.
 
     Above 50 dB is a match (58.9 dB is what rounding to 8 bits leaves); below 40 dB it is another.
     Tried are the known conventions, the best Gaussian width, and, where LR shows them, grey and
     JPEG.
     """
-    console = Console(quiet=quiet, verbose=verbose)
     from pulse_sr.images.jpeg import read_quality
     from pulse_sr.images.read import read_image
     from pulse_sr.operators.ranking import rank_operators
@@ -34,7 +33,7 @@ def command(high: Path, low: Path, quiet: bool, verbose: bool, as_json: bool) ->
     ranked = rank_operators(read_image(high).pixels, low_res, after)
     ranked = [(spec, round(min(db, _HIGHEST_DB), 2)) for spec, db in ranked]
     best, best_db = ranked[0]
-    if as_json:
+    if console.as_json:
         rows = [{"spec": spec, "db": db} for spec, db in ranked]
         emit_json({"high": str(high), "low": str(low), "best": best, "operators": rows})
         return 0

@@ -28,10 +28,13 @@ class Console:
     Args:
         quiet: only errors.
         verbose: also the library's debug messages, with tracebacks.
+        as_json: whether the result is one JSON document.
     """
 
-    def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
-        self.quiet = quiet
+    def __init__(
+        self, *, quiet: bool = False, verbose: bool = False, as_json: bool = False
+    ) -> None:
+        self.quiet, self.as_json = quiet, as_json
         self._terminal = sys.stderr.isatty() and not quiet
         self._live = False
         _set_up_logging(self, verbose)
@@ -88,6 +91,21 @@ def table(rows: Sequence[tuple[str, ...]]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))] if rows else []
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def show_plan(
+    console: Console,
+    settings: dict[str, Any],
+    listed: dict[str, list[Any]],
+    rows: Sequence[tuple[str, ...]],
+) -> int:
+    """Shows what a command would do: the inputs `listed` in the document or as `rows`; gives 0."""
+    if console.as_json:
+        emit_json({"dry_run": True, "settings": settings, **listed})
+    else:
+        click.echo(table([(name, str(value)) for name, value in settings.items()]) + "\n")
+        click.echo(table(rows))
+    return 0
 
 
 class _Lines(logging.Handler):

@@ -7,17 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pulse_sr.cli.console import Console, emit_json, table
-from pulse_sr.cli.options import (
-    CONTEXT,
-    dry_run_option,
-    out_option,
-    seed_option,
-    standard_options,
-)
-from pulse_sr.config import SearchConfig
+from pulse_sr.cli.console import Console, emit_json, show_plan
+from pulse_sr.cli.options import CONTEXT, dry_run_option, out_option, standard_options, takes
+from pulse_sr.config import DegradeOptions
 from pulse_sr.errors import InputError, UsageError
-from pulse_sr.operators.spec import OperatorSpec, parse_operator
+from pulse_sr.operators.spec import OperatorSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,32 +22,11 @@ if TYPE_CHECKING:
 @click.command("degrade", context_settings=CONTEXT)
 @click.argument("inputs", nargs=-1, required=True, metavar="HR...")
 @out_option(None, "Folder for the low-res images, <stem>.png each (.jpg if the operator says so).")
-@click.option(
-    "--operator",
-    default=SearchConfig().operator,
-    show_default=True,
-    metavar="SPEC",
-    help="The degradation, such as 'gaussian:1.6|pillow|noise:0.02|jpeg:40'.",
-)
-@click.option(
-    "--scale",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="How many times smaller.  [default: 8; 1 for an operator that keeps the size]",
-)
-@seed_option
+@takes(options=DegradeOptions)
 @dry_run_option
 @standard_options
 def command(
-    inputs: tuple[str, ...],
-    out: Path,
-    operator: str,
-    scale: int | None,
-    seed: int,
-    dry_run: bool,
-    quiet: bool,
-    verbose: bool,
-    as_json: bool,
+    inputs: tuple[str, ...], out: Path, options: DegradeOptions, dry_run: bool, console: Console
 ) -> int:
     """Make low-res test inputs from HR images (files, folders or globs).
 
@@ -61,29 +34,21 @@ def command(
 
     Example: pulse-sr degrade faces/ -o lr --operator bicubic --scale 8
     """
-    console = Console(quiet=quiet, verbose=verbose)
-    SearchConfig(seed=seed)  # checks its range
-    spec = parse_operator(operator)
-    scale = (8 if spec.resizes else 1) if scale is None else scale
+    spec, scale, seed = options.spec, options.factor, options.seed
+    settings = {"operator": spec.text, "scale": scale, "seed": seed}
     from pulse_sr.images.find import find_images
 
     suffix = ".jpg" if spec.stages[-1].kind == "jpeg" else ".png"
     pairs = _name_outputs(find_images(list(inputs)), out, suffix)
     if dry_run:
         rows = [{"path": str(source), "file": str(target)} for source, target in pairs]
-        settings = {"operator": spec.text, "scale": scale, "seed": seed}
-        if as_json:
-            emit_json({"dry_run": True, "settings": settings, "images": rows})
-        else:
-            click.echo(f"operator {spec.text}, scale {scale}, seed {seed}")
-            click.echo(table([(row["path"], row["file"]) for row in rows]))
-        return 0
+        table = [(row["path"], row["file"]) for row in rows]
+        return show_plan(console, settings, {"images": rows}, table)
     out.mkdir(parents=True, exist_ok=True)
     rows = [_degrade_one(source, target, spec, scale, seed, console) for source, target in pairs]
     failed = sum(row["status"] == "failed" for row in rows)
     console.line(f"{len(rows) - failed} done, {failed} failed; images in {out}")
-    if as_json:
-        settings = {"operator": spec.text, "scale": scale, "seed": seed}
+    if console.as_json:
         emit_json({"out": str(out), **settings, "images": rows})
     return 1 if failed else 0
 

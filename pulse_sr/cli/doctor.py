@@ -16,18 +16,17 @@ _Rows = list[tuple[str, ...]]
 @click.command("doctor", context_settings=CONTEXT)
 @click.option("--build", is_flag=True, help="First compile the ops ahead of time.")
 @standard_options
-def command(build: bool, quiet: bool, verbose: bool, as_json: bool) -> int:
+def command(build: bool, console: Console) -> int:
     """Show versions, devices, compilers, compiled ops and priors, and what repairs the rest.
 
     Example for a bug report: pulse-sr doctor --json
     """
-    console = Console(quiet=quiet, verbose=verbose)
     from pulse_sr.jobs.diagnosis import collect
 
     if build:
         _build(console)
     report = collect()
-    if as_json:
+    if console.as_json:
         emit_json(report)
     else:
         for title, rows in _sections(report):

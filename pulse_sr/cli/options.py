@@ -1,21 +1,81 @@
-"""The options that have the same name and meaning in every command."""
+"""How a command gets its options: those of dataclasses, and those that every command has."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import os
+import tomllib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from pulse_sr import __version__
-from pulse_sr.cli.console import JSON_KEY, VERBOSE_KEY
-from pulse_sr.config import PRECISIONS, SearchConfig, load_toml
+from pulse_sr.cli.console import JSON_KEY, VERBOSE_KEY, Console
+from pulse_sr.errors import UsageError
+from pulse_sr.options import SWITCH, Kind, Option, Options, options_of, suggest
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-_DEFAULTS = SearchConfig()
+
+
+def takes(**groups: type[Options]) -> Callable[[_F], Callable[..., Any]]:
+    """Adds the options of dataclasses to a command, which gets one of each by its keyword."""
+
+    def decorate(function: _F) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def command(**values: Any) -> Any:
+            made = {
+                keyword: group(**{name: values.pop(name) for name in options_of(group)})
+                for keyword, group in groups.items()
+            }
+            return function(**made, **values)
+
+        every = [each for group in groups.values() for each in options_of(group).items()]
+        for name, option in reversed(every):
+            _add(command, name, option)
+        return command
+
+    return decorate
+
+
+def _add(function: Callable[..., Any], name: str, option: Option) -> None:
+    words, shown = f"--{option.name}", option.unset
+    more: dict[str, Any] = {"is_flag": True}
+    if option.kind is SWITCH and option.off:
+        words, shown = f"{words}/--{option.off}", option.name if option.default else option.off
+    elif option.kind is not SWITCH:
+        kind = OptionType(option.kind)
+        more = {"type": kind, "metavar": kind.name}
+        if option.default not in (None, ()):
+            shown = option.kind.write(option.default)
+    text = option.help + (f"  [default: {shown}]" if shown else "")
+    click.option(words, name, default=option.default, help=text, **more)(function)
+
+
+class OptionType(click.ParamType):
+    """The text of an option as its value; other text stays, for the dataclass to refuse."""
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind, self.name = kind, kind.metavar
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Converts what the command line or the TOML file gave."""
+        try:
+            return self.kind.parse(value) if isinstance(value, str) else value
+        except ValueError:
+            return value
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Returns the choices that begin so, or asks the shell for files."""
+        if "PATH" in self.name:
+            return [CompletionItem(incomplete, type="file")]
+        return [CompletionItem(each) for each in self.kind.choices if each.startswith(incomplete)]
 
 
 def version_option(function: _F) -> _F:
@@ -23,8 +83,15 @@ def version_option(function: _F) -> _F:
     return click.version_option(__version__, prog_name="pulse-sr")(function)
 
 
-def standard_options(function: _F) -> _F:
-    """Adds `-q -v --json --config --version`: parameters quiet, verbose, as_json."""
+def standard_options(function: _F) -> Callable[..., Any]:
+    """Adds `-q -v --json --config --version`; the command gets a `console` that obeys them."""
+
+    @functools.wraps(function)
+    def command(*, quiet: bool, verbose: bool, as_json: bool, **values: Any) -> Any:
+        # Under torchrun the first process speaks for all; errors come from whoever has one.
+        quiet = quiet or os.environ.get("RANK", "0") != "0"
+        return function(console=Console(quiet=quiet, verbose=verbose, as_json=as_json), **values)
+
     decorators = [
         click.option("-q", "--quiet", is_flag=True, help="Print errors only."),
         click.option(
@@ -48,8 +115,8 @@ def standard_options(function: _F) -> _F:
         version_option,
     ]
     for decorator in reversed(decorators):
-        function = decorator(function)
-    return function
+        decorator(command)
+    return command
 
 
 def out_option(default: str | None, text: str, *, required: bool = True) -> Callable[[_F], _F]:
@@ -62,23 +129,6 @@ def out_option(default: str | None, text: str, *, required: bool = True) -> Call
     return click.option("-o", "--out", type=kind, metavar="DIR", help=text, **presence)
 
 
-seed_option = click.option(
-    "--seed", type=int, default=_DEFAULTS.seed, show_default=True, help="Same seed, same samples."
-)
-device_option = click.option(
-    "--device",
-    default=_DEFAULTS.device,
-    show_default=True,
-    metavar="auto|cpu|cuda[:N]",
-    help="Where to compute.",
-)
-precision_option = click.option(
-    "--precision",
-    type=click.Choice(PRECISIONS),
-    default=_DEFAULTS.precision,
-    show_default=True,
-    help="Number format of the networks.",
-)
 dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Print the settings and what would be done; write nothing."
 )
@@ -116,25 +166,48 @@ def _long_names(param: click.Parameter) -> list[str]:
 def _kinds(param: click.Parameter) -> type | tuple[type, ...]:
     if isinstance(param, click.Option) and param.is_flag:
         return bool
-    if isinstance(param.type, IntegerOrAuto):
-        return (int, str)
-    if isinstance(param.type, click.types.IntParamType):
-        return int
-    return float if isinstance(param.type, click.types.FloatParamType) else str
+    return param.type.kind.toml if isinstance(param.type, OptionType) else str
 
 
-class IntegerOrAuto(click.ParamType):
-    """A whole number, or `auto`, which becomes None."""
+def load_toml(
+    path: str | Path, known_keys: Mapping[str, type | tuple[type, ...]]
+) -> dict[str, Any]:
+    """Reads `name = value` lines, each of a known name (with `-` or `_`) and one of its types.
 
-    name = "auto|N"
+    Raises:
+        UsageError: the file is missing or not TOML, a key is unknown (with a suggestion) or has a
+            value of another type.
+    """
+    values: dict[str, Any] = {}
+    for key, value in _read_toml(Path(path)).items():
+        name = key.replace("-", "_")
+        if name not in known_keys:
+            raise UsageError(f"{path}: unknown option {key!r}", suggest(name, known_keys))
+        if name in values:
+            raise UsageError(f"{path}: option {key!r} is given twice", "keep one of the two lines")
+        _check_type(path, key, value, known_keys[name])
+        values[name] = value
+    return values
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int | None:
-        """Converts what the command line or the TOML file gave."""
-        if value is None or value == "auto":
-            return None
-        try:
-            return int(value)
-        except ValueError:
-            self.fail(f"expects a whole number or auto, got {value!r}", param, ctx)
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise UsageError(f"could not read --config {path}: {reason}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(
+            f"--config {path} is not TOML: {error}", 'write lines such as: method = "phased"'
+        ) from error
+
+
+def _check_type(path: str | Path, key: str, value: Any, kinds: type | tuple[type, ...]) -> None:
+    kinds = kinds if isinstance(kinds, tuple) else (kinds,)
+    if float in kinds and int not in kinds:
+        kinds = (*kinds, int)
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        expected = " or ".join(kind.__name__ for kind in kinds)
+        raise UsageError(
+            f"{path}: option {key!r} expects {expected}, got {type(value).__name__} {value!r}"
+        )

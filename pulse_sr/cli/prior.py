@@ -20,13 +20,12 @@ def command() -> None:
 
 @command.command("list", context_settings=CONTEXT)
 @standard_options
-def list_command(quiet: bool, verbose: bool, as_json: bool) -> int:
+def list_command(console: Console) -> int:
     """List the bundled priors; the first is the default."""
-    Console(quiet=quiet, verbose=verbose)
     from pulse_sr.api import list_priors
 
     cards = [_ordered(card) for card in list_priors()]
-    if as_json:
+    if console.as_json:
         emit_json(cards)
         return 0
     keys = ("name", "architecture", "resolution", "licence")
@@ -37,15 +36,14 @@ def list_command(quiet: bool, verbose: bool, as_json: bool) -> int:
 @command.command("info", context_settings=CONTEXT)
 @click.argument("prior", required=False, metavar="[NAME|PATH]")
 @standard_options
-def info_command(prior: str | None, quiet: bool, verbose: bool, as_json: bool) -> int:
+def info_command(prior: str | None, console: Console) -> int:
     """Show the card of a prior; without a name, of the default one. Checks its checksum."""
-    Console(quiet=quiet, verbose=verbose)
     from pulse_sr.api import load_prior
 
     loaded = load_prior(prior, "cpu")
     own = {"name": loaded.name, "resolution": loaded.resolution, "sha256": loaded.sha256}
     card = _ordered({**loaded.card, **own})
-    if as_json:
+    if console.as_json:
         emit_json(card)
     else:
         click.echo(table([(key, str(value)) for key, value in card.items()]))

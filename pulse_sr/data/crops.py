@@ -26,7 +26,7 @@ from pulse_sr.data.picture import decode_whole, upright_size
 from pulse_sr.data.sources import ImageSource, Opener, Refusal, reason_of
 from pulse_sr.errors import InputError, PulseError
 from pulse_sr.images.pixels import Pixels
-from pulse_sr.images.read import explain_damage, open_header, strict_pillow
+from pulse_sr.images.read import explain_damage, open_header
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,7 @@ def list_photos(source: ImageSource, side: int) -> Photos:
         reason = f"is {width}x{height}, smaller than a patch of {side} px" if small else ""
         return hashlib.sha256(data).hexdigest(), reason
 
-    with strict_pillow():
-        found = dict(in_threads(source, take))
+    found = dict(in_threads(source, take))
     names = source.names
     refused = [(names[i], found[i][1]) for i in range(len(names)) if found[i][1]]
     positions = tuple(i for i in range(len(names)) if not found[i][1])

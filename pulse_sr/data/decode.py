@@ -17,7 +17,6 @@ from pulse_sr.data.picture import decode_bytes
 from pulse_sr.data.sources import ImageSource, Opener, reason_of
 from pulse_sr.errors import PulseError
 from pulse_sr.images.pixels import Pixels
-from pulse_sr.images.read import strict_pillow
 
 #: Threads that decode: one for each core, at most 8.
 WORKERS = min(os.cpu_count() or 1, 8)
@@ -75,8 +74,7 @@ def decode_files(
         one_colour = bool((image.pixels == image.pixels[:, :1, :1]).all())
         return DecodedFile(sha256, image.pixels, (image.width, image.height), one_colour)
 
-    with strict_pillow():  # once around all threads: it changes settings of the whole process
-        yield from in_threads(source, take, workers, positions)
+    yield from in_threads(source, take, workers, positions)
 
 
 def hash_files(source: ImageSource) -> list[str]:

@@ -9,7 +9,7 @@ import functools
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,6 @@ from pulse_sr.images.read import (
     explain_damage,
     open_header,
     read_bytes,
-    strict_pillow,
 )
 
 MIN_IMAGES = 16
@@ -102,29 +101,6 @@ def walk_images(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
     return sorted(files), refused
 
 
-def list_images(folder: Path) -> list[Path]:
-    """Image files below `folder`, nested ones too, in the order of training (`walk_images`).
-
-    Raises:
-        UsageError: when the folder does not exist.
-    """
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is not a folder", "give a folder of images")
-    return walk_images(folder)[0]
-
-
-def alignment_of(paths: Sequence[Path]) -> dict[str, Any] | None:
-    """How the faces lie in the images, from the sidecar that `align` wrote for the first of them.
-
-    Returns:
-        the `alignment` of a prior's card; None for images without sidecars.
-    """
-    try:
-        return framing_in(paths[0].with_suffix(".json").read_bytes())
-    except (IndexError, OSError):
-        return None
-
-
 def framing_in(sidecar: bytes) -> dict[str, Any] | None:
     """The framing that a sidecar of `align` names; None if it is none or another JSON file."""
     try:
@@ -141,14 +117,11 @@ def decode(path: Path, resolution: int | None) -> Pixels:
         InputError: when it can not be read.
         UsageError: when it does not exist.
     """
-    with strict_pillow():
-        return decode_bytes(str(path), read_bytes(path), resolution).pixels
+    return decode_bytes(str(path), read_bytes(path), resolution).pixels
 
 
 def decode_bytes(name: str, data: bytes, resolution: int | None) -> SquareImage:
     """Decodes a file of any format: centre-cropped to a square, resized by Lanczos.
-
-    Several threads may do this at once, within one `strict_pillow()` around them all.
 
     Args:
         name: what messages call it.

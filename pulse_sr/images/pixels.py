@@ -17,11 +17,6 @@ def to_uint8(x: NDArray[Any]) -> Pixels:
     return np.rint(np.clip(x, 0.0, 1.0) * 255.0).astype(np.uint8)
 
 
-def to_float(pixels: Pixels) -> NDArray[np.float32]:
-    """0..255 to float32 [0, 1]; any shape."""
-    return pixels.astype(np.float32) / np.float32(255.0)
-
-
 def to_pillow(pixels: Pixels) -> Image.Image:
     """Returns uint8 [3, H, W] or [H, W] as a Pillow image."""
     return Image.fromarray(pixels if pixels.ndim == 2 else pixels.transpose(1, 2, 0).copy())

@@ -10,7 +10,6 @@ import hashlib
 import io
 import os
 import re
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFile
 
 from pulse_sr.errors import InputError, UsageError
+from pulse_sr.images.face import FaceOfPhoto
 from pulse_sr.images.jpeg import noise_of_file
 from pulse_sr.images.pixels import Pixels, to_uint8
 
@@ -47,7 +47,7 @@ class LowResImage:
         is_jpeg: whether the file is a JPEG, so the pixels carry quantisation noise.
         jpeg_noise: standard deviation of that noise, [0, 1] units, see `jpeg_noise_level`; else 0.
         notes: what was changed on reading, one line each.
-        operator: how the picture was made from a high-res one, where that is known; else empty.
+        photo, face: of a low-res face that was made from a photo: that, and its place there.
     """
 
     pixels: Pixels
@@ -59,7 +59,13 @@ class LowResImage:
     is_jpeg: bool
     jpeg_noise: float
     notes: tuple[str, ...]
-    operator: str = ""
+    photo: LowResImage | None = None
+    face: FaceOfPhoto | None = None
+
+    @property
+    def source(self) -> LowResImage:
+        """The picture as its file holds it: the photo of a face, else this one."""
+        return self if self.photo is None else self.photo
 
 
 def read_image(path: str | os.PathLike[str]) -> LowResImage:
@@ -78,8 +84,19 @@ def read_image(path: str | os.PathLike[str]) -> LowResImage:
             pixels.
     """
     name, data = os.fspath(path), read_bytes(Path(path))
-    with strict_pillow(), explain_damage(name, data):
+    with explain_damage(name, data):
         return decode_image(name, data)
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """Reads width and height from the header alone, as they are before EXIF rotation.
+
+    Raises:
+        UsageError, InputError: see `read_image`.
+    """
+    data = read_bytes(path)
+    with explain_damage(str(path), data):
+        return open_header(str(path), data).size
 
 
 def read_bytes(path: Path) -> bytes:
@@ -107,21 +124,21 @@ def read_bytes(path: Path) -> bytes:
     return data
 
 
-@contextlib.contextmanager
-def strict_pillow() -> Iterator[None]:
-    """Truncated files raise, even if another library allowed them; warnings do not leak.
+class _WholeFile(io.BytesIO):
+    """Bytes that pixels can not be read beyond the end of.
 
-    Changes settings of the whole process: threads that decode share one, around them all.
+    Pillow would fill up a truncated picture with grey where another library has set its
+    `LOAD_TRUNCATED_IMAGES`, which is of the whole process: not ours to change.
     """
-    allowed = ImageFile.LOAD_TRUNCATED_IMAGES
-    ImageFile.LOAD_TRUNCATED_IMAGES = False
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # remarks on metadata are not for the user
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            yield
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = allowed
+
+    pixels = False  # whether the header is read
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Reads as any file; raises OSError where there is nothing left of the pixels."""
+        data = super().read(size)
+        if self.pixels and not data and size and ImageFile.LOAD_TRUNCATED_IMAGES:
+            raise OSError("image file is truncated")
+        return data
 
 
 @contextlib.contextmanager
@@ -140,10 +157,7 @@ def explain_damage(name: str, data: bytes) -> Iterator[None]:
 
 
 def decode_image(name: str, data: bytes) -> LowResImage:
-    """Decodes the bytes of a file as `read_image` does, which puts guards around it.
-
-    Those are `strict_pillow` and `explain_damage`.
-    """
+    """Decodes the bytes of a file as `read_image` does, within `explain_damage`."""
     image = open_header(name, data)
     mode, is_jpeg = image.mode, image.format in ("JPEG", "MPO")
     notes = ["animated: first frame used"] if getattr(image, "n_frames", 1) > 1 else []
@@ -177,8 +191,9 @@ def open_header(name: str, data: bytes) -> Image.Image:
     Raises:
         InputError: it is not a picture of pixels, or larger than 64 megapixels.
     """
+    file = _WholeFile(data)
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(file)
     except Image.UnidentifiedImageError as error:
         raise InputError(f"{name} is not an image ({len(data)} bytes)", _NOT_AN_IMAGE) from error
     if image.format in REFUSED_FORMATS:
@@ -186,6 +201,7 @@ def open_header(name: str, data: bytes) -> Image.Image:
     pixels = image.width * image.height
     if pixels > MAX_MEGAPIXELS * 10**6:
         raise _too_large(name, pixels)
+    file.pixels = True
     return image
 
 

@@ -5,7 +5,6 @@ Shape legend: S samples, R high-res side (the prior's resolution), h w low-res.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -16,13 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pulse_sr.config import SearchConfig
-from pulse_sr.images.read import LowResImage
+from pulse_sr.inversion.observation import OK_DB, Observation
 from pulse_sr.metrics.covering import Covering, covering_order, feature_distances
 from pulse_sr.metrics.interval import DEFAULT_LEVEL, sample_interval
-
-#: A written sample at or above this LR-PSNR in dB is "ok", else "below_target"; where the input has
-#: noise or is a JPEG file, the level of that is enough: beyond it a sample would fit the noise.
-OK_DB = 45.0
 
 
 def sample_status(lr_psnr: float, ok_db: float = OK_DB) -> str:
@@ -37,8 +32,9 @@ class Sample:
     Attributes:
         index: its place among the samples of the input, from 0.
         seed: the number that its generator started from (a hash of seed, input and index).
-        status: "ok" when `lr_psnr >= Result.ok_db`, else "below_target". Also a sample that missed
-            PULSE's eps in strict mode is kept and written; only this status says how well it fits.
+        status: "ok" when `lr_psnr >= Observation.ok_db`, else "below_target". Also a sample that
+            missed PULSE's eps in strict mode is kept and written; only this status says how well
+            it fits.
         steps: optimiser steps it took.
         lr_psnr_search: LR-PSNR in dB before the projection.
         lr_psnr: LR-PSNR in dB of `pixels`, after the projection and the rounding to 8 bits.
@@ -64,34 +60,21 @@ class Result:
     """All samples of one input, with everything that is needed to write or to repeat them.
 
     Attributes:
-        image: the input as read from its file.
-        low_res: uint8 [3, h, w], what the search saw (`problem.Problem.pixels`), no padding.
-        side: side of the square low-res grid.
-        rows, columns: half-open ranges of the grid that `low_res` covers; the rest is padding.
-        operator_spec, scale: how the high-res image becomes the low-res one.
-        operator_facts: what else there is to say of the operator (`problem.Problem.facts`).
-        projection: "exact", "soft" or "off", as it was done.
-        ok_db: LR-PSNR from which a sample is "ok".
+        observation: the input, and what the search knew of it.
         prior_name, prior_sha256, resolution: the prior.
         config: the settings of the search.
         samples_list: the samples, in the order of their indices.
         timing: seconds by name, such as `search_s`.
         device, torch_version, ops: where and with what it was computed; `ops` is "compiled" or
             "PyTorch", which round differently.
-        notes: what was changed on reading and fitting the input (`FittedInput.notes`), and which
-            samples were started again.
+        notes: what was changed on reading and fitting the input, and which samples were started
+            again.
         slots: how many samples were searched at once; another number may round differently.
         diagnostics: with "langevin": whether the chains have mixed (`search.diagnostics`), and the
             `samples` whose chains they are.
     """
 
-    image: LowResImage
-    low_res: NDArray[np.uint8]
-    side: int
-    rows: tuple[int, int]
-    columns: tuple[int, int]
-    operator_spec: str
-    scale: int
+    observation: Observation
     prior_name: str
     prior_sha256: str
     resolution: int
@@ -102,11 +85,13 @@ class Result:
     torch_version: str = ""
     ops: str = ""
     notes: tuple[str, ...] = ()
-    operator_facts: Mapping[str, Any] = field(default_factory=dict)
-    projection: str = "exact"
-    ok_db: float = OK_DB
     slots: int = 0
     diagnostics: dict[str, Any] | None = None
+
+    @property
+    def scale(self) -> int:
+        """R / side of the low-res grid."""
+        return self.resolution // self.observation.side
 
     @cached_property
     def samples(self) -> Tensor:

@@ -29,8 +29,9 @@ from pulse_sr.images.read import LowResImage, read_image
 from pulse_sr.images.write import write_png
 from pulse_sr.jobs.manifest import Index, Row, json_bytes
 from pulse_sr.jobs.sidecar import left_out_entry, sidecar
-from pulse_sr.jobs.stems import Input, Names, face_names
+from pulse_sr.jobs.stems import Names, face_names
 from pulse_sr.jobs.store import make_folder
+from pulse_sr.jobs.task import Input
 from pulse_sr.operators.degrading import degrade
 
 log = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ class AlignWorker:
     ) -> None:
         self.out, self.index, self.settings = index.out, index, settings
         self.landmarks, self.names, self.overwrite = landmarks, names, overwrite
-        self.mark = settings.fingerprint()
+        self.fingerprint = settings.fingerprint()
         self.seen = SeenHashes()
 
     def known(self, task: Input) -> Row | None:
@@ -142,7 +143,7 @@ class AlignWorker:
 
     def _put(self, photo: Input, outcome: Row) -> Row:
         row: Row = {"stem": photo.stem, "path": str(photo.path), "sha256": photo.sha256}
-        row |= {"fingerprint": self.mark, **outcome}
+        row |= {"fingerprint": self.fingerprint, **outcome}
         self.index.put(row)
         return row
 
@@ -150,7 +151,7 @@ class AlignWorker:
         row = self.index.rows.get(photo.stem, {})
         if row.get("status") != "ok" or not photo.sha256:
             return False
-        if (row.get("sha256"), row.get("fingerprint")) != (photo.sha256, self.mark):
+        if (row.get("sha256"), row.get("fingerprint")) != (photo.sha256, self.fingerprint):
             return False
         return all((self.out / name).is_file() for name in _files(row))
 

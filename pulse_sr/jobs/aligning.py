@@ -13,9 +13,13 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
+from pulse_sr.alignment.geometry import FFHQ, framing_of
 from pulse_sr.alignment.landmarks.base import Landmarks
+from pulse_sr.alignment.landmarks.choice import NAMES, make_landmarks
+from pulse_sr.alignment.options import AlignOptions, CropOptions, Limits
 from pulse_sr.alignment.settings import AlignSettings
 from pulse_sr.data.picture import licence_files
+from pulse_sr.devices import choose_device
 from pulse_sr.files.atomic import write_atomic
 from pulse_sr.images.read import read_image
 from pulse_sr.images.write import write_png
@@ -25,10 +29,45 @@ from pulse_sr.jobs.job import Job
 from pulse_sr.jobs.manifest import NAME, Index, Row, read_rows
 from pulse_sr.jobs.stems import Names, list_inputs
 from pulse_sr.jobs.store import make_folder
+from pulse_sr.jobs.task import file_sha256
+from pulse_sr.models.registry import read_card
 from pulse_sr.report.sheet import contact_sheet
 
 REPORT = "report"
 _MOST_ON_SHEET = 500
+
+
+def landmarks_of(options: AlignOptions, limits: Limits) -> Landmarks:
+    """Returns the source of landmarks that the options name.
+
+    Raises:
+        UsageError: no such source, or an option that it does not have.
+        SetupError: no such device, or the weights of "fan" are missing or damaged.
+    """
+    fan = options.landmarks == "fan"
+    return make_landmarks(
+        options.landmarks,
+        # Fainter faces are found too, so that the report can say what was left out.
+        min_score=min(0.3, limits.min_score),
+        weights=options.weights,
+        download=options.download,
+        device=str(choose_device(options.device)) if fan else "cpu",
+    )
+
+
+def settings_of(options: AlignOptions, limits: Limits) -> AlignSettings:
+    """Returns what decides the crops: framing and landmarks by their content.
+
+    Raises:
+        UsageError: no such prior, or sizes that do not go together.
+    """
+    source, own = options.landmarks, options.framing == "prior"
+    return AlignSettings(
+        **options.of(CropOptions),
+        framing=framing_of(read_card(options.prior)) if own else FFHQ,
+        limits=limits,
+        landmarks=source if source in NAMES else f"file {file_sha256(Path(source))}",
+    )
 
 
 def align(

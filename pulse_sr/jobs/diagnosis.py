@@ -17,9 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import pulse_sr
+from pulse_sr.errors import first_line
 
-_NEEDED = ("torch", "numpy", "pillow", "click", "safetensors")
-_OPTIONAL = ("torchvision", "scipy", "lpips", "face-alignment", "tqdm", "ninja")
+#: What the commands import, and what adds to some of them.
+_NEEDED = (
+    *("torch", "numpy", "scipy", "pillow", "opencv-python", "matplotlib", "imagehash"),
+    *("click", "jinja2", "safetensors", "filelock"),
+)
+_OPTIONAL = ("torchvision", "lpips", "face-alignment", "ninja", "pytorch-optimizer")
 _CPU_FILE = Path("/proc/cpuinfo")
 _DRIVER_FILE = Path("/proc/driver/nvidia/version")
 
@@ -84,7 +89,7 @@ def collect() -> dict[str, Any]:
         import torch
     except (ImportError, OSError) as error:  # OSError: one of its libraries does not load
         if packages["torch"] is not None:
-            what = f"torch can not be imported: {_first_line(error)}"
+            what = f"torch can not be imported: {first_line(error)}"
             problems.append(Problem(what, "reinstall torch", needed=True))
     else:
         document["versions"] |= {"torch": torch.__version__, "cuda": torch.version.cuda}
@@ -260,7 +265,3 @@ def _version(package: str) -> str | None:
 def _cores() -> int:
     affinity = getattr(os, "sched_getaffinity", None)  # macOS has none
     return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pulse_sr.images.write import write_png
-from pulse_sr.jobs.marks import XMP
+from pulse_sr.jobs.provenance import XMP
 from pulse_sr.metrics.covering import covering_order, feature_distances
 from pulse_sr.operators.spec import parse_operator
 from pulse_sr.report.page_section import shown_samples
@@ -49,7 +49,7 @@ def write_pictures(
         folder: of the input.
         samples: as written.
         document: what `result.json` will hold.
-        chunks: the marks (`marks.text_chunks`).
+        chunks: the provenance (`provenance.text_chunks`).
     """
     write_png(folder / "mean.png", mean_image(samples), chunks, XMP)
     write_png(folder / "std.png", std_image(samples), chunks, XMP)
@@ -67,7 +67,7 @@ def write_grid(
         folder: of the input.
         samples: as written, [S, 3, R, R].
         document: what `result.json` holds.
-        chunks: the marks; None: those of the grid that is there.
+        chunks: the provenance; None: that of the grid that is there.
     """
     if chunks is None:
         with Image.open(folder / GRID) as old:

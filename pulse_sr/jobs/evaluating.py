@@ -24,7 +24,7 @@ from pulse_sr.errors import InputError, UsageError
 from pulse_sr.files.atomic import write_atomic
 from pulse_sr.jobs.labels import group_inputs, read_labels
 from pulse_sr.jobs.manifest import json_bytes, read_json
-from pulse_sr.jobs.result_files import Matched, ResultFiles, match_files, read_case
+from pulse_sr.jobs.result_files import ResultFiles, match_files, read_case
 from pulse_sr.jobs.store import make_folder
 from pulse_sr.metrics.calibration import LEVELS
 from pulse_sr.metrics.convention import Convention
@@ -83,9 +83,7 @@ def evaluate_folder(
     if labels is not None:
         group_inputs(labels, _references(matched.inputs))
     settings = Settings(Convention(options.channels, options.crop), options.weights, device)
-    evaluation = Evaluation(
-        options.metrics or METRICS, len(matched.inputs), settings, options.seed
-    )
+    evaluation = Evaluation(options.metrics or METRICS, len(matched.inputs), settings, options.seed)
     done, failed = _measure(matched.inputs, evaluation, settings, listener)
     groups = group_inputs(labels, _references(done)) if labels is not None and done else {}
     document = {

@@ -2,52 +2,34 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from pulse_sr.alignment.geometry import framing_of
-from pulse_sr.alignment.intake import FaceOfPhoto, face_of_record, faces_to_search
+from pulse_sr.alignment.intake import SURELY_LOW_RES, faces_to_search, identity_of
 from pulse_sr.alignment.landmarks.base import Landmarks
 from pulse_sr.config import SearchConfig
-from pulse_sr.errors import InputError, PulseError
-from pulse_sr.images.read import read_image
+from pulse_sr.errors import PulseError
+from pulse_sr.images.face import FaceOfPhoto, face_of_record
+from pulse_sr.images.read import read_image, read_size
 from pulse_sr.jobs import store
 from pulse_sr.jobs.manifest import Row, base_of, read_rows
-from pulse_sr.jobs.stems import Input, Names, face_names
-from pulse_sr.jobs.task import fingerprint
+from pulse_sr.jobs.stems import Names, face_names
+from pulse_sr.jobs.task import Input, fingerprint
 from pulse_sr.operators.spec import AUTO, parse_operator
-
-log = logging.getLogger(__name__)
+from pulse_sr.priors.base import Prior
 
 #: How a face of a photo becomes a low-res face where nothing else was asked for.
 OWN_OPERATOR = "bicubic"
 
 
-@dataclass(frozen=True)
-class Target:
-    """One folder of a run, before it is known what there is to do.
-
-    Attributes:
-        stem: name of the folder.
-        base: stem of the input.
-        mark: the fingerprint.
-        face: the face of the photo, None for the whole picture.
-        refusal: why there is nothing to search in the input.
-    """
-
-    stem: str
-    base: str
-    mark: str
-    face: FaceOfPhoto | None = None
-    refusal: PulseError | None = None
-
-
 class Intake:
     """Decides for each input of a run what is searched.
+
+    The pixels of a photo are not kept for the search: a plan has room for any number of inputs. So
+    a photo is decoded here and again before its first face is searched; a picture that is
+    surely a low-res face is decoded there alone.
 
     Args:
         out: the run folder.
@@ -58,7 +40,7 @@ class Intake:
     """
 
     def __init__(
-        self, out: Path, config: SearchConfig, prior: Any, align: str, stems: Sequence[str]
+        self, out: Path, config: SearchConfig, prior: Prior, align: str, stems: Sequence[str]
     ) -> None:
         self.out, self.config, self.prior, self.align = out, config, prior, align
         rows = read_rows(out)
@@ -67,72 +49,62 @@ class Intake:
         for row in rows:
             self.rows.setdefault(base_of(row), []).append(row)
 
-    def targets(self, entry: Input) -> list[Target]:
-        """Returns what is searched of one input; a photo that shows nothing is one refused target.
+    def faces(self, entry: Input) -> list[tuple[str, FaceOfPhoto]]:
+        """Returns the faces that are searched of one input, with the names of their folders.
+
+        None: the whole picture is searched.
 
         Raises:
+            InputError: there is nothing to search in the photo.
             SetupError: the face detector can not work.
         """
-        path, sha256, stem = entry.path, entry.sha256, entry.stem
-        try:
-            faces = self._recorded(sha256, stem)
-            if faces is None:
-                faces = self._look(path)
-        except InputError as refusal:
-            mark = self._mark(f"{sha256} {self.align}")
-            return [Target(stem, stem, mark, refusal=refusal)]
-        if not faces:
-            return [Target(stem, stem, self._mark(sha256))]
-        names = face_names(stem, len(faces), self.names)
-        return [
-            Target(name, stem, self._mark(face.identity(sha256)), face)
-            for name, face in zip(names, faces, strict=True)
-        ]
-
-    def _mark(self, identity: str) -> str:
-        return fingerprint(identity, self.prior.sha256, self.config)
+        faces = self._recorded(entry)
+        if faces is None:
+            faces = self._look(entry.path)
+        names = face_names(entry.stem, len(faces), self.names) if faces else []
+        return list(zip(names, faces, strict=True))
 
     def _look(self, path: Path) -> list[FaceOfPhoto]:
         """Finds the faces; a file that can not be read is left to the search, which says so."""
-        operator = self._operator
-        if self.align == "never" or not parse_operator(operator).of_a_face:
+        if self.align == "never" or not parse_operator(self._operator).of_a_face:
             return []
         try:
+            if self.align == "auto" and max(read_size(path)) <= SURELY_LOW_RES:
+                return []
             image = read_image(path)
         except PulseError:
             return []
-        config = self.config
         return faces_to_search(
             image,
             self.prior.resolution,
             framing_of(self.prior.card),
             self._landmarks,
             mode=self.align,
-            operator=operator,
-            scale=config.scale,
-            fit=config.fit,
+            operator=self._operator,
+            scale=self.config.scale,
+            fit=self.config.fit,
         )
 
-    @property
+    @cached_property
     def _operator(self) -> str:
         """What makes low-res faces of crops; with "auto" there is nothing to find out."""
         return OWN_OPERATOR if self.config.operator.strip() == AUTO else self.config.operator
 
-    def _recorded(self, sha256: str, stem: str) -> list[FaceOfPhoto] | None:
+    def _recorded(self, entry: Input) -> list[FaceOfPhoto] | None:
         """The faces that an earlier run found with equal settings; None if it has to be looked."""
         faces = []
-        for row in self.rows.get(stem, []):
+        for row in self.rows.get(entry.stem, []):
             record = store.read_record(self.out / row["stem"]) or {}
-            entry = record.get("face")
-            if not isinstance(entry, dict) or row.get("sha256") != sha256:
+            described = record.get("face")
+            if not isinstance(described, dict) or row.get("sha256") != entry.sha256:
                 return None
             try:
-                face = face_of_record(entry)
+                face = face_of_record(described)
             except (KeyError, TypeError, ValueError):
                 return None
-            if record.get("align") != self.align:
-                return None
-            if record.get("fingerprint") != self._mark(face.identity(sha256)):
+            identity = identity_of(face, entry.sha256)
+            wanted = (self.align, fingerprint(identity, self.prior.sha256, self.config))
+            if (record.get("align"), record.get("fingerprint")) != wanted:
                 return None
             faces.append(face)
         faces.sort(key=lambda face: face.index)

@@ -7,19 +7,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pulse_sr.alignment.intake import check_mode
-from pulse_sr.config import SearchConfig
-from pulse_sr.errors import UsageError
+from pulse_sr.alignment.intake import identity_of
+from pulse_sr.config import RunOptions, SearchConfig
+from pulse_sr.errors import InputError, PulseError, UsageError
+from pulse_sr.images.face import FaceOfPhoto
 from pulse_sr.images.find import find_images
 from pulse_sr.jobs import store
-from pulse_sr.jobs.intake import Intake, Target
+from pulse_sr.jobs.intake import Intake
 from pulse_sr.jobs.manifest import read_rows
-from pulse_sr.jobs.stems import Input, list_inputs
-from pulse_sr.jobs.task import Task
+from pulse_sr.jobs.stems import list_inputs
+from pulse_sr.jobs.task import Input, Task, fingerprint
 from pulse_sr.operators.building import check_operator
 from pulse_sr.operators.spec import AUTO, parse_operator
-
-DEFAULT_OUT = "pulse_out"
+from pulse_sr.priors.base import Prior
 
 #: What is known of failed inputs, by stem and fingerprint.
 Failures = dict[tuple[str, str], dict[str, Any]]
@@ -32,81 +32,99 @@ class Plan:
     tasks: tuple[Task, ...]
     out: Path
     config: SearchConfig
-    prior: Any
-    prior_source: str | None
-    overwrite: bool
-    align: str = "auto"
-    cluster: bool = False
-    save_steps: bool = False
+    options: RunOptions
+    prior: Prior
 
 
 def plan_run(
     inputs: Sequence[str | Path],
-    out: str | Path = DEFAULT_OUT,
-    config: SearchConfig | None = None,
-    prior: Any = None,
+    out: str | Path,
+    config: SearchConfig,
+    options: RunOptions,
+    prior: Prior | None = None,
     *,
-    overwrite: bool = False,
-    retry_failed: bool = False,
-    shard: tuple[int, int] | None = None,
-    align: str = "auto",
-    cluster: bool = False,
-    save_steps: bool = False,
     looking: Callable[[int, int], None] | None = None,
 ) -> Plan:
     """Finds the inputs, loads the prior and decides what to do with each input; writes nothing.
 
     Photos are searched for faces here, so that every face is a task of its own.
 
-    Args: see `run`; `looking` is called with (inputs looked at, inputs) before each of them.
+    Args:
+        inputs: image files, folders or globs.
+        out: the run folder.
+        config: the settings of the search.
+        options: those of the run.
+        prior: a loaded prior, in place of `options.prior`.
+        looking: called with (inputs looked at, inputs) before each of them.
 
     Raises:
         UsageError: a path does not exist, or an option does not suit the prior.
         SetupError: the prior can not be loaded.
     """
-    config = config or SearchConfig()
     paths = find_images([str(each) for each in inputs])
-    _check_shard(shard)
-    check_mode(align)
-    source = str(prior) if isinstance(prior, str | Path) else None
-    if prior is None or source is not None:
-        prior = _load_prior(source, config.device)
-    _check_operator(config, prior, align)
-    out = Path(out)
+    if prior is None:
+        prior = _load_prior(options.prior, config.device)
+    _check_operator(config, prior, options.align)
+    out, shard = Path(out), options.shard
     ordered = sorted(paths, key=lambda path: str(path.resolve())) if shard else paths
     entries = list_inputs(out, ordered)
-    plan = Plan((), out, config, prior, source, overwrite, align, cluster, save_steps)
-    failures = None if overwrite or retry_failed else _failures(out)
-    intake = Intake(out, config, prior, align, [each.stem for each in entries])
+    plan = Plan((), out, config, options, prior)
+    failures = None if options.overwrite or options.retry_failed else _failures(out)
+    intake = Intake(out, config, prior, options.align, [each.stem for each in entries])
     tasks: list[Task] = []
     for i, entry in enumerate(entries):
         if shard is None or i % shard[1] == shard[0]:
             if looking is not None:
                 looking(i, len(entries))
-            tasks += [_task(plan, entry, each, failures) for each in intake.targets(entry)]
+            tasks += _tasks(plan, intake, entry, failures)
     return replace(plan, tasks=tuple(tasks))
 
 
-def _task(plan: Plan, entry: Input, target: Target, failures: Failures | None) -> Task:
-    stem, mark = target.stem, target.mark
+def _tasks(plan: Plan, intake: Intake, entry: Input, failures: Failures | None) -> list[Task]:
+    """What to do with one input: with each of its faces, if it is a photo."""
+    try:
+        faces = intake.faces(entry)
+    except InputError as refusal:
+        return [
+            _task(plan, entry, f"{entry.sha256} {plan.options.align}", failures, refusal=refusal)
+        ]
+    if not faces:
+        return [_task(plan, entry, entry.sha256, failures)]
+    return [
+        _task(plan, entry, identity_of(face, entry.sha256), failures, stem, face)
+        for stem, face in faces
+    ]
+
+
+def _task(
+    plan: Plan,
+    entry: Input,
+    identity: str,
+    failures: Failures | None,
+    stem: str | None = None,
+    face: FaceOfPhoto | None = None,
+    refusal: PulseError | None = None,
+) -> Task:
+    stem = stem or entry.stem
+    wanted = fingerprint(identity, plan.prior.sha256, plan.config)
     done: tuple[int, ...] = ()
-    if not plan.overwrite:
-        done = store.done_indices(plan.out / stem, mark, with_steps=plan.save_steps)
+    if not plan.options.overwrite:
+        done = store.done_indices(plan.out / stem, wanted, with_steps=plan.options.save_steps)
     indices = tuple(k for k in range(plan.config.samples) if k not in done)
     earlier = None
     if indices and failures is not None:
-        earlier = failures.get((stem, mark)) or _recorded_failure(plan.out / stem, mark)
+        earlier = failures.get((stem, wanted)) or _recorded_failure(plan.out / stem, wanted)
     return Task(
         entry.path,
         entry.sha256,
         stem,
-        mark,
-        _action(indices, bool(done), earlier is not None),
-        indices,
-        earlier,
-        face=target.face,
-        base=target.base,
-        refusal=target.refusal,
+        fingerprint=wanted,
+        action=_action(indices, bool(done), earlier is not None),
+        indices=indices,
+        base=entry.stem,
+        earlier=earlier,
+        face=face,
+        refusal=refusal,
     )
 
 
@@ -127,22 +145,14 @@ def _failures(out: Path) -> Failures:
     }
 
 
-def _recorded_failure(folder: Path, mark: str) -> dict[str, Any] | None:
+def _recorded_failure(folder: Path, wanted: str) -> dict[str, Any] | None:
     """The failure that a folder records: its row is missing where a process was killed."""
     record = store.read_record(folder) or {}
-    failed = (record.get("status"), record.get("fingerprint")) == ("failed", mark)
+    failed = (record.get("status"), record.get("fingerprint")) == ("failed", wanted)
     return record if failed else None
 
 
-def _check_shard(shard: tuple[int, int] | None) -> None:
-    if shard is not None and not 0 <= shard[0] < shard[1]:
-        raise UsageError(
-            f"--shard expects i/N with 0 <= i < N, got {shard[0]}/{shard[1]}",
-            "number the shards from 0: --shard 0/4 ... 3/4",
-        )
-
-
-def _check_operator(config: SearchConfig, prior: Any, align: str) -> None:
+def _check_operator(config: SearchConfig, prior: Prior, align: str) -> None:
     """Refuses an operator or scale that no input could work with, before anything starts."""
     if config.operator.strip() == AUTO:
         _check_scale(config.scale or 2, prior)
@@ -158,7 +168,7 @@ def _check_operator(config: SearchConfig, prior: Any, align: str) -> None:
     check_operator(spec, prior.resolution, scale)
 
 
-def _check_scale(scale: int, prior: Any) -> None:
+def _check_scale(scale: int, prior: Prior) -> None:
     if prior.resolution % scale or prior.resolution // scale < 4:
         raise UsageError(
             f"--scale {scale} does not suit prior {prior.name} of {prior.resolution} px",
@@ -166,7 +176,7 @@ def _check_scale(scale: int, prior: Any) -> None:
         )
 
 
-def _load_prior(source: str | None, device: str) -> Any:
+def _load_prior(source: str | None, device: str) -> Prior:
     from pulse_sr.devices import choose_device
     from pulse_sr.models import registry
 

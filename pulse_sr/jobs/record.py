@@ -26,7 +26,7 @@ def make_document(
     result: Result,
     samples: list[Document],
     pixels: Pixels,
-    mark: str,
+    fingerprint: str,
     prior_source: str | None,
 ) -> Document:
     """Returns what `result.json` holds, but for what only a run knows (face, order, seconds).
@@ -35,22 +35,22 @@ def make_document(
         result: the samples that were searched now, and everything they share with earlier ones.
         samples: entries of all samples of the folder, measured.
         pixels: of all samples as written, uint8 [S, 3, R, R].
-        mark: the fingerprint.
+        fingerprint: of input, prior and settings (`task.fingerprint`).
         prior_source: the prior as the caller named it; None: the default one.
     """
     fine = all(each["status"] == "ok" for each in samples)
-    options = result.config.pixel_options()
-    options["project"] = result.projection
+    observation, options = result.observation, result.config.pixel_options()
+    options["project"] = observation.projection
     return {
         "schema": SCHEMA,
         "version": __version__,
         "status": "ok" if fine else "below_target",
-        "ok_db": round(result.ok_db, 2),
-        "input": input_entry(result.image, result.notes),
+        "ok_db": round(observation.ok_db, 2),
+        "input": input_entry(observation.image, result.notes),
         "operator": {
-            "spec": result.operator_spec,
+            "spec": observation.operator.spec,
             "scale": result.scale,
-            **result.operator_facts,
+            **observation.facts,
         },
         "prior": {
             "name": result.prior_name,
@@ -69,8 +69,12 @@ def make_document(
         "arithmetic": arithmetic(),
         "ops": result.ops,
         "slots": result.slots,
-        "grid": {"side": result.side, "rows": list(result.rows), "columns": list(result.columns)},
-        "fingerprint": mark,
+        "grid": {
+            "side": observation.side,
+            "rows": list(observation.rows),
+            "columns": list(observation.columns),
+        },
+        "fingerprint": fingerprint,
         "config": asdict(result.config),
     }
 
@@ -105,6 +109,7 @@ def input_entry(image: LowResImage, notes: Sequence[str] = ()) -> Document:
         image: as read from its file.
         notes: what was changed on reading and fitting it; none: what was changed on reading.
     """
+    image = image.source
     return {
         "path": str(image.path),
         "sha256": image.sha256,

@@ -28,7 +28,6 @@ from pulse_sr.operators.building import make_operator, rectangular_operator
 log = logging.getLogger(__name__)
 
 
-
 @dataclass(frozen=True)
 class ResultFiles:
     """The files of one input.

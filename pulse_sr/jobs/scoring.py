@@ -15,15 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from pulse_sr.data.decode import decode_files
 from pulse_sr.data.open import open_source
+from pulse_sr.devices import images_at_once
 from pulse_sr.errors import InputError, UsageError
-from pulse_sr.files.atomic import write_atomic
+from pulse_sr.files.tensors import UNREADABLE, read_tensors, write_tensors
 from pulse_sr.metrics.feature_networks import NETWORKS, FeatureNetwork, judge_of
 from pulse_sr.metrics.image_set import Features, ImageSet, compare
 from pulse_sr.metrics.inception import load_inception
@@ -39,6 +38,8 @@ MOST_OTHERS = 1000
 
 _REFERENCE_SEED, _SAMPLE_SEED = 0, 1
 _CHUNK_PIXELS = 64 * 64**2
+#: What the header of a file of features is called.
+_CACHED = "pulse-sr-features"
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class Scorer:
         copied = memorisation(nearest, self._others)
         return Scores(values | {COPY_SHARE: copied.share, COPY_RATIO: copied.ratio}, nearest)
 
-    def floor(self) -> tuple[str, dict[str, float]] | None:
+    def reference_scores(self) -> tuple[str, dict[str, float]] | None:
         """What other real images reach, with their name: held-back ones, or training images that
         are not among the references; None where there are not enough of those."""
         if self.held_back is not None:
@@ -150,7 +151,7 @@ class Scorer:
         images = self.images if self.held_back is None else self.held_back
         chosen = torch.from_numpy(evenly(len(images), MOST_OTHERS))
         distances = []
-        for places in chosen.split(_chunk(images.shape[-1])):
+        for places in chosen.split(images_at_once(images.shape[-1], 64, _CHUNK_PIXELS)):
             queries = torch.from_numpy(np.array(images[places.numpy()]))
             exclude = places if self.held_back is None else None
             distances.append(self.training.nearest(queries, exclude=exclude).distances[:, 0])
@@ -162,15 +163,15 @@ class Scorer:
         for chunk in image_chunks(images, self.device):
             found.add(chunk)
         if known is None and self.cache is not None:
-            write_atomic(self._cache_file(images), safetensors.torch.save(found.features))
+            write_tensors(self._cache_file(images), found.features, _CACHED, self.network.name)
         return found
 
     def _read_features(self, images: np.ndarray) -> Features | None:
         if self.cache is None:
             return None
         try:
-            return safetensors.torch.load(self._cache_file(images).read_bytes())
-        except (OSError, ValueError, safetensors.SafetensorError):
+            return read_tensors(self._cache_file(images))
+        except UNREADABLE:
             return None  # none yet, or damaged: computed again
 
     def _cache_file(self, images: np.ndarray) -> Path:
@@ -215,7 +216,7 @@ def read_images(data: str | Path, side: int, count: int | None = None) -> np.nda
 
 def sample_chunks(prior: Prior, count: int) -> Iterator[Tensor]:
     """Uncurated samples as they would be saved, uint8 `[n, 3, R, R]` on the prior's device."""
-    step = _chunk(prior.resolution)
+    step = images_at_once(prior.resolution, 64, _CHUNK_PIXELS)
     for start in range(FIRST_SEED, FIRST_SEED + count, step):
         seeds = range(start, min(start + step, FIRST_SEED + count))
         yield (prior.sample(seeds) * 255).round().byte()
@@ -223,11 +224,6 @@ def sample_chunks(prior: Prior, count: int) -> Iterator[Tensor]:
 
 def image_chunks(images: np.ndarray, device: torch.device | str) -> Iterator[Tensor]:
     """Images `[N, 3, R, R]` as uint8 tensors `[n, 3, R, R]`."""
-    step = _chunk(images.shape[-1])
+    step = images_at_once(images.shape[-1], 64, _CHUNK_PIXELS)
     for start in range(0, len(images), step):
         yield torch.from_numpy(np.array(images[start : start + step])).to(device)
-
-
-def _chunk(side: int) -> int:
-    """How many images are held at once: 64 at 64 px."""
-    return max(1, min(64, _CHUNK_PIXELS // side**2))

@@ -5,25 +5,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from pulse_sr.config import SearchConfig
 from pulse_sr.errors import SetupError, describe_error, is_disk_full
 from pulse_sr.inversion.blind.ranking import recorded_ranking
-from pulse_sr.inversion.stream import Outcome, Request
+from pulse_sr.inversion.result import Result
+from pulse_sr.inversion.stream import SearchProgress
 from pulse_sr.jobs import store
 from pulse_sr.jobs.manifest import Index, Row
 from pulse_sr.jobs.plan import Plan
-from pulse_sr.jobs.reading import Taken, read_input
+from pulse_sr.jobs.reading import Reader, TaskRequest
 from pulse_sr.jobs.task import Task
-
-if TYPE_CHECKING:
-    from pulse_sr.inversion.result import Result
+from pulse_sr.priors.base import Prior
 
 log = logging.getLogger(__name__)
 
-#: Called with the request and the search's own progress record.
-Report = Callable[[Request, Any], None]
+#: Called with the request and how far its search is.
+Report = Callable[[TaskRequest, SearchProgress], None]
 
 
 @dataclass(frozen=True)
@@ -65,12 +64,12 @@ class Search(Protocol):
 
     def __call__(
         self,
-        requests: Iterable[Request],
-        prior: Any,
+        requests: Iterable[TaskRequest],
+        prior: Prior,
         config: SearchConfig,
         progress: Report | None = None,
         samples: int | None = None,
-    ) -> Generator[Outcome, None, None]: ...
+    ) -> Generator[tuple[TaskRequest, Result | Exception], None, None]: ...
 
 
 class SearchWorker:
@@ -85,6 +84,7 @@ class SearchWorker:
 
     def __init__(self, plan: Plan, index: Index, search: Search, report: Report | None) -> None:
         self.plan, self.index, self.search, self.report = plan, index, search, report
+        self.reader = Reader(plan)
 
     def known(self, task: Task) -> Record | None:
         """Returns the record of an input that is complete, or is not tried again."""
@@ -92,22 +92,23 @@ class SearchWorker:
             return self._skipped(task)
         return self._failed_before(task) if task.action == "failed_before" else None
 
-    def read(self, place: int, task: Task) -> Request:
+    def read(self, place: int, task: Task) -> TaskRequest:
         """Reads an input as it is to be searched."""
-        return read_input(self.plan, place, task)
+        return self.reader.read(place, task)
 
-    def work(self, requests: Iterable[Request]) -> Generator[Outcome, None, None]:
+    def work(
+        self, requests: Iterable[TaskRequest]
+    ) -> Generator[tuple[TaskRequest, Result | Exception], None, None]:
         """Searches the inputs."""
         plan = self.plan
         samples = sum(len(task.indices) for task in plan.tasks)
         return self.search(requests, plan.prior, plan.config, self.report, samples=samples)
 
-    def place(self, request: Request) -> int:
+    def place(self, request: TaskRequest) -> int:
         """Returns the place of the task of a request."""
-        place: int = request.tag.place
-        return place
+        return request.place
 
-    def write(self, request: Request, outcome: Result | Exception) -> Record:
+    def write(self, request: TaskRequest, outcome: Result | Exception) -> Record:
         """Writes what became of an input: its folder and its row of the manifest.
 
         Args:
@@ -118,21 +119,20 @@ class SearchWorker:
         Raises:
             SetupError: the disk is full, or the search says that it can not go on.
         """
-        taken: Taken = request.tag
         try:
             if isinstance(outcome, Exception):
                 self._write_failure(request, outcome)
                 raise outcome
-            return self._write(taken, outcome)
+            return self._write(request, outcome)
         except SetupError:
             raise
         except Exception as error:
             if is_disk_full(error):
                 raise SetupError(
-                    f"the disk is full: could not write {self.plan.out / taken.task.stem}",
+                    f"the disk is full: could not write {self.plan.out / request.task.stem}",
                     "free some space; the same command resumes",
                 ) from error
-            return self.failed(taken.task, error, taken.load_s)
+            return self.failed(request.task, error, request.load_s)
 
     def failed(self, task: Task, error: Exception, seconds: float) -> Record:
         """Writes down in the manifest that an input failed after so many seconds.
@@ -159,25 +159,25 @@ class SearchWorker:
 
     def _skipped(self, task: Task) -> Record:
         """A complete input, shown in the order that the plan asks for."""
-        document = store.set_order(self.plan.out / task.stem, cluster=self.plan.cluster)
+        document = store.set_order(self.plan.out / task.stem, cluster=self.plan.options.cluster)
         if document:
             self.index.repair(store.row_of(task.stem, str(task.path), document))
         numbers = _numbers(document.get("samples", []))
         base = (task.stem, str(task.path), task.sha256)
         return Record(*base, "skipped", note="complete", **numbers)
 
-    def _write(self, taken: Taken, result: Result) -> Record:
-        plan, task = self.plan, taken.task
+    def _write(self, request: TaskRequest, result: Result) -> Record:
+        plan, task = self.plan, request.task
         document = store.write_result(
             plan.out / task.stem,
             result,
-            fresh=plan.overwrite,
-            prior_source=plan.prior_source,
-            load_s=taken.load_s,
-            align=plan.align,
-            placement=taken.placement,
-            cluster=plan.cluster,
-            frames=taken.frames,
+            fresh=plan.options.overwrite,
+            prior_source=plan.options.prior,
+            load_s=request.load_s,
+            align=plan.options.align,
+            base=task.base,
+            cluster=plan.options.cluster,
+            frames=request.frames,
         )
         row = store.row_of(task.stem, str(task.path), document)
         self.index.put(row)
@@ -186,13 +186,12 @@ class SearchWorker:
         searched, note = len(task.indices), _choice(document)
         return Record(*base, "done", row["seconds"], searched=searched, note=note, **numbers)
 
-    def _write_failure(self, request: Request, error: Exception) -> None:
+    def _write_failure(self, request: TaskRequest, error: Exception) -> None:
         if isinstance(error, SetupError):
             return
         message, hint, _ = describe_error(error)
-        task, placement = request.tag.task, request.tag.placement
-        folder = self.plan.out / task.stem
-        store.write_failure(folder, request.image, task.fingerprint, message, hint, placement)
+        task, folder = request.task, self.plan.out / request.task.stem
+        store.write_failure(folder, request.image, task.fingerprint, message, hint, task.base)
 
 
 def _failure_row(task: Task, seconds: float, samples: int, error: str, hint: str) -> Row:

@@ -6,37 +6,34 @@ from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pulse_sr.config import SearchConfig
+from pulse_sr.config import RunOptions, SearchConfig
 from pulse_sr.files.atomic import remove_leftovers
+from pulse_sr.inversion.stream import SearchProgress
 from pulse_sr.jobs import store
 from pulse_sr.jobs.executors.local import run_local
 from pulse_sr.jobs.job import Job
 from pulse_sr.jobs.manifest import Index, Row, base_of, drop_rows
-from pulse_sr.jobs.plan import DEFAULT_OUT, Plan, plan_run
+from pulse_sr.jobs.plan import Plan, plan_run
 from pulse_sr.jobs.search_worker import Record, Search, SearchWorker
 from pulse_sr.jobs.task import Task
+from pulse_sr.priors.base import Prior
 
 #: Other shards write to the run folder too; none of them takes so long for one file, in seconds.
 _LEFT_BEHIND_S = 60.0
 
-#: Called with the task and the search's own progress record (step, steps, best_db, done, samples).
-OnProgress = Callable[[Task, Any], None]
+#: Called with the task and how far its search is.
+OnProgress = Callable[[Task, SearchProgress], None]
 
 
 def run(
     inputs: Sequence[str | Path],
-    out: str | Path = DEFAULT_OUT,
+    out: str | Path = "pulse_out",
     config: SearchConfig | None = None,
-    prior: Any = None,
+    prior: Prior | str | Path | None = None,
     *,
-    overwrite: bool = False,
-    retry_failed: bool = False,
-    shard: tuple[int, int] | None = None,
     search: Search | None = None,
     progress: OnProgress | None = None,
-    align: str = "auto",
-    cluster: bool = False,
-    save_steps: bool = False,
+    **options: Any,
 ) -> Generator[Record, None, None]:
     """Searches faces for all inputs and writes them to `out`; yields a record after each input.
 
@@ -47,35 +44,17 @@ def run(
         out: the run folder.
         config: the settings; None is `SearchConfig()`.
         prior: a loaded prior, a name or a path; None is the default one.
-        overwrite: do everything again instead of skipping what is complete.
-        retry_failed: try again what failed in an earlier run with the same settings.
-        shard: (i, N): only every N-th input from the i-th, in the order of their resolved paths,
-            so that N processes can share one run folder.
         search: stands in for `pulse_sr.inversion.stream.search_images`.
         progress: called during each search.
-        align: "auto" finds the faces of photos, searches each and pastes it back, and leaves
-            low-res faces as they are (`alignment.intake.faces_to_search`); "always" takes every
-            input as a photo, "never" none.
-        cluster: show the samples in covering order (`metrics.covering`), also of complete inputs.
-        save_steps: keep frames of each search and make an animation of them; samples that were
-            found without are searched again.
+        **options: fields of `RunOptions`: align, cluster, save_steps, overwrite, retry_failed, ...
 
     Raises:
         UsageError, SetupError: see `plan_run`; while iterating, SetupError (disk full, no such
             device) ends the run. Errors of one input become records with the status "failed".
     """
-    plan = plan_run(
-        inputs,
-        out,
-        config,
-        prior,
-        overwrite=overwrite,
-        retry_failed=retry_failed,
-        shard=shard,
-        align=align,
-        cluster=cluster,
-        save_steps=save_steps,
-    )
+    if isinstance(prior, str | Path):
+        prior, options["prior"] = None, str(prior)
+    plan = plan_run(inputs, out, config or SearchConfig(), RunOptions(**options), prior)
     return run_plan(plan, search=search, progress=progress)
 
 
@@ -87,7 +66,7 @@ def run_plan(
     store.make_folder(plan.out)
     remove_leftovers(plan.out, _LEFT_BEHIND_S)
     index = Index(plan.out, drop_rows(plan.out, _of_other_names(plan)))
-    report = None if progress is None else lambda request, step: progress(request.tag.task, step)
+    report = None if progress is None else lambda request, step: progress(request.task, step)
     worker = SearchWorker(plan, index, search, report)
     yield from Job(plan.tasks, worker, index, store.write_page).carry_out(run_local)
 

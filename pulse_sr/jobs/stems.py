@@ -4,26 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from pulse_sr.jobs.manifest import NAME, PAGE, RECORD, Row, base_of, read_json, read_rows
-from pulse_sr.jobs.task import file_sha256
-
-
-@dataclass(frozen=True)
-class Input:
-    """An input of a job.
-
-    Attributes:
-        path: the file.
-        sha256: of its bytes; empty if it can not be opened.
-        stem: its name in the run folder.
-    """
-
-    path: Path
-    sha256: str
-    stem: str
+from pulse_sr.jobs.task import Input, file_sha256
 
 
 def list_inputs(
@@ -155,7 +139,7 @@ def _claim_moved(path: Path, candidates: list[str]) -> str | None:
 
 
 class _FreeNames:
-    """Hands out names that nothing else has."""
+    """Gives names that nothing else has."""
 
     def __init__(self, taken: set[str]) -> None:
         self._taken = taken

@@ -11,8 +11,9 @@ from PIL import Image
 from pulse_sr import __version__
 from pulse_sr.config import SearchConfig
 from pulse_sr.files.atomic import write_atomic
+from pulse_sr.images.pixels import Pixels
 from pulse_sr.jobs.drawing import read_pixels
-from pulse_sr.jobs.marks import COMMENT, XMP
+from pulse_sr.jobs.provenance import COMMENT, XMP
 from pulse_sr.report.animation import (
     MATCHES,
     StepFrames,
@@ -45,7 +46,11 @@ def begin_steps(folder: Path, config: SearchConfig, *, keep: bool) -> StepFrames
 
 
 def finish_steps(
-    folder: Path, frames: StepFrames, samples: Sequence[Document], target_db: float | None
+    folder: Path,
+    frames: StepFrames,
+    samples: Sequence[Document],
+    pixels: Pixels,
+    target_db: float | None,
 ) -> None:
     """Writes the matches and the animation of the samples as written.
 
@@ -55,6 +60,7 @@ def finish_steps(
         folder: of the input; the samples are there already.
         frames: what the search was told to.
         samples: entries of all samples of the folder.
+        pixels: of the samples as written, [S, 3, R, R].
         target_db: LR-PSNR at which the search ends a sample; None: it ends none early.
 
     Raises:
@@ -66,8 +72,8 @@ def finish_steps(
         if found:
             each["frames"] = len(found)
     written = [
-        Written(each["index"], read_pixels(folder / each["file"]), each["lr_psnr"])
-        for each in samples
+        Written(each["index"], own, each["lr_psnr"])
+        for each, own in zip(samples, pixels, strict=True)
         if each.get("frames")
     ]
     if written:

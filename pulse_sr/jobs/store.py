@@ -15,11 +15,13 @@ import numpy as np
 import torch
 
 from pulse_sr import __version__
+from pulse_sr.alignment.paste import paste
 from pulse_sr.config import SAMPLERS
 from pulse_sr.errors import SetupError
 from pulse_sr.files.atomic import write_atomic, write_parts_atomic
 from pulse_sr.images.read import LowResImage
 from pulse_sr.images.write import write_png
+from pulse_sr.inversion.observation import Observation
 from pulse_sr.inversion.result import Result, Sample, sample_status
 from pulse_sr.jobs.drawing import (
     PICTURES,
@@ -31,14 +33,11 @@ from pulse_sr.jobs.drawing import (
     write_pictures,
 )
 from pulse_sr.jobs.manifest import PAGE, RECORD, json_bytes, put_rows, read_json, read_rows
-from pulse_sr.jobs.marks import XMP, settings_of, text_chunks
-from pulse_sr.jobs.placement import Placement, pasted_name
+from pulse_sr.jobs.provenance import XMP, settings_of, text_chunks
 from pulse_sr.jobs.record import SCHEMA, input_entry, make_document, timing_entry
 from pulse_sr.jobs.stems import assign_stems
 from pulse_sr.jobs.steps import clear_steps, finish_steps, has_steps
 from pulse_sr.jobs.task import fingerprint
-from pulse_sr.operators.base import Operator
-from pulse_sr.operators.building import make_operator
 from pulse_sr.report.animation import StepFrames
 from pulse_sr.report.page import render_page
 
@@ -77,7 +76,7 @@ def write_result(
     prior_source: str | None = None,
     load_s: float = 0.0,
     align: str = "never",
-    placement: Placement | None = None,
+    base: str = "",
     cluster: bool = False,
     frames: StepFrames | None = None,
 ) -> Document:
@@ -93,7 +92,7 @@ def write_result(
         prior_source: the prior as the caller named it (None: the default one), for the record.
         load_s: seconds that reading the input took, for the record.
         align: how the run treats photos, for the record.
-        placement: for a face of a photo: where its samples are pasted (`pasted_00.png`, ...).
+        base: for a face of a photo: the stem of that.
         cluster: show the samples in covering order (`metrics.covering`), not by index.
         frames: the steps of the search (`steps.begin_steps`), for their animation.
 
@@ -104,27 +103,24 @@ def write_result(
         SetupError: the disk is full, or the place can not be written.
     """
     started = time.perf_counter()
-    mark = fingerprint(result.image.sha256, result.prior_sha256, result.config)
+    observation = result.observation
+    identity = fingerprint(observation.sha256, result.prior_sha256, result.config)
     make_folder(folder)
-    entries = {} if fresh else _sample_entries(folder, mark)
+    entries = {} if fresh else _sample_entries(folder, identity)
     if not entries:
         clear(folder, steps=frames is None)
-    operator = _observed_operator(result)
-    write_png(folder / "input.png", result.low_res)
+    write_png(folder / "input.png", observation.pixels)
     settings = settings_of(result)
     for sample in result.samples_list:
-        entry = _write_sample(folder, sample, result, operator, settings, placement)
-        entries[sample.index] = entry
-    samples = _measure(folder, entries, result, operator)
-    files = [each["file"] for each in samples]
-    pixels = np.stack([read_pixels(folder / name) for name in files])
+        entries[sample.index] = _write_sample(folder, sample, observation.image, settings)
+    samples = [dict(entries[index]) for index in sorted(entries)]
+    pixels = np.stack([read_pixels(folder / each["file"]) for each in samples])
+    _measure(samples, pixels, read_pixels(folder / "input.png"), observation)
     if frames is not None:
-        finish_steps(folder, frames, samples, _line_db(result, operator))
-    document = make_document(result, samples, pixels, mark, prior_source)
+        finish_steps(folder, frames, samples, pixels, _line_db(result))
+    document = make_document(result, samples, pixels, identity, prior_source)
     document["align"] = align
-    if placement is not None:
-        document["input"] = input_entry(placement.photo, result.notes)
-        document["face"] = placement.describe()
+    document |= _face_entry(observation.image, base)
     indices = [each["index"] for each in samples]
     if cluster:
         document["cluster"] = cluster_entry(pixels, indices)
@@ -134,11 +130,15 @@ def write_result(
     return document
 
 
-def _line_db(result: Result, operator: Operator) -> float | None:
+def _face_entry(image: LowResImage, base: str) -> Document:
+    return {} if image.face is None else {"face": {"base": base, **image.face.describe()}}
+
+
+def _line_db(result: Result) -> float | None:
     """The match at which a sample left the search; None where none leaves early."""
     if result.config.method in SAMPLERS:
         return None
-    return min(result.config.target_db, operator.noise_floor_db)
+    return result.observation.target_db
 
 
 def set_order(folder: Path, *, cluster: bool) -> Document:
@@ -168,13 +168,13 @@ def set_order(folder: Path, *, cluster: bool) -> Document:
 def write_failure(
     folder: Path,
     image: LowResImage,
-    mark: str,
+    wanted: str,
     error: str,
     hint: str,
-    placement: Placement | None = None,
+    base: str = "",
 ) -> None:
     """Records that a readable input could not be searched; keeps a result of equal settings."""
-    if done_indices(folder, mark):
+    if done_indices(folder, wanted):
         return
     make_folder(folder)
     clear(folder)
@@ -184,12 +184,11 @@ def write_failure(
         "status": "failed",
         "error": error,
         "hint": hint,
-        "input": input_entry(image if placement is None else placement.photo),
+        "input": input_entry(image),
         "samples": [],
-        "fingerprint": mark,
+        "fingerprint": wanted,
+        **_face_entry(image, base),
     }
-    if placement is not None:
-        document["face"] = placement.describe()
     write_atomic(folder / RECORD, json_bytes(document))
 
 
@@ -205,9 +204,10 @@ def save_result(out: Path, result: Result, *, cluster: bool = False) -> Path:
         the folder of this input.
     """
     make_folder(out)
-    [stem] = assign_stems(out, [(Path(result.image.path), result.image.sha256)])
+    image = result.observation.image.source
+    [stem] = assign_stems(out, [(Path(image.path), image.sha256)])
     document = write_result(out / stem, result, cluster=cluster)
-    put_rows(out, [row_of(stem, str(result.image.path), document)])
+    put_rows(out, [row_of(stem, image.path, document)])
     write_page(out)
     return out / stem
 
@@ -279,34 +279,15 @@ def _has_files(folder: Path, entry: Document) -> bool:
     return all((folder / name).is_file() for name in names)
 
 
-def _observed_operator(result: Result) -> Operator:
-    return make_operator(
-        result.operator_spec, result.side, result.resolution, result.rows, result.columns
-    )
-
-
-def _lr_psnr(operator: Operator, pixels: Pixels, low_res: Pixels) -> float:
-    """LR-PSNR in dB of 8-bit pixels, to 1e-4 dB: the files must not differ by the thread count."""
-    x, y = (torch.from_numpy(each.astype(np.float64) / 255.0) for each in (pixels, low_res))
-    return round(min(float(operator.lr_psnr(x, y)), HIGHEST_DB), 4)
-
-
-def _write_sample(
-    folder: Path,
-    sample: Sample,
-    result: Result,
-    operator: Operator,
-    settings: Document,
-    placement: Placement | None,
-) -> Document:
-    name = sample_name(sample.index)
-    lr_psnr = _lr_psnr(operator, sample.pixels, result.low_res)
+def _write_sample(folder: Path, sample: Sample, image: LowResImage, settings: Document) -> Document:
+    """Writes a sample, of a face also the photo with it; returns its entry, not measured yet."""
+    name, lr_psnr = sample_name(sample.index), _rounded_db(sample.lr_psnr)
     own = {**settings, "sample": sample.index, "sample_seed": sample.seed}
     write_png(folder / name, sample.pixels, text_chunks(own, lr_psnr), XMP)
     pasted = {}
-    if placement is not None:
-        pasted = {"pasted": pasted_name(sample.index)}
-        photo = placement.paste(sample.pixels)
+    if image.face is not None:
+        pasted = {"pasted": f"pasted_{sample.index:02d}.png"}
+        photo = paste(image.source.pixels, sample.pixels, image.face.corners)
         write_png(folder / pasted["pasted"], photo, text_chunks(own), XMP)
     return {
         **pasted,
@@ -315,20 +296,22 @@ def _write_sample(
         "seed": sample.seed,
         "steps": sample.steps,
         **({} if sample.sigma is None else {"sigma": sample.sigma}),
-        "lr_psnr_search": round(min(sample.lr_psnr_search, HIGHEST_DB), 4),
+        "lr_psnr_search": _rounded_db(sample.lr_psnr_search),
         "hr_rms_change": round(sample.hr_rms_change, 6),
     }
 
 
 def _measure(
-    folder: Path, entries: dict[int, Document], result: Result, operator: Operator
-) -> list[Document]:
-    """Adds LR-PSNR and status, measured from the files, to the entries; ordered by index."""
-    low_res = read_pixels(folder / "input.png")
-    measured = []
-    for index in sorted(entries):
-        entry = dict(entries[index])
-        entry["lr_psnr"] = _lr_psnr(operator, read_pixels(folder / entry["file"]), low_res)
-        entry["status"] = sample_status(entry["lr_psnr"], result.ok_db)
-        measured.append(entry)
-    return measured
+    entries: list[Document], pixels: Pixels, low_res: Pixels, observation: Observation
+) -> None:
+    """Adds LR-PSNR and status to the entries of samples [S, 3, R, R], both as read back."""
+    y = torch.from_numpy(low_res / 255.0)
+    for entry, each in zip(entries, pixels, strict=True):
+        lr_psnr = observation.operator.lr_psnr(torch.from_numpy(each / 255.0), y)
+        entry["lr_psnr"] = _rounded_db(lr_psnr.item())
+        entry["status"] = sample_status(entry["lr_psnr"], observation.ok_db)
+
+
+def _rounded_db(db: float) -> float:
+    """To 1e-4 dB: the files must not differ by the thread count."""
+    return round(min(db, HIGHEST_DB), 4)

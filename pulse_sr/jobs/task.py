@@ -8,41 +8,50 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pulse_sr.alignment.intake import FaceOfPhoto
 from pulse_sr.config import SearchConfig
 from pulse_sr.errors import PulseError
+from pulse_sr.images.face import FaceOfPhoto
 
 #: Part of every fingerprint: raise it when equal settings start to give other pixels.
 REVISION = 5
 
 
 @dataclass(frozen=True)
-class Task:
-    """What a run will do with one input.
+class Input:
+    """An input of a job.
 
     Attributes:
-        path: the input file.
-        sha256: of the file's bytes; empty if it can not be opened.
-        stem: name of its folder in the run folder.
-        fingerprint: see `fingerprint`.
-        action: "search" (all samples), "extend" (some are there), "skip" (complete) or
-            "failed_before".
-        indices: the samples to search, from 0.
-        earlier: the manifest row of the failure, for "failed_before".
-        face: the face of the photo that is searched; None: the whole picture is.
-        base: the stem of the input, also where its faces have folders of their own.
-        refusal: why the input can not be searched, known before the run; None if it can.
+        path: the file.
+        sha256: of its bytes; empty if it can not be opened.
+        stem: its name in the folder of the job.
     """
 
     path: Path
     sha256: str
     stem: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(Input):
+    """What a run will do with one input, or with one face of a photo.
+
+    Attributes:
+        fingerprint: see `fingerprint`.
+        action: "search" (all samples), "extend" (some are there), "skip" (complete) or
+            "failed_before".
+        indices: the samples to search, from 0.
+        base: the stem of the input, also where its faces have folders of their own.
+        earlier: the manifest row of the failure, for "failed_before".
+        face: the face of the photo that is searched; None: the whole picture is.
+        refusal: why the input can not be searched, known before the run; None if it can.
+    """
+
     fingerprint: str
     action: str
     indices: tuple[int, ...]
+    base: str
     earlier: dict[str, Any] | None = None
     face: FaceOfPhoto | None = None
-    base: str = ""
     refusal: PulseError | None = None
 
 

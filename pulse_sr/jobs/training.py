@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -42,6 +40,7 @@ from pulse_sr.report.training_tensorboard import TensorBoardLog
 from pulse_sr.training.collapse import CollapseWatch
 from pulse_sr.training.gan.plan import PriorTrainer
 from pulse_sr.training.loop import Progress, Schedule
+from pulse_sr.training.options import Observation
 from pulse_sr.training.snapshot import interpolation_strip, sample_grid
 
 CARD_NAME = "README.md"
@@ -49,25 +48,6 @@ CARD_NAME = "README.md"
 _SHEET_SAMPLES, _SHEET_NEIGHBOURS = 6, 3
 #: Held-back images that are read at most.
 _MOST_HELD_BACK = 5000
-
-
-@dataclass(frozen=True)
-class Observation:
-    """What is looked at during a training.
-
-    Attributes:
-        samples: scored at each snapshot; 0: no scores.
-        held_back: folder or tars of images that are not trained on.
-        inception: TorchScript file for FID and KID.
-        tensorboard: write TensorBoard events.
-        command: the command line, for the card.
-    """
-
-    samples: int = 1000
-    held_back: Path | None = None
-    inception: Path | None = None
-    tensorboard: bool = False
-    command: str = ""
 
 
 def run_training(
@@ -123,7 +103,7 @@ class Observer:
             self._training = TrainingImages(trainer.images, trainer.config.mirror)
         else:
             self._training = self._scorer.training
-        self._floor = None if self._scorer is None else self._scorer.floor()
+        self._reference = None if self._scorer is None else self._scorer.reference_scores()
         self._book = ScoreBook(run_dir, images)
         self._history = read_history(trainer.log_file, images)
         self._watch = CollapseWatch()
@@ -223,14 +203,14 @@ class Observer:
         write_png(self.trainer.run_dir / "neighbours.png", sheet)
 
     def _write_curves(self) -> None:
-        floor = self._floor[1] if self._floor else {}
-        picture = draw_curves(self._history, self._book.records, floor)
+        reference_scores = self._reference[1] if self._reference else {}
+        picture = draw_curves(self._history, self._book.records, reference_scores)
         write_atomic(self.trainer.run_dir / "curves.png", picture)
 
     def _write_card(self, prior: Prior) -> None:
         others = self._scorer.others if self._scorer else ""
         facts = card_facts(
-            self.trainer, prior, self._book, self._floor, others, self.observation.command
+            self.trainer, prior, self._book, self._reference, others, self.observation.command
         )
         write_text_atomic(self.trainer.run_dir / CARD_NAME, render_card(facts))
 

@@ -32,7 +32,7 @@ def card_facts(
     trainer: PriorTrainer,
     prior: Prior,
     book: ScoreBook,
-    floor: tuple[str, dict[str, float]] | None,
+    reference_scores: tuple[str, dict[str, float]] | None,
     others: str,
     command: str,
 ) -> CardFacts:
@@ -42,7 +42,7 @@ def card_facts(
         trainer: of the run.
         prior: the averaged generator as it is now.
         book: the scores so far.
-        floor: name and scores of other real images.
+        reference_scores: name and scores of other real images.
         others: what the check for copies compares the samples with.
         command: the command line, empty if it is not known.
     """
@@ -69,7 +69,7 @@ def card_facts(
         },
         command=command,
         scores=scores,
-        floor=None if floor is None else Measured(*floor),
+        floor=None if reference_scores is None else Measured(*reference_scores),
         memorised=copied,
         pictures=_pictures(trainer.run_dir),
     )

@@ -17,9 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pulse_sr.metrics.squeezenet import squeezenet_features
+from pulse_sr.metrics.squeezenet import UNIT_EPS, squeezenet_features
 
-_EPS = 1e-10
 #: Images whose features are in memory at once, twice: 9.4 MB each at 224 px. Up to 25 rows `cdist`
 #: subtracts; above, it expands the square, which loses the difference of similar images.
 _BLOCK = 16
@@ -95,7 +94,7 @@ def feature_distances(images: Tensor) -> Tensor:
 def _unit_features(images: Tensor) -> Tensor:  # [n, 3, H, W] -> [n, F]
     """Features whose squared Euclidean distance is the SqueezeNet feature distance."""
     maps = squeezenet_features(images)
-    unit = [F.normalize(x, eps=_EPS) / (x[0, 0].numel() * len(maps)) ** 0.5 for x in maps]
+    unit = [F.normalize(x, eps=UNIT_EPS) / (x[0, 0].numel() * len(maps)) ** 0.5 for x in maps]
     return torch.cat([x.flatten(1) for x in unit], dim=1)
 
 

@@ -9,9 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pulse_sr.metrics.squeezenet import squeezenet_features
-
-_EPS = 1e-10
+from pulse_sr.metrics.squeezenet import UNIT_EPS, squeezenet_features
 
 
 class PairwiseDistance:
@@ -80,7 +78,7 @@ def map_of_distances(a: list[Tensor], b: list[Tensor], size: tuple[int, int]) ->
     """`distance_maps` of images whose `squeezenet_features` are known, float32 `[N, H, W]`."""
     total = torch.zeros(len(a[0]), *size, device=a[0].device)
     for found, truth in zip(a, b, strict=True):
-        difference = F.normalize(found, eps=_EPS) - F.normalize(truth, eps=_EPS)
+        difference = F.normalize(found, eps=UNIT_EPS) - F.normalize(truth, eps=UNIT_EPS)
         apart = difference.square().sum(dim=1, keepdim=True)
         total += F.interpolate(apart, size=size, mode="bilinear", align_corners=False)[:, 0]
     return total / len(a)

@@ -5,8 +5,9 @@ Shapes: N images, C channels, H W size.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
+
+from pulse_sr.operators.base import psnr_of
 
 
 def psnr(images: Tensor, truth: Tensor) -> Tensor:
@@ -27,4 +28,4 @@ def psnr(images: Tensor, truth: Tensor) -> Tensor:
     if not (images.is_floating_point() and truth.is_floating_point()):
         raise ValueError(f"expected floats in [0, 1], got {images.dtype} and {truth.dtype}")
     mse = (images.double() - truth.double()).square().mean(dim=[1, 2, 3])
-    return -10.0 * torch.log10(mse)
+    return psnr_of(mse)

@@ -26,7 +26,8 @@ CHANNELS = (96, 256, 512, 512)
 
 _FIRES = ("fire2", "fire3", "fire4", "pool", "fire5", "fire6", "fire7", "fire8", "pool", "fire9")
 _MEAN_BGR = (104.0, 117.0, 123.0)
-_EPS = 1e-10
+#: Least length that features are divided by.
+UNIT_EPS = 1e-10
 
 Weights = dict[str, Tensor]
 
@@ -101,12 +102,6 @@ def squeezenet_features(images: Tensor, least_side: int = LEAST_SIDE) -> list[Te
     return maps
 
 
-def class_scores(images: Tensor) -> Tensor:
-    """ImageNet logits `[N, 1000]`, to check the preprocessing by; arguments as above."""
-    last = squeezenet_features(images)[-1]
-    return _conv(squeezenet_weights(last.device), "conv_final", last).mean(dim=[2, 3])
-
-
 def feature_distance(a: Tensor, b: Tensor, least_side: int = LEAST_SIDE) -> Tensor:
     """SqueezeNet feature distance.
 
@@ -133,7 +128,10 @@ def feature_distance(a: Tensor, b: Tensor, least_side: int = LEAST_SIDE) -> Tens
 def distance_of_maps(a: list[Tensor], b: list[Tensor]) -> Tensor:
     """`feature_distance` of images whose `squeezenet_features` are known, float32 `[N]`."""
     distances = [
-        (F.normalize(x, eps=_EPS) - F.normalize(y, eps=_EPS)).square().sum(dim=1).mean(dim=[1, 2])
+        (F.normalize(x, eps=UNIT_EPS) - F.normalize(y, eps=UNIT_EPS))
+        .square()
+        .sum(dim=1)
+        .mean(dim=[1, 2])
         for x, y in zip(a, b, strict=True)
     ]
     return torch.stack(distances).mean(dim=0)

@@ -104,7 +104,7 @@ class Operator(ABC):
         return None
 
     @property
-    def noise_floor_db(self) -> float:
+    def noise_limit_db(self) -> float:
         """The LR-PSNR in dB beyond which a search fits noise; infinite without `noise:STD`."""
         return -10.0 * math.log10(self.random_variance) if self.random_variance > 0 else math.inf
 
@@ -179,11 +179,11 @@ class Operator(ABC):
             float64 [S] (or a scalar).
         """
         if x.dim() == 3:
-            return psnr(self.residual(x.double(), y.double()))
+            return psnr_of(self.residual(x.double(), y.double()).square().mean())
         y = y.expand(len(x), *y.shape[-3:])
         return torch.stack([self.lr_psnr(one, target) for one, target in zip(x, y, strict=True)])
 
 
-def psnr(difference: Tensor) -> Tensor:
-    """PSNR in dB of a difference of images, peak 1.0: a scalar."""
-    return -10.0 * torch.log10(difference.square().mean())
+def psnr_of(mse: Tensor) -> Tensor:
+    """PSNR in dB that a mean squared error stands for, peak 1.0; infinite at zero error."""
+    return -10.0 * torch.log10(mse)

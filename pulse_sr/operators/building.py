@@ -46,7 +46,7 @@ class Jpeg:
 
 
 #: What happens to a picture, in turn.
-Step = SeparableOperator | Noise | Jpeg
+BuiltStage = SeparableOperator | Noise | Jpeg
 
 
 def make_operator(
@@ -133,7 +133,7 @@ def build_steps(
     high: Size,
     rows: Range | None = None,
     columns: Range | None = None,
-) -> tuple[list[Step], Tensor | None]:
+) -> tuple[list[BuiltStage], Tensor | None]:
     """Returns what happens to a picture in turn, and which low-res pixels are known (None: all).
 
     Args: see `build_operator`.
@@ -206,7 +206,7 @@ class _Chain:
     columns: Range
     total: _Linear
     part: _Linear | None = None
-    steps: list[Step] = field(default_factory=list)
+    steps: list[BuiltStage] = field(default_factory=list)
     known: Tensor | None = None
     random_variance: float = 0.0
     file_variance: float = 0.0
@@ -267,7 +267,7 @@ class _Chain:
         self.random_variance *= factor
         self.file_variance *= factor
 
-    def _step(self, step: Step) -> None:
+    def _step(self, step: BuiltStage) -> None:
         self.finish()
         self.steps.append(step)
 

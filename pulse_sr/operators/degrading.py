@@ -18,7 +18,7 @@ from torch import Tensor
 from pulse_sr.errors import InputError
 from pulse_sr.images.pixels import to_pillow
 from pulse_sr.operators.base import Size
-from pulse_sr.operators.building import Jpeg, Noise, Step, build_steps
+from pulse_sr.operators.building import BuiltStage, Jpeg, Noise, build_steps
 from pulse_sr.operators.jpeg import jpeg_round_trip
 from pulse_sr.operators.spec import OperatorSpec, parse_operator
 
@@ -87,7 +87,7 @@ def degrade_to(
     return Degraded(np.repeat(made, 3, axis=0) if len(made) == 1 else made, jpeg)
 
 
-def simulate(x: Tensor, steps: Sequence[Step], rng: np.random.Generator | None) -> Tensor:
+def simulate(x: Tensor, steps: Sequence[BuiltStage], rng: np.random.Generator | None) -> Tensor:
     """What happens to images, in turn.
 
     Args:

@@ -14,7 +14,7 @@ from torch import Tensor
 from pulse_sr.operators.base import Operator
 
 
-def project_to_floor(
+def project_to_rounding_limit(
     operator: Operator, x: Tensor, y: Tensor, passes: int = 10, target_db: float = 58.9
 ) -> Tensor:
     """Repaints images until their 8-bit files downscale to y; each sample on its own.

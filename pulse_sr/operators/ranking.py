@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from pulse_sr.errors import InputError, UsageError
-from pulse_sr.operators.base import psnr
+from pulse_sr.operators.base import psnr_of
 from pulse_sr.operators.degrading import degrade_to
 from pulse_sr.operators.spec import parse_operator
 
@@ -70,7 +70,7 @@ def rank_operators(
     def match(kernel: str) -> float:
         spec = parse_operator("|".join([kernel, *gray, *after]))
         made = degrade_to(high_res, spec, (low[0], low[1])).pixels
-        return float(psnr(torch.from_numpy(made / 255.0 - low_res / 255.0)))
+        return float(psnr_of(torch.from_numpy(made / 255.0 - low_res / 255.0).square().mean()))
 
     sigma = _best_sigma(match, max(high[0] / low[0], high[1] / low[1]))
     kernels = dict.fromkeys([*CANDIDATE_SPECS, f"gaussian:{sigma:g}"])

@@ -15,20 +15,18 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
-import os
 from pathlib import Path
 
-import safetensors
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 
+from pulse_sr.devices import images_at_once
 from pulse_sr.errors import PulseError
-from pulse_sr.files.atomic import write_atomic
-from pulse_sr.priors.base import Prior, SeedBank, in_float32
+from pulse_sr.files.tensors import UNREADABLE, read_tensors, read_tensors_header, write_tensors
+from pulse_sr.priors.base import Prior, SeedBank
 from pulse_sr.priors.files import FILE_NAME
 from stylegan_ops import library
+from stylegan_ops.build import user_cache
 
 BANK_NAME = "latents.safetensors"
 HEADER_KEY = "pulse-sr-bank"
@@ -54,13 +52,13 @@ def draw_bank(prior: Prior, count: int = COUNT, first_seed: int = FIRST_SEED) ->
         first_seed: seed of the first one.
     """
     side = min(SIDE, prior.resolution)
-    chunk = max(1, min(_CHUNK, _CHUNK_PIXELS // prior.resolution**2))
+    chunk = images_at_once(prior.resolution, _CHUNK, _CHUNK_PIXELS)
     parts = []
-    with in_float32(prior):
-        for start in range(first_seed, first_seed + count, chunk):
-            # The last chunk is drawn whole as well: rounding may depend on the size of a batch.
-            images = prior.sample(range(start, start + chunk))
-            parts.append((F.adaptive_avg_pool2d(images, side) * 255).round().byte().cpu())
+    exact = prior.in_precision(bf16=False)
+    for start in range(first_seed, first_seed + count, chunk):
+        # The last chunk is drawn whole as well: rounding may depend on the size of a batch.
+        images = exact.sample(range(start, start + chunk))
+        parts.append((F.adaptive_avg_pool2d(images, side) * 255).round().byte().cpu())
     return SeedBank(first_seed, torch.cat(parts)[:count])
 
 
@@ -76,9 +74,7 @@ def save_bank(path: Path, bank: SeedBank, prior_sha256: str) -> None:
         SetupError: the file can not be written.
     """
     header = {"schema": SCHEMA, "prior_sha256": prior_sha256, "first_seed": bank.first_seed}
-    metadata = {HEADER_KEY: json.dumps(header, sort_keys=True)}
-    tensors = {"thumbnails": bank.thumbnails.contiguous()}
-    write_atomic(path, safetensors.torch.save(tensors, metadata))
+    write_tensors(path, {"thumbnails": bank.thumbnails}, HEADER_KEY, header)
 
 
 def read_bank(path: Path, prior_sha256: str) -> SeedBank | None:
@@ -87,12 +83,11 @@ def read_bank(path: Path, prior_sha256: str) -> SeedBank | None:
     A bank only saves time: nothing that is wrong with one is worth stopping for.
     """
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            header = json.loads(file.metadata()[HEADER_KEY])
-            if (header["schema"], header["prior_sha256"]) != (SCHEMA, prior_sha256):
-                return None
-            thumbnails, first_seed = file.get_tensor("thumbnails"), int(header["first_seed"])
-    except (OSError, ValueError, LookupError, TypeError, safetensors.SafetensorError):
+        header = read_tensors_header(path, HEADER_KEY)
+        if (header["schema"], header["prior_sha256"]) != (SCHEMA, prior_sha256):
+            return None
+        thumbnails, first_seed = read_tensors(path)["thumbnails"], int(header["first_seed"])
+    except UNREADABLE:
         return None
     fits = thumbnails.dtype == torch.uint8 and thumbnails.ndim == 4 and thumbnails.shape[1] == 3
     return SeedBank(first_seed, thumbnails) if fits and len(thumbnails) else None
@@ -158,20 +153,10 @@ def find_bank(prior: Prior, prior_file: Path | None = None) -> SeedBank:
 
 
 def _cache_path(prior: Prior) -> Path | None:
-    folder = _cache_folder()
+    folder = user_cache()
     if folder is None or not prior.sha256:
         return None
     device = prior.device.type
     made_by = (SIDE, device, library.used_by_generators(device), torch.__version__)
     key = hashlib.sha256(repr((prior.sha256, COUNT, FIRST_SEED, *made_by)).encode())
     return folder / f"latents-{prior.sha256[:16]}-{key.hexdigest()[:16]}.safetensors"
-
-
-def _cache_folder() -> Path | None:
-    shared = os.environ.get("XDG_CACHE_HOME")
-    if shared and Path(shared).is_absolute():  # its standard says to ignore relative ones
-        return Path(shared) / "pulse-sr"
-    try:
-        return Path.home() / ".cache" / "pulse-sr"
-    except RuntimeError:  # a user without a home
-        return None

@@ -5,12 +5,12 @@ Shapes: S samples, L style rows, D latent width, R resolution, r feature resolut
 
 from __future__ import annotations
 
-import contextlib
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -65,7 +65,7 @@ class Prior(ABC):
     Attributes:
         name: short name, part of every report.
         resolution: R, the side of the images.
-        num_rows: L, how many style rows the generator takes.
+        num_ws: L, how many style rows the generator takes.
         latent_dim: D, the width of a row.
         noise_shapes: `(r, r)` of every noise map, in the order of the layers.
         statistics: the Gaussian of the latent space.
@@ -78,7 +78,7 @@ class Prior(ABC):
 
     name: str
     resolution: int
-    num_rows: int
+    num_ws: int
     latent_dim: int
     noise_shapes: tuple[tuple[int, int], ...]
     statistics: LatentStatistics
@@ -107,7 +107,7 @@ class Prior(ABC):
         self,
         w: torch.Tensor,
         noise: Sequence[torch.Tensor] | None = None,
-        offsets: Mapping[int, torch.Tensor] | None = None,
+        feature_deltas: Mapping[int, torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """Generate images from styles.
 
@@ -115,7 +115,8 @@ class Prior(ABC):
             w: styles `[S, L, D]`.
             noise: one map `[S or 1, 1, r, r]` per entry of `noise_shapes`; None: the fixed maps
                 that belong to the prior.
-            offsets: added to the feature map of side r, `{r: [S, C, r, r]}` (`feature_shape`).
+            feature_deltas: added to the feature map of side r, `{r: [S, C, r, r]}`
+                (`feature_shape`).
 
         Returns:
             `[S, 3, R, R]` float32; the natural range is [0, 1], values may overshoot.
@@ -123,30 +124,28 @@ class Prior(ABC):
 
     @abstractmethod
     def feature_shape(self, side: int) -> tuple[int, int, int]:
-        """`(C, r, r)` of the feature map that `synthesize(offsets={side: ...})` adds to.
+        """`(C, r, r)` of the feature map that `synthesize(feature_deltas={side: ...})` adds to.
 
         Raises:
             ValueError: when the generator has no feature map of that side.
         """
+
+    def in_precision(self, *, bf16: bool) -> Self:
+        """This prior where `bf16` is so already, else a view of it that has the same weights."""
+        if bf16 == self.bf16:
+            return self
+        view = copy.copy(self)
+        view.bf16 = bf16
+        return view
 
     def sample(self, seeds: Sequence[int]) -> torch.Tensor:
         """Uncurated images `[S, 3, R, R]` in [0, 1], each of its own seed alone."""
         z = torch.stack([standard_normal(seed, (self.z_dim,)) for seed in seeds])
         with torch.no_grad():
             w = self.map(z.to(self.device))
-            return self.synthesize(w[:, None].expand(-1, self.num_rows, -1)).clamp(0, 1)
+            return self.synthesize(w[:, None].expand(-1, self.num_ws, -1)).clamp(0, 1)
 
 
 def standard_normal(seed: int, shape: Sequence[int]) -> torch.Tensor:
     """Standard normal float32 of `shape`, drawn on the CPU by a generator of its own."""
     return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed))
-
-
-@contextlib.contextmanager
-def in_float32(prior: Prior) -> Iterator[None]:
-    """No bfloat16 inside, whatever a search uses: what is drawn here must not depend on it."""
-    before, prior.bf16 = prior.bf16, False
-    try:
-        yield
-    finally:
-        prior.bf16 = before

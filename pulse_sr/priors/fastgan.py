@@ -68,7 +68,7 @@ class FastGANConfig:
         return {high: low for high, low in GATES.items() if high <= self.resolution}
 
     @property
-    def num_rows(self) -> int:
+    def num_ws(self) -> int:
         """How many style rows a search has: one for the trunk and one per gate."""
         return 1 + len(self.gates)
 
@@ -130,7 +130,7 @@ class FastGANNetwork(nn.Module, ABC):
         self,
         latents: Tensor,
         noise: Sequence[Tensor],
-        offsets: Mapping[int, Tensor] | None = None,
+        feature_deltas: Mapping[int, Tensor] | None = None,
     ) -> Iterator[tuple[int, Tensor]]:
         """The feature maps of the trunk from 4 px up, `(r, [N, C, r, r])` each.
 
@@ -139,7 +139,7 @@ class FastGANNetwork(nn.Module, ABC):
                 first and then one per gate, the gate of the largest side first. Each gate is then
                 computed by a trunk of its own, which runs only as far up as the gate begins.
             noise: one map `[N or 1, 1, r, r]` per entry of `noise_shapes`, for all latents.
-            offsets: added to the maps of side r, of every trunk, `{r: [N or 1, C, r, r]}`.
+            feature_deltas: added to the maps of side r, of every trunk, `{r: [N or 1, C, r, r]}`.
                 They come after the gate of that side and before the gates that begin there.
         """
         count, n = latents.shape[:2]
@@ -154,8 +154,8 @@ class FastGANNetwork(nn.Module, ABC):
                 x = self._run(getattr(self, f"feat_{side}"), x, own)
             if side in gates:
                 x = x * gates[side]
-            if offsets is not None and side in offsets:
-                x = x + _repeat(offsets[side], len(x) // n)
+            if feature_deltas is not None and side in feature_deltas:
+                x = x + _repeat(feature_deltas[side], len(x) // n)
             if side in starts:
                 high = starts[side]
                 gates[high] = getattr(self, f"se_{high}")(x if count == 1 else x[-n:])

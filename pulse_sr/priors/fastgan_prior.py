@@ -37,7 +37,7 @@ class FastGANPrior(Prior):
         super().__init__(
             name=name,
             resolution=config.resolution,
-            num_rows=config.num_rows,
+            num_ws=config.num_ws,
             latent_dim=config.z_dim,
             noise_shapes=config.noise_shapes,
             statistics=statistics,
@@ -56,18 +56,18 @@ class FastGANPrior(Prior):
         self,
         w: Tensor,
         noise: Sequence[Tensor] | None = None,
-        offsets: Mapping[int, Tensor] | None = None,
+        feature_deltas: Mapping[int, Tensor] | None = None,
     ) -> Tensor:
-        if w.shape[1] != self.num_rows:
-            raise ValueError(f"{w.shape[1]} style rows, expected {self.num_rows}")
+        if w.shape[1] != self.num_ws:
+            raise ValueError(f"{w.shape[1]} style rows, expected {self.num_ws}")
         maps = self.generator.fixed_noise() if noise is None else noise
         if len(maps) != len(self.noise_shapes):
             raise ValueError(f"{len(maps)} noise maps, expected {len(self.noise_shapes)}")
-        for side in offsets or ():
+        for side in feature_deltas or ():
             self.feature_shape(side)
         config = self.generator.config
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            for _, x in self.generator.features(_latents(w), maps, offsets):
+            for _, x in self.generator.features(_latents(w), maps, feature_deltas):
                 image = x
             image = self.generator.to_big(image)
         image = torch.tanh(image.float()) if config.bounded else image.float()

@@ -6,16 +6,13 @@ A prior is one file, or a folder that holds it as `model.safetensors`: a trainin
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 
-from pulse_sr.errors import SetupError, UsageError
-from pulse_sr.files.atomic import write_atomic
+from pulse_sr.errors import SetupError, UsageError, first_line
+from pulse_sr.files.tensors import UNREADABLE, read_tensors, read_tensors_header, write_tensors
 from pulse_sr.priors.architectures import ARCHITECTURES, stored_as
 from pulse_sr.priors.base import STYLEGAN2_SLOPE, LatentStatistics, Prior
 
@@ -41,11 +38,8 @@ def save_prior(path: Path, prior: Prior, dtype: torch.dtype = torch.float32) -> 
     """
     architecture, stored = stored_as(prior)
     generator, statistics = stored.generator, stored.statistics
-    tensors = {
-        f"G.{key}": value.detach().to("cpu", dtype).contiguous()
-        for key, value in generator.state_dict().items()
-    }
-    tensors |= {f"latents.{key}": getattr(statistics, key).cpu().contiguous() for key in STATISTICS}
+    tensors = {f"G.{key}": value.to(dtype) for key, value in generator.state_dict().items()}
+    tensors |= {f"latents.{key}": getattr(statistics, key) for key in STATISTICS}
     header = {
         "schema": SCHEMA,
         "name": prior.name,
@@ -54,8 +48,7 @@ def save_prior(path: Path, prior: Prior, dtype: torch.dtype = torch.float32) -> 
         "latents": {"count": statistics.count, "slope": statistics.slope},
         "card": {key: value for key, value in prior.card.items() if key != "architecture"},
     }
-    metadata = {HEADER_KEY: json.dumps(header, sort_keys=True)}
-    write_atomic(path, safetensors.torch.save(tensors, metadata))
+    write_tensors(path, tensors, HEADER_KEY, header)
 
 
 def prior_path(path: Path) -> Path:
@@ -78,9 +71,8 @@ def read_header(path: Path) -> dict[str, Any]:
         SetupError: when the file is damaged or is not a prior.
     """
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            header = json.loads(file.metadata()[HEADER_KEY])
-    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        header = read_tensors_header(path, HEADER_KEY)
+    except UNREADABLE as error:
         raise SetupError(
             f"{path} is not a readable prior ({type(error).__name__}: {error})",
             "reinstall pulse-sr for the bundled prior, or train again with `pulse-sr train-prior`",
@@ -107,7 +99,7 @@ def read_prior(path: Path, device: torch.device | str = "cpu") -> Prior:
     architecture = ARCHITECTURES[header["architecture"]]
     try:
         generator = architecture.build(dict(header["config"]))
-        tensors = safetensors.torch.load_file(file)
+        tensors = read_tensors(file)
         weights = {k[2:]: v.float() for k, v in tensors.items() if k.startswith("G.")}
         generator.load_state_dict(weights)
         latents = {key: tensors[f"latents.{key}"].to(device) for key in STATISTICS}
@@ -115,15 +107,8 @@ def read_prior(path: Path, device: torch.device | str = "cpu") -> Prior:
         slope = float(header["latents"].get("slope", STYLEGAN2_SLOPE))
         statistics = LatentStatistics(count=header["latents"]["count"], slope=slope, **latents)
         name, card = header["name"], header["card"]
-    except (
-        RuntimeError,
-        LookupError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        safetensors.SafetensorError,
-    ) as error:
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    except (*UNREADABLE, RuntimeError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {first_line(error)}"
         raise SetupError(
             f"{file} does not hold the tensors that its header names ({reason})",
             "the file is damaged: restore or retrain it",

@@ -80,7 +80,7 @@ class StyleGAN2Config:
         return tuple(4 * 2**k for k in range(len(self.channels)))
 
     @property
-    def num_rows(self) -> int:
+    def num_ws(self) -> int:
         """How many style rows the generator takes: one per convolution and one for the last RGB."""
         return 2 * len(self.channels)
 
@@ -151,10 +151,10 @@ class MappingNetwork(nn.Module):
         return x
 
     def truncate(
-        self, w: Tensor, num_rows: int, psi: float = 1.0, cutoff: int | None = None
+        self, w: Tensor, num_ws: int, psi: float = 1.0, cutoff: int | None = None
     ) -> Tensor:
         """Copy `w` `[N, D]` to all rows and pull the first `cutoff` of them towards the mean."""
-        ws = w[:, None].expand(-1, num_rows, -1)
+        ws = w[:, None].expand(-1, num_ws, -1)
         if psi == 1:
             return ws
         pulled = self.w_avg.lerp(ws, psi)
@@ -282,21 +282,22 @@ class SynthesisBlock(nn.Module):
         styles: Sequence[Tensor],
         noise: Sequence[Tensor | None],
         next_styles: Tensor | None,
-        offset: Tensor | None = None,
+        feature_delta: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Features of this block, and the scaled ones that the next block begins with.
 
-        `styles` are those of the convolutions; `offset` is added to the features before they go on.
+        `styles` are those of the convolutions; `feature_delta` is added to the features before they
+        go on.
         """
         for i, layer in enumerate(self.layers[:-1]):
             _, each = layer(scaled, styles[i], noise[i], styles[i + 1], keep=False)
             assert each is not None  # its styles were given
             scaled = each
-        following = None if offset is not None else next_styles
+        following = None if feature_delta is not None else next_styles
         x, after = self.layers[-1](scaled, styles[-1], noise[-1], following, keep=True)
         assert x is not None  # it was asked to keep it
-        if offset is not None:
-            x = x + offset
+        if feature_delta is not None:
+            x = x + feature_delta
             after = None if next_styles is None else x * next_styles[:, :, None, None]
         return x, after
 
@@ -339,7 +340,7 @@ class SynthesisNetwork(nn.Module):
         self,
         ws: Tensor,
         noise: Sequence[Tensor | None],
-        offsets: Mapping[int, Tensor] | None = None,
+        feature_deltas: Mapping[int, Tensor] | None = None,
     ) -> Tensor:
         """Styles `[N, L, D]` and one noise map per convolution to `[N, 3, R, R]` around [-1, 1].
 
@@ -362,8 +363,8 @@ class SynthesisNetwork(nn.Module):
             assert scaled is not None  # only the last block leaves none
             last = first + len(block.layers)
             next_styles = styles[last] if last < len(styles) else None
-            offset = None if offsets is None else offsets.get(block.side)
-            inputs = (scaled, styles[first:last], noise[first:last], next_styles, offset)
+            feature_delta = None if feature_deltas is None else feature_deltas.get(block.side)
+            inputs = (scaled, styles[first:last], noise[first:last], next_styles, feature_delta)
             if self.recompute:
                 x, scaled = checkpoint(block, *inputs, use_reentrant=False)
             else:
@@ -393,7 +394,7 @@ class Generator(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """`[N, z_dim]` to `[N, 3, R, R]` around [-1, 1], with the fixed noise maps."""
-        ws = self.mapping.truncate(self.mapping(z), self.config.num_rows)
+        ws = self.mapping.truncate(self.mapping(z), self.config.num_ws)
         return self.synthesis(ws, self.synthesis.fixed_noise())
 
 
@@ -420,7 +421,7 @@ class StyleGAN2Prior(Prior):
         super().__init__(
             name=name,
             resolution=config.resolution,
-            num_rows=config.num_rows,
+            num_ws=config.num_ws,
             latent_dim=config.w_dim,
             noise_shapes=generator.noise_shapes,
             statistics=statistics,
@@ -443,14 +444,14 @@ class StyleGAN2Prior(Prior):
         self,
         w: Tensor,
         noise: Sequence[Tensor] | None = None,
-        offsets: Mapping[int, Tensor] | None = None,
+        feature_deltas: Mapping[int, Tensor] | None = None,
     ) -> Tensor:
         synthesis = self.generator.synthesis
         maps = synthesis.fixed_noise() if noise is None else noise
-        for side in offsets or ():
+        for side in feature_deltas or ():
             self.feature_shape(side)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            image = synthesis(w, maps, offsets)
+            image = synthesis(w, maps, feature_deltas)
         return image.float() * 0.5 + 0.5
 
     def feature_shape(self, side: int) -> tuple[int, int, int]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
+from pulse_sr.images.pixels import to_pillow
 from pulse_sr.report.canvas import (
     FAINT,
     GAP,
@@ -24,7 +25,6 @@ from pulse_sr.report.canvas import (
     Pixels,
     enlarge,
     font,
-    to_picture,
     write,
 )
 
@@ -94,7 +94,7 @@ class FrameLayout:
     def _fit(self, pixels: Pixels) -> Image.Image:
         if pixels.shape[-1] <= self.cell:
             return enlarge(pixels, self.cell)
-        return to_picture(pixels).resize((self.cell, self.cell), Image.Resampling.LANCZOS)
+        return to_pillow(pixels).resize((self.cell, self.cell), Image.Resampling.LANCZOS)
 
     def _draw_curves(self, draw: ImageDraw.ImageDraw, step: int | None) -> None:
         left, right = MARGIN + self.cell + GAP + 26, self.width - MARGIN

@@ -6,10 +6,10 @@ Shape legend: H W size of a picture.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-Pixels = NDArray[np.uint8]
+from pulse_sr.images.pixels import Pixels, to_pillow
+
 Colour = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -30,6 +30,8 @@ def write(
 ) -> None:
     """Writes one line, shortened with dots where it is wider than `width`."""
     type_face = font(size)
+    # File names may hold line breaks, which a single line of text can not be measured with.
+    text = "".join(each if each.isprintable() else "?" for each in text)
     if draw.textlength(text, type_face) > width:
         while text and draw.textlength(text + "...", type_face) > width:
             text = text[:-1]
@@ -78,24 +80,19 @@ def font(size: int) -> Font:
 def enlarge(pixels: Pixels, cell: int) -> Image.Image:
     """Enlarges by the largest whole number that fits into the cell (nearest)."""
     times = max(1, cell // max(pixels.shape[1:]))
-    picture = to_picture(pixels)
+    picture = to_pillow(pixels)
     return picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST)
 
 
 def resize_to_cell(pixels: Pixels) -> Image.Image:
     """Enlarges small pictures by a whole number (nearest), shrinks those above the largest cell."""
-    picture = to_picture(pixels)
+    picture = to_pillow(pixels)
     longest = max(picture.size)
     if longest > LARGEST_CELL:
         factor = LARGEST_CELL / longest
         size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
         return picture.resize(size, Image.Resampling.LANCZOS)
     return enlarge(pixels, max(1, -(-SMALLEST_CELL // longest)) * longest)
-
-
-def to_picture(pixels: Pixels) -> Image.Image:  # [3, H, W]
-    """Returns uint8 [3, H, W] as a Pillow image."""
-    return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)), "RGB")
 
 
 def to_array(picture: Image.Image) -> Pixels:

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from pulse_sr.report.canvas import FAINT, Pixels, font, to_picture
+from pulse_sr.images.pixels import to_pillow
+from pulse_sr.report.canvas import FAINT, Pixels, font
 
 Map = NDArray[np.float64]
 
@@ -84,7 +85,7 @@ def draw_scale(
     ramp = np.tile(np.linspace(0.0, 1.0, right - left), (10, 1))
     middle_grey = np.full((3, *ramp.shape), 128, np.uint8)
     bar = overlay(middle_grey, ramp) if over_picture else colour_map(ramp)
-    canvas.paste(to_picture(bar), (left, y))
+    canvas.paste(to_pillow(bar), (left, y))
     draw, type_face = ImageDraw.Draw(canvas), font(12)
     end = f"{scale.top:g}" + (" or more" if scale.exceeded else "")
     end_width = draw.textlength(end, type_face)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
+from pulse_sr.images.pixels import to_pillow
 from pulse_sr.report.canvas import (
     BAD,
     FAINT,
@@ -25,7 +26,6 @@ from pulse_sr.report.canvas import (
     enlarge,
     resize_to_cell,
     to_array,
-    to_picture,
     write,
 )
 from pulse_sr.report.colour_scale import Scale, draw_scale
@@ -139,4 +139,4 @@ def _bicubic(low_res: Pixels, side: int) -> Pixels:
     """Enlarges so that the longer side is `side`, by Pillow's bicubic."""
     factor = side / max(low_res.shape[1:])
     size = (round(low_res.shape[2] * factor), round(low_res.shape[1] * factor))
-    return to_array(to_picture(low_res).resize(size, Image.Resampling.BICUBIC))
+    return to_array(to_pillow(low_res).resize(size, Image.Resampling.BICUBIC))

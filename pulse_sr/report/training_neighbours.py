@@ -10,17 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from pulse_sr.images.pixels import to_pillow
-
-Pixels = NDArray[np.uint8]
+from pulse_sr.images.pixels import Pixels, to_pillow
+from pulse_sr.report.canvas import BAD, FAINT, MARGIN, PAPER, to_array, write
 
 _SMALLEST_CELL, _LARGEST_CELL = 96, 256
-_GAP, _MARGIN, _TOP, _LABEL, _BETWEEN, _COLUMNS = 6, 16, 62, 22, 28, 2
-_PAPER, _INK, _FAINT, _BAD = (248, 248, 246), (28, 28, 32), (110, 110, 118), (176, 40, 30)
+_GAP, _TOP, _LABEL, _BETWEEN, _COLUMNS = 6, 62, 22, 28, 2
 
 
 @dataclass(frozen=True)
@@ -55,18 +51,18 @@ def neighbour_sheet(rows: Sequence[Neighbourhood], about: str, threshold: float 
     group = (1 + len(rows[0].images)) * (cell + _GAP) - _GAP + 10
     lines = -(-len(rows) // _COLUMNS)
     columns = min(_COLUMNS, len(rows))
-    width = 2 * _MARGIN + columns * group + (columns - 1) * _BETWEEN
-    canvas = Image.new("RGB", (width, _TOP + lines * (cell + _LABEL + _GAP) + _MARGIN), _PAPER)
+    width = 2 * MARGIN + columns * group + (columns - 1) * _BETWEEN
+    canvas = Image.new("RGB", (width, _TOP + lines * (cell + _LABEL + _GAP) + MARGIN), PAPER)
     draw = ImageDraw.Draw(canvas)
-    _write(draw, (_MARGIN, 12), about, 15, _INK, width - 2 * _MARGIN)
+    write(draw, (MARGIN, 12), about, width - 2 * MARGIN, 15)
     note = "left: sample; right of it: the nearest training images and their distances"
     if threshold is not None:
         note += f", red below {threshold:.3f}"
-    _write(draw, (_MARGIN, 36), note, 13, _FAINT, width - 2 * _MARGIN)
+    write(draw, (MARGIN, 36), note, width - 2 * MARGIN, 13, FAINT)
     for i, row in enumerate(rows):
-        x = _MARGIN + (i // lines) * (group + _BETWEEN)
+        x = MARGIN + (i // lines) * (group + _BETWEEN)
         _draw_row(canvas, row, (x, _TOP + (i % lines) * (cell + _LABEL + _GAP)), cell, threshold)
-    return np.asarray(canvas).transpose(2, 0, 1).copy()
+    return to_array(canvas)
 
 
 def _draw_row(
@@ -79,12 +75,12 @@ def _draw_row(
     draw = ImageDraw.Draw(canvas)
     x, y = place
     canvas.paste(_resized(row.sample, cell), (x, y))
-    _write(draw, (x, y + cell + 3), row.title, 13, _INK, cell)
+    write(draw, (x, y + cell + 3), row.title, cell, 13)
     x += cell + _GAP + 10
     for pixels, distance in zip(row.images, row.distances, strict=True):
         canvas.paste(_resized(pixels, cell), (x, y))
-        colour = _BAD if threshold is not None and distance < threshold else _FAINT
-        _write(draw, (x, y + cell + 3), f"{distance:.3f}", 13, colour, cell)
+        colour = BAD if threshold is not None and distance < threshold else FAINT
+        write(draw, (x, y + cell + 3), f"{distance:.3f}", cell, 13, colour)
         x += cell + _GAP
 
 
@@ -97,18 +93,3 @@ def _resized(pixels: Pixels, cell: int) -> Image.Image:
     enlarge = pixels.shape[-1] <= cell
     kind = Image.Resampling.NEAREST if enlarge else Image.Resampling.LANCZOS
     return to_pillow(pixels).resize((cell, cell), kind)
-
-
-def _write(
-    draw: ImageDraw.ImageDraw,
-    place: tuple[int, int],
-    text: str,
-    size: int,
-    colour: tuple[int, int, int],
-    width: int,
-) -> None:
-    """Writes one line, cut where it is wider than `width`."""
-    font = ImageFont.load_default(size)
-    while text and draw.textlength(text, font) > width:
-        text = text[:-1]
-    draw.text(place, text, fill=colour, font=font)

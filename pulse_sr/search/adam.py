@@ -12,7 +12,7 @@ import torch
 from pulse_sr.search.capture import write_numbers
 
 BETAS = (0.9, 0.999)
-EPS = 1e-8
+ADAM_EPS = 1e-8
 
 
 class SlotAdam:
@@ -80,7 +80,7 @@ class SlotAdam:
             take1, take2, root, size = rows.view(shape)
             first.lerp_(gradient, take1)
             second.mul_(1 - take2).addcmul_(gradient * take2, gradient)
-            step = first / second.sqrt().div_(root).add_(EPS)
+            step = first / second.sqrt().div_(root).add_(ADAM_EPS)
             variable.sub_(step.mul_(size))
 
 

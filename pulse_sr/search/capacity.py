@@ -50,7 +50,7 @@ def _bytes_of_slot(prior: Prior) -> float:
     """What one more sample adds to the peak of a step, measured: images and gradients."""
     before = torch.cuda.memory_allocated(prior.device)
     torch.cuda.reset_peak_memory_stats(prior.device)
-    shape = (_PROBE, prior.num_rows, prior.latent_dim)
+    shape = (_PROBE, prior.num_ws, prior.latent_dim)
     w = torch.zeros(*shape, device=prior.device, requires_grad=True)
     noise = [torch.zeros(_PROBE, 1, *s, device=prior.device) for s in prior.noise_shapes]
     torch.autograd.grad(prior.synthesize(w, noise).sum(), w)

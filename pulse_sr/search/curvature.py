@@ -8,7 +8,8 @@ That it is a mean over the prior and not taken where a chain stands keeps the me
 that Langevin steps with it need no correction term (Girolami and Calderhead, 2011, section 5); see
 also Cui et al., "Likelihood-informed dimension reduction", 2014.
 
-Shapes: K probes, L style rows, B row components, D latent width, N noise maps, r map side.
+Shapes: K probes, L ws (the style vectors of W+), B their components, D latent width, N noise maps,
+r map side.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 
 import torch
 
+from pulse_sr.devices import images_at_once
 from pulse_sr.operators.base import Operator
 from pulse_sr.priors.base import Prior
 from pulse_sr.search.latents import LatentMap, draw_noise
@@ -41,25 +43,25 @@ class Curvature:
     noise: torch.Tensor
 
 
-def row_root(rows: int, correlation: float) -> torch.Tensor:
-    """A root R of the correlation matrix of the style rows, `R R' = (1 - c) I + c 1 1'`.
+def ws_root(num_ws: int, correlation: float) -> torch.Tensor:
+    """A root R of the correlation matrix of the ws, `R R' = (1 - c) I + c 1 1'`.
 
-    The first column is what all rows have in common, the others are contrasts between a row and
+    The first column is what all ws have in common, the others are contrasts between a row and
     those before it (Helmert), the least important ones at the end of the generator. With
     correlation 1 the first column is all there is.
 
     Returns:
-        `[L, B]`, B = L, or 1 for tied rows.
+        `[L, B]`, B = L, or 1 for tied ws.
     """
     if correlation == 1:
-        return torch.ones(rows, 1)
-    basis = torch.zeros(rows, rows, dtype=torch.float64)
-    basis[:, 0] = rows**-0.5
-    for k in range(1, rows):
+        return torch.ones(num_ws, 1)
+    basis = torch.zeros(num_ws, num_ws, dtype=torch.float64)
+    basis[:, 0] = num_ws**-0.5
+    for k in range(1, num_ws):
         basis[:k, k] = (k * (k + 1)) ** -0.5
         basis[k, k] = -k * (k * (k + 1)) ** -0.5
-    variance = torch.full((rows,), 1 - correlation, dtype=torch.float64)
-    variance[0] += rows * correlation
+    variance = torch.full((num_ws,), 1 - correlation, dtype=torch.float64)
+    variance[0] += num_ws * correlation
     return (basis * variance.sqrt()).float()
 
 
@@ -77,23 +79,23 @@ def mean_curvature(
         prior: the generator.
         to_style: from the latent to the style space.
         operator: from high-res to low-res.
-        root: of the rows' correlation, `[L, B]` (`row_root`).
+        root: of the ws' correlation, `[L, B]` (`ws_root`).
         moved: indices of the noise maps that move.
         probes: K, one forward and one backward pass each; at least 2 D are taken, since directions
             that no probe saw would seem soft.
     """
     rng = torch.Generator().manual_seed(_SEED)
     probes = max(probes, 2 * prior.latent_dim)
-    chunk = max(1, min(_CHUNK, _CHUNK_PIXELS // prior.resolution**2))
+    chunk = images_at_once(prior.resolution, _CHUNK, _CHUNK_PIXELS)
     parts: list[tuple[torch.Tensor, ...]] = []
     for start in range(0, probes, chunk):
         count = min(chunk, probes - start)
         parts.append(_probe(prior, to_style, operator, root, moved, [rng] * count))
-    rows, *maps = (torch.cat(each) for each in zip(*parts, strict=True))
-    blocks = torch.einsum("kbd,kbe->bde", rows, rows) / probes
+    ws, *maps = (torch.cat(each) for each in zip(*parts, strict=True))
+    blocks = torch.einsum("kbd,kbe->bde", ws, ws) / probes
     values, vectors = torch.linalg.eigh(blocks)
     noise = [_largest(each.flatten(1)) for each in maps]
-    return Curvature(values.clamp_min(0), vectors, torch.tensor(noise, device=rows.device))
+    return Curvature(values.clamp_min(0), vectors, torch.tensor(noise, device=ws.device))
 
 
 def _probe(

@@ -17,9 +17,9 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-from pulse_sr.operators.base import Operator
+from pulse_sr.operators.base import Operator, psnr_of
 from pulse_sr.search.capture import Captured, graph_on, write_numbers
-from pulse_sr.search.losses import mean_square, psnr
+from pulse_sr.search.losses import mean_square
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,7 +211,7 @@ class Look:
     """What one look found.
 
     Attributes:
-        loss, mse: `[S]`, of the images as they are; differentiable where `Step.move` needs it.
+        loss, mse: `[S]`, of the images as they are; differentiable where `SlotStep.move` needs it.
         images: clamped to [0, 1], `[S, 3, H, W]`.
         facts: `[4, S]`, what the host asks for: whether the loss is finite, whether the sample is
             frozen, the match of its best iterate and that of `images` in dB.
@@ -223,7 +223,7 @@ class Look:
     facts: torch.Tensor
 
 
-class Step:
+class SlotStep:
     """One step of all slots: look at the images, keep the best, move.
 
     As a graph it is a whole: the update comes with `look`, before the host knows whose sample is
@@ -314,7 +314,7 @@ class Step:
             best, clamped = self.best, image.clamp(0, 1)
             error = mean_square(self.operator(clamped) - self.target)
             best.update(clamped, error, self._taken)
-            facts = torch.stack([loss.isfinite(), best.frozen, psnr(best.mse), psnr(error)])
+            facts = torch.stack([loss.isfinite(), best.frozen, psnr_of(best.mse), psnr_of(error)])
         return Look(loss, mse, clamped, facts)
 
     def _gradients(self, loss: torch.Tensor) -> list[torch.Tensor]:
@@ -364,7 +364,7 @@ def search(
         best: filled here, the result at any time.
         wanted: which samples count for stopping early, bool `[S]`; None: all.
     """
-    step = Step(method, operator, best, target)
+    step = SlotStep(method, operator, best, target)
     for number in range(method.steps):
         seen = step.look([number] * step.slots, [True] * step.slots)
         best_db, frozen, db = seen.facts[2], seen.facts[1].bool(), seen.facts[3]

@@ -1,19 +1,19 @@
 """Intermediate layer optimisation (Daras, Dean, Jalal and Dimakis, "Intermediate Layer Optimization
 for Inverse Problems using Deep Generative Models", ICML 2021).
 
-First the style rows move, then the feature map of one layer after the other, from early to late,
+First the ws move, then the feature map of one layer after the other, from early to late,
 each inside an l1 ball around where the stage before left it. A feature map is moved by an offset
 that is added to it, so the ball lies around zero. While one moves, all that it is computed from
-rests: rows, noise maps of its own side and below, and the offsets of earlier stages.
+rests: ws, noise maps of its own side and below, and the offsets of earlier stages.
 
 What is the paper's: stages of 50, 50, 25 and 25 steps, Adam with rate 0.1, a ramp of the rate
 within each stage, geocross with weight 0.01 beside the squared error on the scale [-1, 1], the
-first 5 + 2 i noise maps in stage i, spheres for rows and noise maps, the radius of the ball. What
+first 5 + 2 i noise maps in stage i, spheres for ws and noise maps, the radius of the ball. What
 differs: the perceptual term (LPIPS) is left out, since it wants inputs of 256 px and weights of its
-own; the radius counts per value of the feature map, so that it fits maps of any size; rows rest
-after the first stage, where the original lets the rows of later layers move on.
+own; the radius counts per value of the feature map, so that it fits maps of any size; ws rest
+after the first stage, where the original lets the ws of later layers move on.
 
-Shapes: S slots, L style rows, D latent width, C r r feature map.
+Shapes: S slots, L ws (the style vectors of W+), D latent width, C r r feature map.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from pulse_sr.search.l1_ball import project_l1
 from pulse_sr.search.latents import LatentMap, draw_noise, radius, to_sphere_
 from pulse_sr.search.losses import geocross, mean_square
 
-#: Steps of the rows' stage and of three feature stages.
+#: Steps of the ws' stage and of three feature stages.
 STAGE_STEPS = (50, 50, 25, 25)
 
 
@@ -55,7 +55,7 @@ class IloSettings:
 
 
 class Ilo:
-    """Rows, then offsets of successively later feature maps, each inside an l1 ball.
+    """The ws, then offsets of successively later feature maps, each inside an l1 ball.
 
     Not static: which offsets are projected, and in which slots, follows from the steps.
     """
@@ -85,12 +85,12 @@ class Ilo:
         self.sides = feature_sides(prior)[: len(STAGE_STEPS) - 1]
         self.ends = stage_ends(steps, len(self.sides) + 1)
         device = prior.device
-        latent = torch.ones(slots, prior.num_rows, prior.latent_dim, device=device)
+        latent = torch.ones(slots, prior.num_ws, prior.latent_dim, device=device)
         self.latent = latent.requires_grad_()
         self.noise = [torch.zeros(slots, 1, *s, device=device) for s in prior.noise_shapes]
         most = self.settings.noise_maps + 2 * len(self.sides)
         self.trained = [n.requires_grad_() for n in self.noise[:most]]
-        self.offsets = [
+        self.feature_deltas = [
             torch.zeros(slots, *prior.feature_shape(side), device=device)
             .contiguous(memory_format=torch.channels_last)
             .requires_grad_()
@@ -108,31 +108,31 @@ class Ilo:
 
     @torch.no_grad()
     def start(self, slots: Sequence[int], starts: Sequence[Start]) -> None:
-        """Standard normal rows and noise maps, no offsets; each sample by its own generator."""
+        """Standard normal ws and noise maps, no offsets; each sample by its own generator."""
         places, generators = list(slots), [each.generator for each in starts]
         shape = self.latent.shape[1:]
-        rows = torch.stack([torch.randn(*shape, generator=g) for g in generators])
-        self.latent[places] = rows.to(self.latent.device)
+        ws = torch.stack([torch.randn(*shape, generator=g) for g in generators])
+        self.latent[places] = ws.to(self.latent.device)
         drawn = draw_noise(self.prior.noise_shapes, generators)
         for own, maps in zip(self.noise, drawn, strict=True):
             own[places] = maps.to(own.device)
-        for offset in self.offsets:
-            offset[places] = 0
+        for feature_delta in self.feature_deltas:
+            feature_delta[places] = 0
         for variable, radii in zip([self.latent, *self.trained], self.radii, strict=True):
             radii[places] = radius(variable[places], 2)
 
     def stage(self, step: int) -> int:
-        """0 while the rows move, then i while the i-th feature map does."""
+        """0 while the ws move, then i while the i-th feature map does."""
         return sum(step >= end for end in self.ends[:-1])
 
     def variables(self) -> list[torch.Tensor]:
-        return [self.latent, *self.offsets, *self.trained]
+        return [self.latent, *self.feature_deltas, *self.trained]
 
     def rates(self, step: int) -> list[float]:
         stage = self.stage(step)
         start = self.ends[stage - 1] if stage else 0
         rate = self.settings.rate * ramp((step - start + 1) / (self.ends[stage] - start + 1))
-        moving = [i == stage for i in range(len(self.offsets) + 1)]
+        moving = [i == stage for i in range(len(self.feature_deltas) + 1)]
         # A noise map below the feature map that moves would move that as well.
         finest = self.sides[stage - 1] if stage else 0
         count = self.settings.noise_maps + 2 * stage
@@ -143,8 +143,8 @@ class Ilo:
     def image(self, steps_taken: Sequence[int]) -> torch.Tensor:
         self.w = self.to_style(self.latent)
         # Offsets of stages to come are zero.
-        offsets = dict(zip(self.sides, self.offsets, strict=True))
-        return self.prior.synthesize(self.w, self.noise, offsets or None)
+        feature_deltas = dict(zip(self.sides, self.feature_deltas, strict=True))
+        return self.prior.synthesize(self.w, self.noise, feature_deltas or None)
 
     def loss(self, residual: torch.Tensor) -> torch.Tensor:
         return 4 * mean_square(residual) + self.settings.tie * geocross(self.w)
@@ -157,9 +157,9 @@ class Ilo:
             # Only where it moves: meeting its ball anew, one that rests would change in its last
             # bits, and so feel who else is in the batch.
             moving = [slot for slot, own in enumerate(stages) if own == stage]
-            offset = self.offsets[stage - 1]
-            size = self.settings.ball * offset[0].numel()
-            offset[moving] = project_l1(offset[moving], size)
+            feature_delta = self.feature_deltas[stage - 1]
+            size = self.settings.ball * feature_delta[0].numel()
+            feature_delta[moving] = project_l1(feature_delta[moving], size)
 
 
 def feature_sides(prior: Prior) -> list[int]:

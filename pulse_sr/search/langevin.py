@@ -1,13 +1,13 @@
 """Samples of the posterior by annealed Langevin dynamics.
 
-The model: rows and noise maps are normal, `x ~ N(0, I)`, and the input is `y = A G(x) + sigma n`.
+The model: ws and noise maps are normal, `x ~ N(0, I)`, and the input is `y = A G(x) + sigma n`.
 Each chain starts at a draw of the prior and moves by kinetic Langevin dynamics while sigma falls
 from `first_sigma` to that of the input, as in Song and Ermon (2019) and, for generators, Jalal et
 al., "Instance-Optimal Compressed Sensing via Posterior Sampling" (ICML 2021). No chain is chosen or
 restarted by how well it fits, which would bias the samples.
 
-The prior over the rows: `u_l = sqrt(c) v + sqrt(1 - c) e_l` with v, e_1, ..., e_L standard normal.
-c = 1 ties the rows, as the prior's own samples are; c = 0 makes them independent.
+The prior over the ws: `u_l = sqrt(c) v + sqrt(1 - c) e_l` with v, e_1, ..., e_L standard normal.
+c = 1 ties the ws, as the prior's own samples are; c = 0 makes them independent.
 
 A step is BAOAB (Leimkuhler and Matthews, "Rational construction of stochastic numerical methods for
 molecular sampling", 2013): it samples a Gaussian posterior exactly at any stable step size. The
@@ -16,7 +16,7 @@ mass is `1 + margin M / sigma^2`, M the mean curvature over the prior (`curvatur
 Where a chain can not follow the falling sigma, its own sigma stays above `lag` times its low-res
 error, else the pull of the input would heat it far beyond the prior. `sigmas` says where it ended.
 
-Shapes: S slots, L style rows, B row components, D latent width, T kept steps.
+Shapes: S slots, L ws (the style vectors of W+), B their components, D latent width, T kept steps.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import torch
 from pulse_sr.config import DEFAULT_STEPS
 from pulse_sr.operators.base import ROUNDING_VARIANCE, Operator
 from pulse_sr.priors.base import LatentStatistics, Prior
-from pulse_sr.search.curvature import Curvature, mean_curvature, row_root
+from pulse_sr.search.curvature import Curvature, mean_curvature, ws_root
 from pulse_sr.search.engine import Chain, Start
 from pulse_sr.search.latents import LatentMap
 from pulse_sr.search.losses import mean_square
@@ -44,7 +44,7 @@ class LangevinSettings:
     """Constants of the method, chosen on faces that the prior drew (docs/langevin.md).
 
     Attributes:
-        row_correlation: c of the prior over the rows, 0 to 1.
+        ws_correlation: c of the prior over the ws, 0 to 1.
         first_sigma: where sigma starts; pixels have a range of 1.
         step_size: h; 1 would be a radian of a direction whose curvature is `margin` times the mean.
         momentum: the share of a velocity that a step keeps; 0 is overdamped Langevin.
@@ -56,7 +56,7 @@ class LangevinSettings:
             ones barely reach the input and stay draws of the prior.
     """
 
-    row_correlation: float = 0.9
+    ws_correlation: float = 0.9
     first_sigma: float = 0.3
     step_size: float = 0.4
     momentum: float = 0.97
@@ -105,9 +105,9 @@ class Langevin:
         self.curvature, self.sigma, self.steps = curvature, sigma, steps
         self.settings = settings or LangevinSettings()
         device = prior.device
-        self.root = row_root(prior.num_rows, self.settings.row_correlation).to(device)
+        self.root = ws_root(prior.num_ws, self.settings.ws_correlation).to(device)
         shape = (slots, self.root.shape[1], prior.latent_dim)
-        self.rows = torch.zeros(shape, device=device).requires_grad_()
+        self.ws = torch.zeros(shape, device=device).requires_grad_()
         self.noise = [torch.zeros(slots, 1, *s, device=device) for s in prior.noise_shapes]
         moved = moved_maps(prior, low_side, self.settings)
         self.moved = [self.noise[i].requires_grad_() for i in moved]
@@ -141,15 +141,15 @@ class Langevin:
         for slot, each in zip(slots, starts, strict=True):
             self._generators[slot], self._kept[slot] = each.generator, []
             self.observed[slot] = each.target[0].numel()
-            for drawn in [self.rows, *self.noise, *self.velocities]:
+            for drawn in [self.ws, *self.noise, *self.velocities]:
                 drawn[slot] = self._normal(slot, drawn)
 
     def variables(self) -> list[torch.Tensor]:
-        return [self.rows, *self.moved]
+        return [self.ws, *self.moved]
 
     def image(self, steps_taken: Sequence[int]) -> torch.Tensor:
         self._steps = steps_taken
-        latent = product(self.root, self.rows)  # [S, L, D]
+        latent = product(self.root, self.ws)  # [S, L, D]
         return self.prior.synthesize(self.to_style(latent), self.noise)
 
     def loss(self, residual: torch.Tensor) -> torch.Tensor:
@@ -196,7 +196,7 @@ class Langevin:
         first = max(self.settings.first_sigma, self.sigma)
         shares = [min(1.0, step / max(1, self._annealed)) for step in self._steps]
         falling = [first * (self.sigma / first) ** share for share in shares]
-        return torch.tensor(falling, device=self.rows.device)
+        return torch.tensor(falling, device=self.ws.device)
 
     def _scaled(self, index: int, x: torch.Tensor) -> torch.Tensor:
         """`mass^(-1/2) x` of the variable of this index."""
@@ -221,7 +221,7 @@ class Langevin:
         slots = [i for i, step in enumerate(self._steps) if step >= self._annealed]
         if not slots:
             return
-        mean = product(self.root, self.rows).mean(dim=1)  # [S, D]
+        mean = product(self.root, self.ws).mean(dim=1)  # [S, D]
         facts = torch.cat([error[:, None] / self.sigma, rows_times(mean, self.axes)], dim=1).cpu()
         for slot in slots:
             self._kept[slot].append(facts[slot])
@@ -248,7 +248,7 @@ def measure_curvature(
 ) -> Curvature:
     """The mean curvature that the chains of all inputs of one size and operator share."""
     settings = settings or LangevinSettings()
-    root = row_root(prior.num_rows, settings.row_correlation).to(prior.device)
+    root = ws_root(prior.num_ws, settings.ws_correlation).to(prior.device)
     moved = moved_maps(prior, low_side, settings)
     return mean_curvature(prior, to_style, operator, root, moved, settings.probes)
 

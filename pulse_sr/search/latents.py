@@ -1,6 +1,6 @@
 """The latent space of a search: a Gaussianised style space and its spheres.
 
-Shapes: S samples, L style rows, D latent width, r noise map side.
+Shapes: S samples, L ws (the style vectors of W+), D latent width, r noise map side.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 
 from pulse_sr.priors.base import LatentStatistics
+from pulse_sr.search.losses import ROOT_EPS
 from stylegan_ops.products import product
 
 LatentMap = Callable[[torch.Tensor], torch.Tensor]
-EPS = 1e-9
 
 
 def diagonal_map(statistics: LatentStatistics) -> LatentMap:
@@ -45,7 +45,7 @@ def draw_noise(
 def radius(x: torch.Tensor, first_dim: int) -> torch.Tensor:
     """Euclidean norm over the dimensions from `first_dim` on, kept for broadcasting."""
     dims = list(range(first_dim, x.ndim))
-    return (x.square().sum(dim=dims, keepdim=True) + EPS).sqrt()
+    return (x.square().sum(dim=dims, keepdim=True) + ROOT_EPS).sqrt()
 
 
 def to_sphere_(x: torch.Tensor, radii: torch.Tensor, first_dim: int = 2) -> None:

@@ -1,13 +1,14 @@
 """Losses of a latent search, one number per sample: a sample never feels its batch mates.
 
-Shapes: S samples, L style rows, D latent width, h w low-res.
+Shapes: S samples, L ws (the style vectors of W+), D latent width, h w low-res.
 """
 
 from __future__ import annotations
 
 import torch
 
-EPS = 1e-9
+#: Added under a square root, whose gradient has no limit at 0.
+ROOT_EPS = 1e-9
 
 
 def mean_square(residual: torch.Tensor) -> torch.Tensor:
@@ -40,24 +41,19 @@ def colour_balance() -> torch.Tensor:
 
 
 def geocross(w: torch.Tensor) -> torch.Tensor:
-    """How far the style rows of a sample point apart, `[S]` (PULSE, section 3.3).
+    """How far the ws of a sample point apart, `[S]` (PULSE, section 3.3).
 
-    The mean over all ordered pairs of rows of `D * angle^2 / 8`, where the angle is taken as
+    The mean over all ordered pairs of ws of `D * angle^2 / 8`, where the angle is taken as
     `2 atan2(|a - b|, |a + b|)`.
 
     Args:
-        w: styles `[S, L, D]`.
+        w: ws `[S, L, D]`.
     """
     a, b = w[:, :, None], w[:, None]
-    difference = ((a - b).square().sum(dim=3) + EPS).sqrt()
-    total = ((a + b).square().sum(dim=3) + EPS).sqrt()
+    difference = ((a - b).square().sum(dim=3) + ROOT_EPS).sqrt()
+    total = ((a + b).square().sum(dim=3) + ROOT_EPS).sqrt()
     angle = 2 * torch.atan2(difference, total)
     return (angle.square() * w.shape[2]).mean(dim=[1, 2]) / 8
-
-
-def psnr(mse: torch.Tensor) -> torch.Tensor:
-    """Peak signal-to-noise ratio in dB for peak 1.0; infinite at zero error."""
-    return -10 * torch.log10(mse)
 
 
 def mse_of(db: float) -> float:

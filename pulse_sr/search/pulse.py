@@ -3,9 +3,9 @@ Exploration of Generative Models", CVPR 2020).
 
 Every sample is judged on its own here: the original keeps the last iterate of a batch, and only if
 the summed error of the batch came down to eps. What is kept, and from which random stream a sample
-starts, is the caller's (`pulse_sr.search.sampling`).
+starts, is the caller's (`pulse_sr.search.samples`).
 
-Shapes: S slots, L style rows, D latent width, r noise map side.
+Shapes: S slots, L ws (the style vectors of W+), D latent width, r noise map side.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from pulse_sr.search.engine import Start
 from pulse_sr.search.latents import LatentMap, draw_noise, radius, to_sphere_
 from pulse_sr.search.losses import geocross, linear_1cycle_drop, mean_square
 
-EPS = 2e-3
+#: The low-res error that PULSE is content with.
+PULSE_EPS = 2e-3
 LEARNING_RATE = 0.4
 TRAINED_NOISE_MAPS = 5
 
 
 class Pulse:
-    """Free style rows and the first noise maps, each on its sphere, by Adam.
+    """Free ws and the first noise maps, each on its sphere, by Adam.
 
     The loss is `100 * max(mse, eps) + 0.05 * geocross(w)`.
     """
@@ -41,7 +42,7 @@ class Pulse:
         latent: torch.Tensor,
         noise: Sequence[torch.Tensor],
         steps: int = 100,
-        eps: float = EPS,
+        eps: float = PULSE_EPS,
     ) -> None:
         """Start from given variables.
 
@@ -71,7 +72,7 @@ class Pulse:
         steps: int = 100,
     ) -> Pulse:
         """Standard normal start, one CPU generator per sample."""
-        shape = (prior.num_rows, prior.latent_dim)
+        shape = (prior.num_ws, prior.latent_dim)
         latent = torch.stack([torch.randn(*shape, generator=g) for g in generators])
         noise = draw_noise(prior.noise_shapes, generators)
         device = prior.device
@@ -81,7 +82,7 @@ class Pulse:
     def with_slots(cls, prior: Prior, to_style: LatentMap, slots: int, steps: int = 100) -> Pulse:
         """Room for so many samples; `start` puts them in."""
         device = prior.device
-        latent = torch.ones(slots, prior.num_rows, prior.latent_dim, device=device)
+        latent = torch.ones(slots, prior.num_ws, prior.latent_dim, device=device)
         noise = [torch.zeros(slots, 1, *shape, device=device) for shape in prior.noise_shapes]
         return cls(prior, to_style, latent, noise, steps)
 

@@ -1,11 +1,11 @@
 """Which samples of the seed bank a search starts from.
 
 Every bank sample is compared with the input by its thumbnail, enlarged and put through the true
-operator: whatever that does, both sides of the comparison have seen it. Then the bank is
-dealt out like a pack of cards, shuffled by the seed and the input: a sample of the search gets a
-hand and takes the cards of it that come nearest to the input. So samples differ, and the start of
-one depends on nothing but the seed, the input and its own index. Samples that share a hand, where
-there are more of them than hands, take the next nearest cards of it.
+operator: whatever that does, both sides of the comparison have seen it. Then the bank is shuffled
+by the seed and the input and cut into shares of equal size: a sample of the search gets a share
+and takes what comes nearest to the input in it. So samples differ, and the start of one depends on
+nothing but the seed, the input and its own index. Samples with the same share, where there are
+more of them than shares, take what is next nearest in it.
 
 Shapes: N bank samples, s thumbnail side, S samples, K candidates of a sample, D latent width.
 """
@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 import torch
 import torch.nn.functional as F
 
+from pulse_sr.devices import images_at_once
 from pulse_sr.operators.base import Operator
 from pulse_sr.priors.base import LatentStatistics, Prior, SeedBank
 from pulse_sr.search.losses import mean_square
@@ -26,11 +27,11 @@ _CHUNK, _CHUNK_PIXELS = 256, 2**20
 _KEPT_BYTES = 2**26
 
 
-class Deck:
-    """The seed bank as one input sees it, dealt out by one seed."""
+class ShuffledBank:
+    """The seed bank as one input sees it, shuffled by one seed and cut into shares."""
 
     def __init__(
-        self, prior: Prior, bank: SeedBank, errors: torch.Tensor, seed: int, hand: int
+        self, prior: Prior, bank: SeedBank, errors: torch.Tensor, seed: int, share: int
     ) -> None:
         """Shuffle.
 
@@ -39,28 +40,28 @@ class Deck:
             bank: thumbnails of its samples.
             errors: how far each thumbnail is from the input, `[N]` on the CPU (`SeenBank`).
             seed: of the shuffling.
-            hand: how many bank samples each sample of the search chooses from.
+            share: how many bank samples each sample of the search chooses from.
         """
         self.prior, self.bank, self.errors = prior, bank, errors
-        self.hand = min(hand, len(errors))
+        self.share = min(share, len(errors))
         rng = torch.Generator().manual_seed(seed)
         self.order = torch.randperm(len(errors), generator=rng)
 
     def candidates(self, members: Sequence[int], count: int) -> torch.Tensor:
-        """Latents of the bank samples nearest to the input in each member's hand, `[S, K, D]`.
+        """Latents of the bank samples nearest to the input in each member's share, `[S, K, D]`.
 
         Args:
             members: indices of the samples.
-            count: K; a hand that is smaller gives all it has.
+            count: K; a share that is smaller gives all it has.
         """
         return torch.stack([self._candidates_of(member, count) for member in members])
 
     @torch.no_grad()
     def _candidates_of(self, member: int, count: int) -> torch.Tensor:  # [K, D], nearest first
-        turn, place = divmod(member, len(self.order) // self.hand)
-        hand = self.order[place * self.hand :][: self.hand]
-        ranks = (turn * count + torch.arange(min(count, self.hand))) % self.hand
-        chosen = hand[self.errors[hand].argsort(stable=True)[ranks]]
+        turn, place = divmod(member, len(self.order) // self.share)
+        share = self.order[place * self.share :][: self.share]
+        ranks = (turn * count + torch.arange(min(count, self.share))) % self.share
+        chosen = share[self.errors[share].argsort(stable=True)[ranks]]
         z = self.bank.latents(chosen, self.prior.z_dim).to(self.prior.device)
         return latent_of(self.prior.statistics, self.prior.map(z))
 
@@ -99,7 +100,7 @@ class SeenBank:
         return torch.cat([mean_square(part - target) for part in seen]).cpu()
 
     def _seen(self, device: torch.device) -> Iterator[torch.Tensor]:  # [n, C, h, w] each
-        chunk = max(1, min(_CHUNK, _CHUNK_PIXELS // self.resolution**2))
+        chunk = images_at_once(self.resolution, _CHUNK, _CHUNK_PIXELS)
         for part in self.bank.thumbnails.split(chunk):
             small, size = part.to(device).float() / 255, self.resolution
             images = F.interpolate(small, size=size, mode="bilinear", align_corners=False)

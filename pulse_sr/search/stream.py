@@ -2,117 +2,52 @@
 
 A sample that has reached its target, or its last step, leaves, and the next one takes its slot at
 once. The number of slots stays as it is to the end, so that every kernel always sees the same
-shapes: what becomes of a sample then depends neither on its slot nor on who sits in the others.
+shapes: what becomes of a sample then depends neither on its slot nor on which are in the others.
 
 Shapes: S slots, H W high-res, h w low-res, C channels of the observation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 
 from pulse_sr.operators.base import Operator
-from pulse_sr.search.engine import Best, Chain, Last, Look, Method, Sampler, Start, Step
+from pulse_sr.search.engine import Best, Last, Look, Method, Sampler, SlotStep
+from pulse_sr.search.records import Found, Running, SampleJob, Tick
 
 #: How often a sample is started again after a loss that was not finite.
 RESTARTS = 3
 
 
-@dataclass(frozen=True, eq=False)
-class Job:
-    """One sample to search.
-
-    Attributes:
-        tag: whatever the caller knows it by.
-        target: what is known of the low-res input, `[1, C, h, w]`.
-        target_mse: low-res error at which it is done.
-        start: what the n-th attempt begins with, from 0.
-    """
-
-    tag: Any
-    target: torch.Tensor
-    target_mse: float
-    start: Callable[[int], Start]
-
-
-@dataclass(frozen=True, eq=False)
-class Found:
-    """A sample that has left its slot.
-
-    Attributes:
-        tag: of its job.
-        image: `[3, H, W]` float32 in [0, 1] on the CPU; None where no iterate was finite.
-        steps: after how many steps it was found, in the attempt that it comes from.
-        restarts: how often it was started again.
-        chain: of a sampler: how its chain ended.
-    """
-
-    tag: Any
-    image: torch.Tensor | None
-    steps: int
-    restarts: int
-    chain: Chain | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Running:
-    """A sample in its slot.
-
-    Attributes:
-        tag: of its job.
-        step: which step this is, from 0.
-        best_db: its best match so far, in dB.
-        image: of this step, `[3, H, W]` in [0, 1].
-        db: how well that matches.
-    """
-
-    tag: Any
-    step: int
-    best_db: float
-    image: torch.Tensor
-    db: float
-
-
-@dataclass(frozen=True, eq=False)
-class Tick:
-    """One step of all slots: who left, who was there, and how many slots there are."""
-
-    found: list[Found]
-    running: list[Running]
-    slots: int
-
-
 class _Slots:
-    """Who sits in which slot, at which step."""
+    """Which sample is in which slot, at which step."""
 
     def __init__(self, method: Method, operator: Operator) -> None:
         first = method.variables()[0]
         count = len(first)
-        self.jobs: list[Job | None] = [None] * count
+        self.jobs: list[SampleJob | None] = [None] * count
         self.steps, self.restarts = [0] * count, [0] * count
         self.unstarted: list[int] = []
         self.target_mse = torch.zeros(count, device=first.device)
         self.method = method
         self.best = Last() if isinstance(method, Sampler) else Best(self.target_mse)
-        self.step = Step(method, operator, self.best)
+        self.step = SlotStep(method, operator, self.best)
 
-    def fill(self, jobs: Iterator[Job]) -> bool:
+    def fill(self, jobs: Iterator[SampleJob]) -> bool:
         """Give free slots to the next jobs, start what is to be started; False: all are idle."""
         fresh = []
-        for slot, sitting in enumerate(self.jobs):
-            if sitting is None and (job := next(jobs, None)) is not None:
-                self._seat(slot, job)
+        for slot, current in enumerate(self.jobs):
+            if current is None and (job := next(jobs, None)) is not None:
+                self._place(slot, job)
                 fresh.append(slot)
         self.best.start(fresh)
         self._start(sorted({*fresh, *self.unstarted}))
         self.unstarted = []
         return any(job is not None for job in self.jobs)
 
-    def _seat(self, slot: int, job: Job) -> None:
+    def _place(self, slot: int, job: SampleJob) -> None:
         if not self.step.target.numel():
             self.step.target = job.target.new_zeros(len(self.jobs), *job.target.shape[1:])
         self.jobs[slot], self.restarts[slot] = job, 0
@@ -133,14 +68,14 @@ class _Slots:
 
     def look(self) -> tuple[Tick, Look]:
         """Judge all samples; those that are done leave. Also returns what `move` asks for."""
-        # Who leaves or starts again is not known yet: moving those has no effect (`Step`).
+        # Who leaves or starts again is not known yet: moving those has no effect (`SlotStep`).
         seen = self.step.look(self.steps, [job is not None for job in self.jobs])
         found, running = [], []
         for slot, (good, frozen, best_db, db) in enumerate(seen.facts.t().tolist()):
             job, step = self.jobs[slot], self.steps[slot]
             if job is None:
                 continue
-            running.append(Running(job.tag, step, best_db, seen.images[slot], db))
+            running.append(Running(job, step, best_db, seen.images[slot], db))
             if not good and not frozen and self.restarts[slot] < RESTARTS:
                 self.restarts[slot] += 1
                 self.unstarted.append(slot)
@@ -148,7 +83,7 @@ class _Slots:
                 found.append(self._leave(slot, job))
         return Tick(found, running, len(self.jobs)), seen
 
-    def _leave(self, slot: int, job: Job) -> Found:
+    def _leave(self, slot: int, job: SampleJob) -> Found:
         self.jobs[slot] = None
         image = None
         if bool(self.best.mse[slot].isfinite()):
@@ -156,7 +91,7 @@ class _Slots:
             image = self.best.images[slot].to("cpu", torch.float32, copy=True)
         method = self.method
         chain = method.chain(slot) if isinstance(method, Sampler) else None
-        return Found(job.tag, image, int(self.best.step[slot]) + 1, self.restarts[slot], chain)
+        return Found(job, image, int(self.best.step[slot]) + 1, self.restarts[slot], chain)
 
     def move(self, seen: Look) -> None:
         """One update of everyone who stays."""
@@ -168,7 +103,7 @@ class _Slots:
             self.steps = [step + moves for step, moves in zip(self.steps, moving, strict=True)]
 
 
-def stream(method: Method, operator: Operator, jobs: Iterator[Job]) -> Iterator[Tick]:
+def stream(method: Method, operator: Operator, jobs: Iterator[SampleJob]) -> Iterator[Tick]:
     """Search all jobs, yielding a record of every step.
 
     Args:

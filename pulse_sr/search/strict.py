@@ -9,53 +9,53 @@ Shapes: S samples, h w low-res.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 
-from pulse_sr.operators.base import Operator
 from pulse_sr.priors.base import Prior
-from pulse_sr.search.engine import Last, search
+from pulse_sr.search.engine import Last, Start, search
 from pulse_sr.search.latents import diagonal_map
 from pulse_sr.search.pulse import Pulse
-from pulse_sr.search.stream import Found, Running, Tick
+from pulse_sr.search.records import Found, Observed, Running, SampleJob, Tick
 
 
 def strict_pulse(
     prior: Prior,
-    operator: Operator,
+    observation: Observed,
     target: torch.Tensor,
     seed: int,
     steps: int,
-    tags: Sequence[Any],
-    wanted: Sequence[bool],
+    members: Sequence[int],
 ) -> Iterator[Tick]:
     """Search one batch.
 
     Args:
         prior: the generator.
-        operator: from high-res to low-res.
-        target: what is known of the input, `[1, C, h, w]`.
+        observation: the input; of the batch only its `indices` come out.
+        target: what its operator observes of it, `[1, C, h, w]`.
         seed: of the batch.
         steps: of every sample.
-        tags: of the samples, S of them.
-        wanted: which of them are asked for; the others are searched all the same.
+        members: indices of all samples of the batch, S of them.
     """
-    generators = [torch.Generator().manual_seed(seed)] * len(tags)
+    rng = torch.Generator().manual_seed(seed)
+    generators = [rng] * len(members)
     method = Pulse.from_generators(prior, diagonal_map(prior.statistics), generators, steps)
+    jobs = {
+        slot: SampleJob(observation, index, seed, target, 0.0, lambda _: Start(rng, target))
+        for slot, index in enumerate(members)
+        if index in observation.indices
+    }
     last = Last()
-    asked = [slot for slot, each in enumerate(wanted) if each]
-    for record in search(method, operator, target, last):
+    for record in search(method, observation.operator, target, last):
         best_db, db = record.best_db.tolist(), record.db.tolist()
         running = [
-            Running(tags[slot], record.step, best_db[slot], record.images[slot], db[slot])
-            for slot in asked
+            Running(job, record.step, best_db[slot], record.images[slot], db[slot])
+            for slot, job in jobs.items()
         ]
-        yield Tick([], running, len(tags))
-    finite = last.mse.isfinite().tolist()
-    taken = (last.step + 1).tolist()
-    images = [last.images[slot].float().cpu() if finite[slot] else None for slot in asked]
+        yield Tick([], running, len(members))
+    finite, taken = last.mse.isfinite().tolist(), (last.step + 1).tolist()
     found = [
-        Found(tags[slot], image, taken[slot], 0) for slot, image in zip(asked, images, strict=True)
+        Found(job, last.images[slot].float().cpu() if finite[slot] else None, taken[slot], 0)
+        for slot, job in jobs.items()
     ]
-    yield Tick(found, [], len(tags))
+    yield Tick(found, [], len(members))

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 import torch.nn as nn
 
-from pulse_sr.errors import SetupError
-from pulse_sr.files.atomic import write_atomic
+from pulse_sr.errors import SetupError, first_line
+from pulse_sr.files.tensors import UNREADABLE, read_tensors, read_tensors_header, write_tensors
 
 HEADER_KEY = "pulse-sr-training"
 GROUP_STEP = "group.step"
@@ -71,12 +68,9 @@ def save_checkpoint(
     parts = {name: module.state_dict() for name, module in modules.items()}
     parts |= {name: optimizer_tensors(optimizer) for name, optimizer in optimizers.items()}
     tensors = {
-        f"{part}/{key}": value.detach().cpu().contiguous()
-        for part, entries in parts.items()
-        for key, value in entries.items()
+        f"{part}/{key}": value for part, entries in parts.items() for key, value in entries.items()
     }
-    metadata = {HEADER_KEY: json.dumps(header, sort_keys=True)}
-    write_atomic(path, safetensors.torch.save(tensors, metadata))
+    write_tensors(path, tensors, HEADER_KEY, header)
 
 
 def read_checkpoint_header(path: Path) -> dict[str, Any]:
@@ -86,17 +80,14 @@ def read_checkpoint_header(path: Path) -> dict[str, Any]:
         SetupError: when the file is damaged.
     """
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            header: dict[str, Any] = json.loads(file.metadata()[HEADER_KEY])
-    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        return read_tensors_header(path, HEADER_KEY)
+    except UNREADABLE as error:
         raise _unfit(path, error) from error
-    return header
 
 
 def parts_of_checkpoint(path: Path) -> set[str]:
     """The names of the modules and optimizers in a checkpoint."""
-    with safetensors.safe_open(path, framework="pt") as file:
-        return {key.split("/", 1)[0] for key in file.keys()}  # noqa: SIM118  no mapping
+    return {key.split("/", 1)[0] for key in read_tensors(path)}
 
 
 def load_checkpoint(
@@ -110,23 +101,16 @@ def load_checkpoint(
         SetupError: when the file is damaged or belongs to other networks.
     """
     try:
-        tensors = safetensors.torch.load_file(path)
         for name, module in modules.items():
-            module.load_state_dict(_part(tensors, name))
+            module.load_state_dict(read_tensors(path, f"{name}/"))
         for name, optimizer in optimizers.items():
-            load_optimizer(optimizer, _part(tensors, name))
-    except (RuntimeError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+            load_optimizer(optimizer, read_tensors(path, f"{name}/"))
+    except (*UNREADABLE, RuntimeError) as error:
         raise _unfit(path, error) from error
 
 
 def _unfit(path: Path, error: Exception) -> SetupError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
     return SetupError(
-        f"{path} does not fit this run ({reason})",
+        f"{path} does not fit this run ({first_line(error)})",
         "use the options the run was started with, or another -o folder",
     )
-
-
-def _part(tensors: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
-    prefix = f"{name}/"
-    return {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}

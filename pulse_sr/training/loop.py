@@ -29,6 +29,7 @@ from pulse_sr.training.checkpoint import (
 from pulse_sr.training.clock import Clock
 from pulse_sr.training.ema import Averages
 from pulse_sr.training.log import append_record, rewind
+from pulse_sr.training.options import ScheduleOptions
 from pulse_sr.training.processes import Processes
 from pulse_sr.training.task import TaskConfig, TrainingTask
 
@@ -52,6 +53,16 @@ class Schedule:
     until_seconds: float = math.inf
     checkpoint_seconds: float = 600.0
     snapshot_images: float = 20_000
+
+    @classmethod
+    def of(cls, options: ScheduleOptions) -> Schedule:
+        """The schedule that the options ask for."""
+        return cls(
+            until_images=options.until_images,
+            until_seconds=math.inf if options.seconds is None else options.seconds,
+            checkpoint_seconds=options.checkpoint_every,
+            snapshot_images=options.snapshot * 1000,
+        )
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pulse_sr.errors import SetupError
+from pulse_sr.errors import SetupError, first_line
 
 #: The first process decodes the images while the others wait for it.
 PATIENCE = datetime.timedelta(hours=3)
@@ -96,9 +96,9 @@ def join_processes(device_name: str) -> Processes:
             timeout=PATIENCE,
         )
     except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        count = environment["WORLD_SIZE"]
         raise SetupError(
-            f"the {environment['WORLD_SIZE']} processes could not be joined ({reason})",
+            f"the {count} processes could not be joined ({first_line(error)})",
             "start them with: torchrun --nproc-per-node N -m pulse_sr train-prior ...",
         ) from error
     local = int(environment.get("LOCAL_RANK", "0"))

@@ -13,6 +13,7 @@ from pulse_sr.data.sources import ImageSource
 from pulse_sr.devices import choose_bf16, choose_device, keep_freed_memory
 from pulse_sr.errors import UsageError
 from pulse_sr.files.lock import lock_run
+from pulse_sr.training.options import MachineOptions
 from pulse_sr.training.processes import Processes
 
 
@@ -44,17 +45,18 @@ class Machine:
         }
 
 
-def choose_machine(
-    device: str, precision: str, max_memory: int | None, compile: bool, processes: Processes
-) -> Machine:
+def choose_machine(options: MachineOptions, processes: Processes) -> Machine:
     """Resolve what the user says of the machine; of several processes each takes its own GPU.
 
     Raises:
         SetupError: for a device that does not exist.
     """
-    many = processes.count > 1 and device in ("auto", "cuda") and torch.cuda.is_available()
-    chosen = choose_device(f"cuda:{processes.local_rank}" if many else device)
-    return Machine(chosen, choose_bf16(precision, chosen), max_memory, compile, processes)
+    device = options.device
+    if processes.count > 1 and device in ("auto", "cuda") and torch.cuda.is_available():
+        device = f"cuda:{processes.local_rank}"
+    chosen = choose_device(device)
+    bf16 = choose_bf16(options.precision, chosen)
+    return Machine(chosen, bf16, options.max_memory, options.compile, processes)
 
 
 def check_batch(batch: int, group: int, processes: int) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pulse_sr.devices import images_at_once
 from pulse_sr.priors.base import Prior, standard_normal
 
 GRID_SIDE = 8
@@ -34,7 +35,7 @@ def tile(images: torch.Tensor, columns: int) -> np.ndarray:
 def sample_grid(prior: Prior) -> np.ndarray:
     """Uncurated samples of the seeds 0 to 63 as one uint8 picture `[3, 8 R, 8 R]`."""
     seeds = range(GRID_SIDE**2)
-    step = _chunk(prior.resolution)
+    step = images_at_once(prior.resolution, _CHUNK, _CHUNK_PIXELS)
     parts = [prior.sample(seeds[i : i + step]).cpu() for i in range(0, len(seeds), step)]
     return tile(torch.cat(parts), GRID_SIDE)
 
@@ -46,8 +47,11 @@ def interpolation_strip(prior: Prior) -> np.ndarray:
     """
     z = torch.cat([_between(prior, first, last) for first, last in STRIP_SEEDS])
     with torch.no_grad():
-        w = prior.map(z.to(prior.device))[:, None].expand(-1, prior.num_rows, -1)
-        images = [prior.synthesize(part).cpu() for part in w.split(_chunk(prior.resolution))]
+        w = prior.map(z.to(prior.device))[:, None].expand(-1, prior.num_ws, -1)
+        images = [
+            prior.synthesize(part).cpu()
+            for part in w.split(images_at_once(prior.resolution, _CHUNK, _CHUNK_PIXELS))
+        ]
     return tile(torch.cat(images), STRIP_STEPS)
 
 
@@ -69,7 +73,3 @@ def slerp(a: Tensor, b: Tensor, positions: Sequence[float]) -> Tensor:
         return (1 - t) * a + t * b
     direction = (((1 - t) * angle).sin() * u + (t * angle).sin() * v) / angle.sin()
     return direction * ((1 - t) * a.norm() + t * b.norm())
-
-
-def _chunk(side: int) -> int:
-    return max(1, min(_CHUNK, _CHUNK_PIXELS // side**2))

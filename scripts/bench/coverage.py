@@ -1,7 +1,7 @@
 """How often the interval of a few samples holds the true pixel, for faces that the prior drew.
 
     python scripts/bench/coverage.py -o coverage.json --first 2 --count 3 --samples 8 --side 16
-    python scripts/bench/coverage.py -o rows.json --method langevin --set row_correlation=0.8
+    python scripts/bench/coverage.py -o rows.json --method langevin --set ws_correlation=0.8
 
 Truth, prior and operator are known: y = uint8(A G(z)). Two intervals are measured over all pixel
 values of the written samples (8 bits, after the projection) and of the searched ones:
@@ -34,6 +34,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import scipy.stats
 import torch
 from search_inputs import Face, drawn_faces, sha256_of, to_tensor
 
@@ -46,45 +47,21 @@ from pulse_sr.metrics.psnr import psnr
 from pulse_sr.operators.base import Operator
 from pulse_sr.operators.building import make_operator
 from pulse_sr.operators.degrading import degrade
-from pulse_sr.operators.projection import project_to_floor
+from pulse_sr.operators.projection import project_to_rounding_limit
 from pulse_sr.priors.bank import draw_bank
 from pulse_sr.priors.base import Prior, SeedBank
-from pulse_sr.search.curvature import row_root
+from pulse_sr.search.curvature import ws_root
 from pulse_sr.search.diagnostics import describe_chains
 from pulse_sr.search.engine import Last, Start, search
-from pulse_sr.search.goals import sample_seed
-from pulse_sr.search.langevin import (
-    Langevin,
-    LangevinSettings,
-)
+from pulse_sr.search.langevin import Langevin, LangevinSettings
 from pulse_sr.search.latents import draw_noise, full_map
 from pulse_sr.search.methods import METHODS, Settings
-from pulse_sr.search.sampling import find_candidates
+from pulse_sr.search.records import Observed
+from pulse_sr.search.samples import find_samples, sample_seed
 
 HALF_LEVEL = 0.5 / 255
 MODEL_SEED = 50_000_000
 TARGET_DB = 38.0
-
-
-def student_quantile(probability: float, degrees: int) -> float:
-    """Quantile above the median of Student's t, by bisection of its density's integral."""
-    scale = math.exp(math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2))
-    scale /= math.sqrt(degrees * math.pi)
-
-    def below(t: float) -> float:  # Simpson's rule
-        pieces = 2000
-        x = torch.linspace(0, t, pieces + 1, dtype=torch.float64)
-        density = scale * (1 + x.square() / degrees) ** (-(degrees + 1) / 2)
-        weights = torch.full_like(x, 2.0)
-        weights[1::2] = 4.0
-        weights[0] = weights[-1] = 1.0
-        return 0.5 + float((density * weights).sum()) * t / pieces / 3
-
-    low, high = 0.0, 1000.0 if degrees == 1 else 100.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if below(middle) < probability else (low, middle)
-    return (low + high) / 2
 
 
 def coverage(samples: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
@@ -96,7 +73,7 @@ def coverage(samples: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
     """
     count = len(samples)
     mean, deviation = samples.mean(dim=0), samples.std(dim=0)
-    factor = student_quantile(0.95, count - 1) * math.sqrt(1 + 1 / count)
+    factor = scipy.stats.t.ppf(0.95, count - 1) * math.sqrt(1 + 1 / count)
     low, high = samples.amin(dim=0) - HALF_LEVEL, samples.amax(dim=0) + HALF_LEVEL
     inside = (truth - mean).abs() <= factor * deviation + HALF_LEVEL
     return {
@@ -111,7 +88,7 @@ def coverage(samples: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
 
 def model_faces(prior: Prior, correlation: float, count: int) -> Iterator[Face]:
     """Faces drawn from the model of `langevin`."""
-    root, to_style = row_root(prior.num_rows, correlation), full_map(prior.statistics)
+    root, to_style = ws_root(prior.num_ws, correlation), full_map(prior.statistics)
     for seed in range(MODEL_SEED, MODEL_SEED + count):
         rng = torch.Generator().manual_seed(seed)
         rows = root @ torch.randn(root.shape[1], prior.latent_dim, generator=rng)
@@ -147,10 +124,15 @@ def sample_search(
         slots=options.samples,
         seed=options.seed,
     )
-    members, target = range(options.samples), to_tensor(low)[0]
-    side, sha256 = low.shape[-1], sha256_of(low)
-    found = find_candidates(prior, operator, target, side, sha256, members, settings, bank=bank)
-    return torch.stack([candidate.image for candidate in found]), {}
+    given = Observed(
+        y=to_tensor(low)[0],
+        operator=operator,
+        side=low.shape[-1],
+        sha256=sha256_of(low),
+        indices=range(options.samples),
+    )
+    found = find_samples(prior, given, settings, bank)
+    return torch.stack([each.image for each in found]), {}
 
 
 def evaluate(
@@ -164,7 +146,7 @@ def evaluate(
     seconds = time.process_time() - started
     target, truth = to_tensor(low)[0].double(), to_tensor(face.truth)[0].double()
     images = images.double()
-    written = project_to_floor(operator, images, target)
+    written = project_to_rounding_limit(operator, images, target)
     rounded = (images * 255).round() / 255
     return {
         "face": face.name,
@@ -231,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     records = []
     wanted = options.first + options.count
     if options.truth == "model":
-        faces = model_faces(prior, options.langevin.row_correlation, wanted)
+        faces = model_faces(prior, options.langevin.ws_correlation, wanted)
     else:
         faces = drawn_faces(prior, wanted)
     for face in islice(faces, options.first, None):

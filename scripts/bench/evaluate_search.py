@@ -33,8 +33,15 @@ from search_inputs import (
     sha256_of,
     to_tensor,
 )
-from search_measures import UNSEARCHED, evaluate_unsearched, measure
-from search_table import NOTE, Record, aggregate, markdown
+from search_table import (
+    NOTE,
+    UNSEARCHED,
+    Record,
+    aggregate,
+    evaluate_unsearched,
+    markdown,
+    measure,
+)
 from search_variants import TRIED, Variant, named
 
 from pulse_sr.api import load_prior
@@ -44,10 +51,12 @@ from pulse_sr.errors import PulseError
 from pulse_sr.files.atomic import write_text_atomic
 from pulse_sr.operators.building import make_operator
 from pulse_sr.operators.degrading import degrade
-from pulse_sr.operators.projection import project_to_floor
+from pulse_sr.operators.projection import project_to_rounding_limit
 from pulse_sr.priors.bank import draw_bank
 from pulse_sr.priors.base import Prior, SeedBank
-from pulse_sr.search.sampling import Settings, find_candidates
+from pulse_sr.search.methods import Settings
+from pulse_sr.search.records import Observed
+from pulse_sr.search.samples import find_samples
 
 
 def evaluate_search(
@@ -60,7 +69,13 @@ def evaluate_search(
 ) -> Record:
     """Search one face with one variant, project, round to 8 bits, measure."""
     operator = make_operator(options.operator, low.shape[-1], prior.resolution)
-    target = to_tensor(low)[0]
+    given = Observed(
+        y=to_tensor(low)[0],
+        operator=operator,
+        side=low.shape[-1],
+        sha256=sha256_of(low),
+        indices=range(options.samples),
+    )
     settings = Settings(
         method=variant.method,
         strict=variant.strict,
@@ -71,20 +86,17 @@ def evaluate_search(
         phased=variant.phased,
     )
     started, cpu_started = time.perf_counter(), time.process_time()
-    members = range(options.samples)
-    found = find_candidates(
-        prior, operator, target, low.shape[-1], sha256_of(low), members, settings, bank=bank
-    )
-    images = torch.stack([candidate.image for candidate in found]).double()
+    found = find_samples(prior, given, settings, bank)
+    images = torch.stack([each.image for each in found]).double()
     passes = 0 if variant.strict else 10
-    written = project_to_floor(operator, images, target, passes)
+    written = project_to_rounding_limit(operator, images, given.y, passes)
     rounded = (images * 255).round() / 255
     return {
         "seconds": time.perf_counter() - started,
         "cpu_seconds": time.process_time() - cpu_started,
-        "steps": [candidate.steps for candidate in found],
-        "lr_psnr_search": operator.lr_psnr(rounded, target).tolist(),
-        "lr_psnr": operator.lr_psnr(written, target).tolist(),
+        "steps": [each.steps for each in found],
+        "lr_psnr_search": operator.lr_psnr(rounded, given.y).tolist(),
+        "lr_psnr": operator.lr_psnr(written, given.y).tolist(),
         "hr_rms_change": (written - images).square().mean(dim=[1, 2, 3]).sqrt().tolist(),
     } | measure(written.float(), to_tensor(face.truth))
 

@@ -85,7 +85,7 @@ def main(
     )
     chunks = sample_chunks(prior, count)
     found = scorer.score_images(resized(chunks, side) if side != prior.resolution else chunks)
-    floor = scorer.floor()
+    floor = scorer.reference_scores()
     assert floor is not None  # held-back images were given
     print(
         f"{prior.name} at {side} px: {count} samples (seeds from {FIRST_SEED}) and the held-back "

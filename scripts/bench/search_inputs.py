@@ -12,15 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 
-from pulse_sr.images.pixels import to_uint8
+from pulse_sr.images.pixels import Pixels, to_pillow, to_uint8
 from pulse_sr.images.read import read_image
 from pulse_sr.metrics.squeezenet import pooled_features
 from pulse_sr.priors.base import Prior
-
-Pixels = NDArray[np.uint8]
 
 #: Seeds of the faces that the prior draws; those of the seed bank lie at 10 million.
 TRUTH_SEED, REFERENCE_SEED = 20_000_000, 30_000_000
@@ -48,16 +45,17 @@ def sha256_of(pixels: Pixels) -> str:
 def read_truth(path: Path, resolution: int) -> Pixels:
     """The face at the prior's resolution: uint8 [3, R, R], reduced by Pillow's Lanczos."""
     pixels = read_image(path).pixels
-    image = Image.fromarray(pixels.transpose(1, 2, 0))
-    if image.size != (resolution, resolution):
-        image = image.resize((resolution, resolution), Image.Resampling.LANCZOS)
-    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+    same = pixels.shape[1:] == (resolution, resolution)
+    return pixels if same else _resized(pixels, resolution, Image.Resampling.LANCZOS)
 
 
 def enlarge(pixels: Pixels, resolution: int) -> Pixels:
     """Pillow's bicubic upscaling."""
-    image = Image.fromarray(pixels.transpose(1, 2, 0))
-    image = image.resize((resolution, resolution), Image.Resampling.BICUBIC)
+    return _resized(pixels, resolution, Image.Resampling.BICUBIC)
+
+
+def _resized(pixels: Pixels, resolution: int, kind: Image.Resampling) -> Pixels:
+    image = to_pillow(pixels).resize((resolution, resolution), kind)
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 

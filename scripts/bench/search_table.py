@@ -1,22 +1,31 @@
-"""From single records to the table of docs/search.md: medians, minima, shares, kernel distance.
+"""What `evaluate_search.py` measures of the samples of a face, and the table of docs/search.md.
 
 A record is one (face, method): lists have one value per sample, numbers belong to the whole face.
+The table has medians, minima, shares and the kernel distance over all faces.
+
+Shapes: S samples, R the prior's resolution.
 """
 
 from __future__ import annotations
 
 import base64
 import io
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import DTypeLike
+from search_inputs import Pixels, enlarge, to_tensor
 
 from pulse_sr.bench.match import EPS_DB
+from pulse_sr.metrics.diversity import distance_maps, diversity_score
 from pulse_sr.metrics.kernel import kernel_distance
-from pulse_sr.metrics.niqe import niqe_of_set
+from pulse_sr.metrics.niqe import BLOCK, niqe_features, niqe_of_set
+from pulse_sr.metrics.psnr import psnr
+from pulse_sr.metrics.squeezenet import feature_distance, pooled_features
+from pulse_sr.operators.building import make_operator
 
 Record = dict[str, Any]
 
@@ -66,6 +75,10 @@ size, since small ones come out too large. The NTIRE diversity takes the Squeeze
 instead of LPIPS."""
 
 
+#: Methods of which every face has one record, without a search.
+UNSEARCHED = ("truth", "bicubic")
+
+
 def features_to_text(features: torch.Tensor, kind: DTypeLike = np.float16) -> str:
     """Features `[S, F]` as text that fits into a line of JSON."""
     file = io.BytesIO()
@@ -77,6 +90,50 @@ def features_of(text: str) -> torch.Tensor:
     """The features of `features_to_text`, `[S, F]` float32."""
     values = np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False)
     return torch.from_numpy(values.astype(np.float32))
+
+
+def measure(samples: torch.Tensor, truth: torch.Tensor) -> Record:
+    """Compare samples [S, 3, R, R] with the truth [1, 3, R, R], and with each other."""
+    low, high = samples.amin(dim=0), samples.amax(dim=0)
+    with torch.no_grad():
+        distances = feature_distance(samples, truth)
+    record = {
+        "psnr": psnr(samples, truth).tolist(),
+        "psnr_mean": psnr(samples.mean(dim=0, keepdim=True), truth).item(),
+        "feature_distance": distances.tolist(),
+        "diversity": samples.std(dim=0, correction=0).mean().item(),
+        "coverage": ((truth[0] >= low) & (truth[0] <= high)).float().mean().item(),
+    }
+    if len(samples) > 1:
+        record["ntire_diversity"] = diversity_score(distance_maps(samples, truth[0]))
+    return record | measure_realism(samples)
+
+
+def measure_realism(images: torch.Tensor) -> Record:
+    """Features [S, F] of images [S, 3, R, R], for distances that are taken over a whole set."""
+    record = {"features": features_to_text(pooled_features(images))}
+    if images.shape[-1] >= BLOCK:
+        # Of 10 faces float16 moves the NIQE by 4e-3, float32 by 3e-7.
+        record["niqe_features"] = features_to_text(niqe_features(images), np.float32)
+    return record
+
+
+def evaluate_unsearched(method: str, low: Pixels, truth: Pixels, spec: str) -> Record:
+    """The record of one of `UNSEARCHED`; of the truth, only how real it looks by these measures."""
+    if method == "truth":
+        return measure_realism(to_tensor(truth))
+    return evaluate_bicubic(low, truth, spec)
+
+
+def evaluate_bicubic(low: Pixels, truth: Pixels, spec: str) -> Record:
+    """Bicubic upscaling as one more method, with one sample."""
+    started = time.perf_counter()
+    image = to_tensor(enlarge(low, truth.shape[-1]))
+    seconds = time.perf_counter() - started
+    operator = make_operator(spec, low.shape[-1], truth.shape[-1])
+    db = operator.lr_psnr(image.double(), to_tensor(low).double()).tolist()
+    own = {"lr_psnr_search": db, "lr_psnr": db, "hr_rms_change": [0.0], "seconds": seconds}
+    return own | measure(image, to_tensor(truth))
 
 
 def batch_reaches_eps(search_db: Sequence[float], eps: float = 2e-3) -> bool:

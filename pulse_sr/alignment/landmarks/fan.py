@@ -23,7 +23,7 @@ import numpy as np
 
 from pulse_sr.alignment.landmarks.base import Face
 from pulse_sr.alignment.landmarks.yunet import MIN_SCORE, WEIGHTS, YuNet
-from pulse_sr.errors import SetupError
+from pulse_sr.errors import SetupError, first_line
 from pulse_sr.images.read import LowResImage
 
 log = logging.getLogger(__name__)
@@ -157,7 +157,6 @@ def _load(weights: Path, device: str) -> Any:
             compile=False,
         )
     except Exception as error:  # unpickling and loading raise whatever they like
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise SetupError(
-            f"{weights} does not hold the FAN weights: {reason}", f"fetch {URL} again"
+            f"{weights} does not hold the FAN weights: {first_line(error)}", f"fetch {URL} again"
         ) from error

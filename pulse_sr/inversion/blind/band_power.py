@@ -10,10 +10,12 @@ import math
 import torch
 from torch import Tensor
 
+from pulse_sr.operators.separable import LUMA
+
 _BANDS = 5
 _LOG_FLOOR = 1e-5  # about the power of 8-bit rounding
 # Rows: Y', Cb, Cr of BT.601.
-_COLOURS = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
+_COLOURS = (LUMA, (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 
 
 def band_power(y: Tensor, in_colour: bool) -> Tensor:

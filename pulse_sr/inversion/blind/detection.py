@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pulse_sr.devices import images_at_once
 from pulse_sr.errors import UsageError
 from pulse_sr.images.jpeg import read_quality
 from pulse_sr.images.read import LowResImage
@@ -29,8 +30,8 @@ from pulse_sr.operators.base import Range, Size
 from pulse_sr.operators.building import build_steps
 from pulse_sr.operators.degrading import simulate
 from pulse_sr.operators.spec import parse_operator
-from pulse_sr.priors.base import Prior, in_float32
-from pulse_sr.search.sampling import sample_seed
+from pulse_sr.priors.base import Prior
+from pulse_sr.search.samples import sample_seed
 
 #: How many faces of the prior are looked at.
 FACES = 512
@@ -219,11 +220,10 @@ def _faces(prior: Prior, seed: int) -> Iterator[Tensor]:
         return
     fits = FACES * 3 * prior.resolution**2 <= _KEEP_BYTES
     drawn = []
-    chunk = max(1, min(_CHUNK, _CHUNK_PIXELS // prior.resolution**2))
+    chunk = images_at_once(prior.resolution, _CHUNK, _CHUNK_PIXELS)
     seeds = [sample_seed(seed, "blind", index) for index in range(FACES)]
     for start in range(0, FACES, chunk):
-        with in_float32(prior):
-            faces = prior.sample(seeds[start : start + chunk])
+        faces = prior.in_precision(bf16=False).sample(seeds[start : start + chunk])
         drawn.append((faces * 255).round().to(torch.uint8).cpu())
         yield drawn[-1] if fits else drawn.pop()
     if fits:

@@ -17,6 +17,7 @@ from pulse_sr.training.gan.config import NetworkConfig, TrainConfig
 from pulse_sr.training.gan.fastgan_objective import FastGANObjective
 from pulse_sr.training.gan.heads import build_heads
 from pulse_sr.training.gan.objective import Objective
+from pulse_sr.training.gan.options import WIDTHS
 from pulse_sr.training.gan.step import Step
 from pulse_sr.training.gan.stylegan2_objective import StyleGAN2Objective
 from pulse_sr.training.gan.transfer import Continued, Source, begin_with
@@ -73,43 +74,24 @@ def describe_network(
     architecture: str,
     resolution: int,
     source: Source | Continued | None = None,
-    *,
-    channel_base: int | None = None,
-    channel_max: int | None = None,
-    w_dim: int | None = None,
-    mapping_layers: int | None = None,
-    ngf: int | None = None,
+    **widths: int,
 ) -> NetworkConfig:
-    """The networks that the options ask for; what they leave open comes from `source`.
+    """The networks of some widths (`options.WIDTHS`); what is not said comes from `source`.
 
     Raises:
-        UsageError: for a resolution that is no power of two, or widths of the other architecture.
+        UsageError: for a resolution that is no power of two.
     """
-    own = (channel_base, channel_max, w_dim, mapping_layers)
-    names = ("--channel-base", "--channel-max", "--w-dim", "--mapping-layers")
-    foreign = ["--ngf"] if ngf is not None else []
-    if architecture == "fastgan":
-        foreign = [name for name, each in zip(names, own, strict=True) if each is not None]
-    if foreign:
-        raise UsageError(f"{foreign[0]} does not belong to --arch {architecture}", "leave it out")
     try:
         if architecture == "fastgan":
-            return _describe_fastgan(resolution, source, ngf)
-        if source is not None and all(each is None for each in own):
+            began = {} if source is None else {"ngf": source.header["config"]["ngf"]}
+            return FastGANConfig(resolution, **began | widths)
+        if source is not None and not widths:
             return _grown(source.header["config"], resolution)
-        defaults = (2048, 128, 128, 2)
-        chosen = [d if o is None else o for o, d in zip(own, defaults, strict=True)]
+        names, defaults = WIDTHS[architecture], (2048, 128, 128, 2)
+        chosen = [widths.get(*each) for each in zip(names, defaults, strict=True)]
         return StyleGAN2Config.from_base(resolution, *chosen)
     except ValueError as error:
         raise UsageError(f"--resolution: {error}", "use 32, 64, 128, 256, ...") from error
-
-
-def _describe_fastgan(
-    resolution: int, source: Source | Continued | None, ngf: int | None
-) -> FastGANConfig:
-    if source is not None and ngf is None:
-        ngf = source.header["config"]["ngf"]
-    return FastGANConfig(resolution, **({} if ngf is None else {"ngf": ngf}))
 
 
 def _grown(config: dict[str, Any], resolution: int) -> StyleGAN2Config:

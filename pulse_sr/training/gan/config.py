@@ -5,15 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from pulse_sr.options import options_of
 from pulse_sr.priors.fastgan import FastGANConfig
 from pulse_sr.priors.stylegan2 import StyleGAN2Config
+from pulse_sr.training.gan.options import GanOptions
 
-#: Those of `sr.losses.adversarial` that average nothing over the batch, which is worked on in
-#: parts.
-LOSSES = ("logistic", "hinge", "relativistic")
-AUGMENTS = ("diffaug", "ada", "off")
-#: No heads, or the network that they stand on (`metrics.feature_networks`).
-HEADS = ("off", "squeezenet", "efficientnet-lite0")
 NetworkConfig = StyleGAN2Config | FastGANConfig
 
 
@@ -21,33 +17,24 @@ NetworkConfig = StyleGAN2Config | FastGANConfig
 class TrainConfig:
     """Everything that decides the course of a training run.
 
+    What is not explained here is the option of the same name (`options.GanOptions`), with its
+    default filled in.
+
     Attributes:
         network: shape of the generator; the discriminator mirrors its widths.
-        loss: out of `LOSSES`.
-        batch: images per step, over all processes and micro-batches.
-        lr: learning rate of Adam.
         betas: decays of Adam.
         gamma: weight of R1 and R2; 0: none.
         r2: penalise the gradient at generated images too.
         penalty_interval: steps between two penalties; above 1 they are steps of their own, with
             rates and decays corrected (Karras et al. 2020, appendix B).
-        path_weight: weight of path length regularisation; 0: none.
         path_interval: steps between two path length steps.
-        ema_kimg: half-life of the averaged generator in thousands of images.
         ema_rampup: the half-life is at most this share of the images shown.
-        ema_bank: half-lives of further averages that the state keeps, to choose from at the end;
-            they ramp up in step with the first.
-        heads: out of `HEADS`: discriminators on features of a frozen network, beside D.
-        heads_weight: of their loss for G, beside that of D.
         heads_warmup: until so many images were shown the heads learn, and G does not hear them.
         mixing: share of images with two latents (StyleGAN2).
         reconstruction: what the decoders of FastGAN's discriminator are judged by.
-        augment: "diffaug", "ada" or "off".
         policy: transforms of DiffAugment in their order.
-        mirror: flip half of the real images.
         freeze_d: how many stages of D, from the image inwards, stay as `init` gave them.
         init: sha256 of the weights, or of the state, the run began with; empty: random ones.
-        seed: of everything random.
     """
 
     network: NetworkConfig
@@ -76,14 +63,8 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.loss not in LOSSES:
-            raise ValueError(f"loss is {self.loss!r}, expected one of {', '.join(LOSSES)}")
-        if self.augment not in AUGMENTS:
-            raise ValueError(f"augment is {self.augment!r}, expected one of {', '.join(AUGMENTS)}")
-        if self.heads not in HEADS:
-            raise ValueError(f"heads is {self.heads!r}, expected one of {', '.join(HEADS)}")
-        if min(self.batch, self.penalty_interval, self.path_interval) < 1:
-            raise ValueError(f"a batch or an interval below 1 in {self}")
+        for name in ("loss", "augment", "heads"):
+            options_of(GanOptions)[name].check(getattr(self, name))
 
     @property
     def architecture(self) -> str:

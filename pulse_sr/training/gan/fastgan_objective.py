@@ -64,7 +64,7 @@ class FastGANObjective(Objective):
 
         Args:
             config: shape of G.
-            loss: out of `config.LOSSES`; "hinge" comes with label noise here.
+            loss: out of `options.LOSSES`; "hinge" comes with label noise here.
             reconstruction: out of `fastgan_reconstruction.RECONSTRUCTIONS`.
             ndf: width of D; None: that of G.
         """

@@ -19,6 +19,7 @@ from pulse_sr.priors.base import Prior
 from pulse_sr.training.gan.build import build_step, describe_network
 from pulse_sr.training.gan.config import TrainConfig, recipe
 from pulse_sr.training.gan.discriminator import GROUP_SIZE
+from pulse_sr.training.gan.options import GanOptions
 from pulse_sr.training.gan.task import GanTask
 from pulse_sr.training.gan.transfer import Continued, Source, read_continued, read_source
 from pulse_sr.training.loop import Trainer
@@ -144,112 +145,82 @@ class TrainingPlan:
 def plan_training(
     data: str | os.PathLike[str],
     run_dir: Path,
-    *,
-    architecture: str = "stylegan2",
-    resolution: int | None = None,
-    batch: int | None = None,
-    loss: str | None = None,
-    lr: float | None = None,
-    gamma: float | None = None,
-    path_weight: float = 0.0,
-    augment: str = "diffaug",
-    cutout: bool = False,
-    mirror: bool = True,
-    freeze_d: int = 0,
-    init: str | None = None,
-    continued: str | None = None,
-    ema_kimg: float | None = None,
-    ema_bank: tuple[float, ...] = (),
-    heads: str = "off",
-    heads_weight: float | None = None,
-    heads_warmup: float | None = None,
-    licence: str = "unstated",
-    seed: int = 0,
-    device: str = "auto",
-    precision: str = "auto",
-    max_memory: int | None = None,
-    compile: bool = False,
+    options: GanOptions,
     processes: Processes | None = None,
-    **widths: int | None,
 ) -> TrainingPlan:
-    """Resolve the settings of a run; what is None follows the architecture (`config.recipe`).
+    """Resolve the settings of a run.
 
     Args:
-        data: folder of images, tar or pattern of tars.
+        data: folder of images, tar or pattern of tars; the largest power of two that it supports
+            is the default of the resolution.
         run_dir: folder of the run.
-        architecture: "stylegan2" or "fastgan".
-        resolution: R; None: the largest power of two that the data supports.
-        batch: images per step over all processes; None: 16, FastGAN 8.
-        init: prior or folder of a run whose weights to begin with.
-        continued: folder of a run whose whole state to begin with.
-        heads_warmup: in thousands of images, from the beginning of this run.
-        widths: `channel_base`, `channel_max`, `w_dim`, `mapping_layers` (StyleGAN2), `ngf`.
-
-    The others are those of `TrainConfig`, `TrainingPlan` and `run.choose_machine`.
+        options: what the user says.
+        processes: who shares the work.
 
     Raises:
-        UsageError: for a folder that does not exist or a value out of range.
+        UsageError: for a folder that does not exist or options that do not go together.
         SetupError: for a device that does not exist.
     """
     processes = processes or Processes()
-    source, state = _read_beginning(init, continued, architecture)
+    architecture = options.architecture
+    source, state = _read_beginning(options)
     began = source or state
     images = open_source(data)
+    resolution = options.resolution
     if resolution is None:
         resolution = images.largest_resolution()
-    if batch is None:
-        batch = 8 if architecture == "fastgan" else 16
-    group = GROUP_SIZE if architecture == "stylegan2" else 1
-    check_batch(batch, group, processes.count)
-    _check_options(architecture, path_weight, cutout, augment)
-    if freeze_d and source is None:
-        raise UsageError("--freeze-d keeps what --init gave, there is no --init", "--init PRIOR")
-    settings = recipe(architecture, loss, resolution, batch)
-    own = {"loss": loss, "lr": lr, "gamma": gamma, "ema_kimg": ema_kimg}
-    own |= _heads(heads, heads_weight, heads_warmup, 0 if state is None else state.images)
-    settings |= {name: value for name, value in own.items() if value is not None}
-    policy = ("color", "translation", "cutout") if cutout else ("color", "translation")
+    batch = options.batch or (8 if architecture == "fastgan" else 16)
+    check_batch(batch, GROUP_SIZE if architecture == "stylegan2" else 1, processes.count)
+    _check_together(options)
+    own = {name: getattr(options, name) for name in ("loss", "lr", "gamma", "ema_kimg")}
+    own |= _heads(options, 0 if state is None else state.images)
+    same = ("path_weight", "augment", "mirror", "freeze_d", "ema_bank", "seed")
     config = TrainConfig(
-        describe_network(architecture, resolution, began, **widths),
+        describe_network(architecture, resolution, began, **options.widths),
         batch=batch,
-        path_weight=path_weight,
-        augment=augment,
-        policy=policy,
-        mirror=mirror,
-        freeze_d=freeze_d,
-        ema_bank=ema_bank,
+        policy=("color", "translation", *(("cutout",) if options.cutout else ())),
         init="" if began is None else began.sha256,
-        seed=seed,
-        **settings,
+        **{name: getattr(options, name) for name in same},
+        **recipe(architecture, options.loss, resolution, batch)
+        | {name: value for name, value in own.items() if value is not None},
     )
-    machine = choose_machine(device, precision, max_memory, compile, processes)
-    return TrainingPlan(images, run_dir, config, machine, licence, source, state)
+    machine = choose_machine(options, processes)
+    return TrainingPlan(images, run_dir, config, machine, options.licence, source, state)
 
 
-def _read_beginning(
-    init: str | None, continued: str | None, architecture: str
-) -> tuple[Source | None, Continued | None]:
+def _read_beginning(options: GanOptions) -> tuple[Source | None, Continued | None]:
     """The weights or the state to begin with, at most one of them.
 
     Raises:
         UsageError: for both, for none such, or for one of another architecture.
     """
+    init, continued = options.init, options.continued
     source = None if init is None else read_source(init)
     state = None if continued is None else read_continued(continued)
     if source is not None and state is not None:
         raise UsageError("--init and --continue both say what to begin with", "give one of them")
     began = source or state
     if began is not None:
-        _check_architecture(init or continued, began, architecture)
+        _check_architecture(init or continued, began, options.architecture)
     return source, state
 
 
-def _check_options(architecture: str, path_weight: float, cutout: bool, augment: str) -> None:
+def _check_together(options: GanOptions) -> None:
     """Raises UsageError for an option that belongs to another choice."""
-    if architecture == "fastgan" and path_weight:
+    if options.architecture == "fastgan" and options.path_weight:
         raise UsageError("--path-length is for StyleGAN2, --arch is fastgan", "leave it out")
-    if cutout and augment != "diffaug":
-        raise UsageError(f"--cutout belongs to --augment diffaug, not to {augment}", "leave it out")
+    if options.cutout and options.augment != "diffaug":
+        raise UsageError(
+            f"--cutout belongs to --augment diffaug, not to {options.augment}", "leave it out"
+        )
+    if options.freeze_d and options.init is None:
+        raise UsageError("--freeze-d keeps what --init gave, there is no --init", "--init PRIOR")
+    if options.heads == "off":
+        for name in ("heads_weight", "heads_warmup"):
+            if getattr(options, name) is not None:
+                raise UsageError(
+                    f"--{name.replace('_', '-')} is of heads, --heads is off", "leave it out"
+                )
 
 
 def _check_architecture(name: str | None, began: Source | Continued, architecture: str) -> None:
@@ -262,24 +233,22 @@ def _check_architecture(name: str | None, began: Source | Continued, architectur
         )
 
 
-def _heads(name: str, weight: float | None, warmup: float | None, shown: int) -> dict[str, Any]:
+def _heads(options: GanOptions, shown: int) -> dict[str, Any]:
     """The settings of the heads; what is None follows `TrainConfig`.
 
     Args:
-        name: out of `config.HEADS`.
-        weight: of the heads for G.
-        warmup: in thousands of images, from the beginning of the run.
+        options: what the user says.
         shown: images that were shown before the run begins.
 
     Raises:
-        UsageError: for a weight or a warm-up without heads.
         SetupError: when the weights of their network are not installed.
     """
-    if name == "off":
-        for option, value in (("--heads-weight", weight), ("--heads-warmup", warmup)):
-            if value is not None:
-                raise UsageError(f"{option} is of heads, --heads is off", "leave it out")
-    if name == "efficientnet-lite0":
+    if options.heads == "efficientnet-lite0":
         weights_file()  # before the images are decoded
+    warmup = options.heads_warmup
     images = TrainConfig.heads_warmup if warmup is None else int(warmup * 1000)
-    return {"heads": name, "heads_weight": weight, "heads_warmup": shown + images}
+    return {
+        "heads": options.heads,
+        "heads_weight": options.heads_weight,
+        "heads_warmup": shown + images,
+    }

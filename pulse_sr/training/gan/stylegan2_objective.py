@@ -39,7 +39,7 @@ class StyleGAN2Objective(Objective):
 
         Args:
             config: shape of G; D mirrors its widths.
-            loss: out of `config.LOSSES`.
+            loss: out of `options.LOSSES`.
             mixing: share of images with two latents.
         """
         self.generator, self.discriminator = Generator(config), Discriminator(config)
@@ -50,7 +50,7 @@ class StyleGAN2Objective(Objective):
 
     def draw(self, count: int, rng: torch.Generator) -> Draws:
         config, device = self.generator.config, rng.device
-        rows = config.num_rows
+        rows = config.num_ws
         draws = {"z": torch.randn(count, 2, config.z_dim, generator=rng, device=device)}
         crossover = torch.randint(1, rows, (count,), generator=rng, device=device)
         unmixed = torch.rand(count, generator=rng, device=device) >= self.mixing
@@ -63,7 +63,7 @@ class StyleGAN2Objective(Objective):
         """Style rows `[n, L, D]`; those from the crossover on are of the second latent."""
         z = draws["z"]
         first, second = self.generator.mapping(z.flatten(0, 1)).unflatten(0, (-1, 2)).unbind(1)
-        rows = torch.arange(self.generator.config.num_rows, device=z.device)
+        rows = torch.arange(self.generator.config.num_ws, device=z.device)
         takes_second = rows >= draws["crossover"][:, None]
         return torch.where(takes_second[..., None], second[:, None], first[:, None])
 

@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 import torch.nn as nn
 from torch import Tensor
 
 from pulse_sr.data.order import ImageStream
-from pulse_sr.errors import SetupError, UsageError
+from pulse_sr.errors import SetupError, UsageError, first_line
+from pulse_sr.files.tensors import UNREADABLE, read_tensors
 from pulse_sr.models import registry
 from pulse_sr.priors.files import prior_path, read_header
 from pulse_sr.training.checkpoint import read_checkpoint_header
@@ -117,11 +116,9 @@ def tensors_of(path: Path, prefix: str) -> dict[str, Tensor]:
         SetupError: the file is damaged.
     """
     try:
-        tensors = safetensors.torch.load_file(path)
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise SetupError(f"{path} can not be read ({reason})", "restore it") from error
-    return {key[len(prefix) :]: v.float() for key, v in tensors.items() if key.startswith(prefix)}
+        return {key: value.float() for key, value in read_tensors(path, prefix).items()}
+    except UNREADABLE as error:
+        raise SetupError(f"{path} can not be read ({first_line(error)})", "restore it") from error
 
 
 def begin_with(source: Source, objective: Objective, images: np.ndarray) -> None:

@@ -1,6 +1,6 @@
 """Pack training images into one small archive, to be carried to another machine.
 
-    python scripts/gpu/pack_images.py faces/train runs/faces-128.zip --quality 72
+    python scripts/pack_images.py faces/train runs/faces-128.zip --quality 72
 
 The images are cropped and resized as `pulse-sr train-prior` does and stored as JPEG
 without colour subsampling, under their old names, so that the order of the training stays the same.
@@ -14,9 +14,10 @@ import zipfile
 from pathlib import Path
 
 import click
-from PIL import Image
 
-from pulse_sr.data.picture import decode, list_images
+from pulse_sr.data.open import open_source
+from pulse_sr.data.picture import decode_bytes
+from pulse_sr.images.pixels import to_pillow
 
 
 @click.command()
@@ -27,18 +28,15 @@ from pulse_sr.data.picture import decode, list_images
 def main(folder: Path, archive: Path, resolution: int, quality: int) -> None:
     """Write the images of FOLDER to ARCHIVE."""
     archive.parent.mkdir(parents=True, exist_ok=True)
-    paths = list_images(folder)
+    source = open_source(folder)
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
-        for path in paths:
-            pixels = decode(path, resolution).transpose(1, 2, 0)
-            content = io.BytesIO()
-            Image.fromarray(pixels).save(
-                content, "JPEG", quality=quality, subsampling=0, optimize=True
-            )
-            name = path.relative_to(folder).as_posix()
-            name += "" if path.suffix.lower() in (".jpg", ".jpeg") else ".jpg"
+        for position, read in source.read():
+            name, content = source.names[position], io.BytesIO()
+            picture = to_pillow(decode_bytes(name, read(), resolution).pixels)
+            picture.save(content, "JPEG", quality=quality, subsampling=0, optimize=True)
+            name += "" if name.lower().endswith((".jpg", ".jpeg")) else ".jpg"
             file.writestr(name, content.getvalue())
-    print(f"{archive}: {len(paths)} images, {archive.stat().st_size / 1e6:.1f} MB")
+    print(f"{archive}: {len(source.names)} images, {archive.stat().st_size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

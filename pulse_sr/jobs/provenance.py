@@ -1,7 +1,7 @@
-"""The marks inside every picture that we make: synthetic, by what, with which settings.
+"""What every picture that we make says of itself: synthetic, by what, with which settings.
 
 Nothing here may depend on the time, on a path or on the order of work: equal samples are equal
-    files.
+files.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ def settings_of(result: Result) -> dict[str, Any]:
     """Returns what is needed to make the samples again, without the machine and the file names."""
     settings = {
         "version": __version__,
-        "input_sha256": result.image.sha256,
+        "input_sha256": result.observation.sha256,
         "prior": result.prior_name,
         "prior_sha256": result.prior_sha256,
         "resolution": result.resolution,
         **result.config.pixel_options(),
         "scale": result.scale,
-        "project": result.projection,
+        "project": result.observation.projection,
     }
     if settings["operator"] == AUTO:
-        settings["operator_used"] = result.operator_spec
+        settings["operator_used"] = result.observation.operator.spec
     return settings
 
 

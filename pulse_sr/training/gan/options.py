@@ -1,0 +1,112 @@
+"""The options of `train-prior` that decide the course of a run; imports neither torch nor numpy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pulse_sr.errors import UsageError
+from pulse_sr.options import number, one_of, option, seed_option, text, whole
+from pulse_sr.training.options import NUMBERS, MachineOptions
+
+ARCHITECTURES = ("stylegan2", "fastgan")
+#: Those of `sr.losses.adversarial` that average nothing over the batch, which is worked on in
+#: parts.
+LOSSES = ("logistic", "hinge", "relativistic")
+#: The options of one architecture alone.
+WIDTHS = {
+    "stylegan2": ("channel_base", "channel_max", "w_dim", "mapping_layers"),
+    "fastgan": ("ngf",),
+}
+AUGMENTS = ("diffaug", "ada", "off")
+#: No heads, or the network that they stand on (`metrics.feature_networks`).
+HEADS = ("off", "squeezenet", "efficientnet-lite0")
+
+
+@dataclass(frozen=True)
+class GanOptions(MachineOptions):
+    """What the user says of a training; what is None follows the architecture (`config.recipe`).
+
+    `heads_warmup` and the half-lives are in thousands of images, the warm-up from the beginning of
+    this run. `init` is a prior or the folder of a run whose weights to begin with, `continued` the
+    folder of a run whose whole state to begin with.
+    """
+
+    architecture: str = option(
+        "stylegan2",
+        "stylegan2 is the better prior to search, fastgan the faster to train.",
+        one_of(*ARCHITECTURES),
+        name="arch",
+    )
+    resolution: int | None = option(None, "Power of two.", whole(), unset="what DATA has")
+    batch: int | None = option(
+        None, "Images a step, over all processes.", whole(2), unset="16; fastgan 8"
+    )
+    init: str | None = option(
+        None, "Begin with the weights of a prior or run, of any resolution.", text("PRIOR")
+    )
+    continued: str | None = option(
+        None,
+        "Begin with the whole state of a run in another folder; options may differ from its own.",
+        text("RUN"),
+        name="continue",
+    )
+    freeze_d: int = option(
+        0, "With --init: leave the first N stages of the discriminator as they are.", whole(0)
+    )
+    augment: str = option(
+        "diffaug",
+        "ada sets its strength by how much D overfits.",
+        one_of(*AUGMENTS),
+    )
+    cutout: bool = option(False, "Add cutout to diffaug (below 2000 images).", off="no-cutout")
+    mirror: bool = option(True, "Flip half of the images.", off="no-mirror")
+    loss: str | None = option(
+        None, "Of both networks.", one_of(*LOSSES), unset="logistic; fastgan hinge"
+    )
+    lr: float | None = option(None, "Learning rate.", number(0), unset="0.002; fastgan 0.0002")
+    gamma: float | None = option(None, "Weight of R1.", number(0), unset="0.0002 * N^2 / batch")
+    path_weight: float = option(
+        0.0, "Weight of path length regularisation (2 in the paper).", number(0), name="path-length"
+    )
+    channel_base: int | None = option(None, "StyleGAN2: width * side.", whole(), unset="2048")
+    channel_max: int | None = option(None, "StyleGAN2: largest width.", whole(), unset="128")
+    w_dim: int | None = option(None, "StyleGAN2: latent width.", whole(), unset="128")
+    mapping_layers: int | None = option(None, "StyleGAN2.", whole(), unset="2")
+    ngf: int | None = option(None, "FastGAN: base width.", whole(), unset="64")
+    ema_kimg: float | None = option(None, "EMA half-life.", number(0.001), unset="10; fastgan 5.5")
+    ema_bank: tuple[float, ...] = option(
+        (),
+        "Half-lives, in kimg, of further averages in the state, to choose from at the end.",
+        NUMBERS,
+    )
+    heads: str = option(
+        "off",
+        'Heads on features of an ImageNet network beside D; the last: "pulse-sr[heads]".',
+        one_of(*HEADS),
+    )
+    heads_weight: float | None = option(
+        None, "Weight of the heads for G, beside D.", number(0), unset="0.3"
+    )
+    heads_warmup: float | None = option(
+        None,
+        "So many kimg the heads learn, and G does not hear them.",
+        number(0),
+        unset="2",
+    )
+    licence: str = option("unstated", "Licence of the weights, kept with them.", text("TEXT"))
+    seed: int = seed_option()
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """What is said of the networks.
+
+        Raises:
+            UsageError: for an option of the other architecture.
+        """
+        every = {name: getattr(self, name) for names in WIDTHS.values() for name in names}
+        said = {name: width for name, width in every.items() if width is not None}
+        for name in said.keys() - set(WIDTHS[self.architecture]):
+            option = f"--{name.replace('_', '-')}"
+            words = f"{option} does not belong to --arch {self.architecture}"
+            raise UsageError(words, "leave it out")
+        return said

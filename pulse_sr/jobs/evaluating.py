@@ -11,7 +11,7 @@ import csv
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,10 @@ from pulse_sr import __version__
 from pulse_sr.devices import choose_device
 from pulse_sr.errors import InputError, UsageError
 from pulse_sr.files.atomic import write_atomic
-from pulse_sr.jobs.labels import group_inputs, read_labels
+from pulse_sr.jobs.labels import Labels, group_inputs, read_labels
 from pulse_sr.jobs.manifest import json_bytes, read_json
-from pulse_sr.jobs.result_files import ResultFiles, match_files, read_case
+from pulse_sr.jobs.result_files import Matched, ResultFiles, match_files, read_case
 from pulse_sr.jobs.store import make_folder
-from pulse_sr.metrics.calibration import LEVELS
 from pulse_sr.metrics.convention import Convention
 from pulse_sr.metrics.evaluation import Entry, Evaluation
 from pulse_sr.metrics.options import METRICS, EvalOptions
@@ -51,29 +50,54 @@ def default_out(results: Path) -> Path:
     return Path(f"{results.resolve().name}-eval")
 
 
-def evaluate_folder(
-    results: Path,
-    references: Path,
-    out: Path,
-    options: EvalOptions,
-    listener: Listener = lambda done, total, stem: None,
-) -> Document:
-    """Measures results against their references, and writes tables and plots.
+@dataclass(frozen=True)
+class Plan:
+    """An evaluation that can begin: its folders are there and match.
+
+    Attributes:
+        results: a run folder, or a folder of pictures.
+        references: the folder of the truths.
+        out: where the files go.
+        options: which metrics, by which convention.
+        matched: the files.
+        labels: of the references; None: no groups.
+        settings: what metrics are prepared with.
+    """
+
+    results: Path
+    references: Path
+    out: Path
+    options: EvalOptions
+    matched: Matched
+    labels: Labels | None
+    settings: Settings
+
+    def describe(self) -> Document:
+        """The settings, for people and for `metrics.json`."""
+        return {
+            "metrics": list(self.options.metrics or METRICS),
+            "channels": self.options.channels,
+            "crop": self.options.crop,
+            "convention": self.settings.convention.words,
+            "seed": self.options.seed,
+            "device": str(self.settings.device),
+            "torch": torch.__version__,
+        }
+
+
+def plan_evaluation(results: Path, references: Path, out: Path, options: EvalOptions) -> Plan:
+    """Finds the files and checks all that can be checked before one is read.
 
     Args:
         results: a run folder, or a folder of pictures.
         references: pictures of the same stems and sizes.
         out: where the files go.
         options: which metrics, by which convention.
-        listener: told of every input.
-
-    Returns:
-        what `metrics.json` holds.
 
     Raises:
         UsageError: folders that do not match (`match_files`), labels that make no groups, files in
             the way in `out`, or a folder that is an input.
-        SetupError: no such device, or the disk is full.
+        SetupError: no such device.
     """
     device = choose_device(options.device)
     spec = parse_operator(options.operator or "bicubic").text
@@ -83,15 +107,33 @@ def evaluate_folder(
     if labels is not None:
         group_inputs(labels, _references(matched.inputs))
     settings = Settings(Convention(options.channels, options.crop), options.weights, device)
-    evaluation = Evaluation(options.metrics or METRICS, len(matched.inputs), settings, options.seed)
+    return Plan(results, references, out, options, matched, labels, settings)
+
+
+def evaluate(plan: Plan, listener: Listener = lambda done, total, stem: None) -> Document:
+    """Measures results against their references, and writes tables and plots.
+
+    Args:
+        plan: what is measured.
+        listener: told of every input.
+
+    Returns:
+        what `metrics.json` holds.
+
+    Raises:
+        SetupError: the disk is full.
+    """
+    matched, settings, options = plan.matched, plan.settings, plan.options
+    names = options.metrics or METRICS
+    evaluation = Evaluation(names, len(matched.inputs), settings, options.seed)
     done, failed = _measure(matched.inputs, evaluation, settings, listener)
-    groups = group_inputs(labels, _references(done)) if labels is not None and done else {}
+    groups = group_inputs(plan.labels, _references(done)) if plan.labels and done else {}
     document = {
         "schema": SCHEMA,
         "version": __version__,
-        "results": str(results),
-        "references": str(references),
-        "settings": _settings_entry(options, settings),
+        "results": str(plan.results),
+        "references": str(plan.references),
+        "settings": plan.describe(),
         "inputs": len(done),
         "table": [_row(entry, settings) for entry in evaluation.table()],
         "groups": _group_tables(evaluation, groups, settings),
@@ -108,7 +150,7 @@ def evaluate_folder(
         "without_reference": list(matched.without_reference),
         "without_result": list(matched.without_result),
     }
-    _write(out, document, evaluation, groups)
+    _write(plan.out, document, evaluation, groups)
     return document
 
 
@@ -150,18 +192,6 @@ def _measure(
     return done, failed
 
 
-def _settings_entry(options: EvalOptions, settings: Settings) -> Document:
-    return {
-        "metrics": list(options.metrics or METRICS),
-        "channels": options.channels,
-        "crop": options.crop,
-        "convention": settings.convention.words,
-        "seed": options.seed,
-        "device": str(settings.device),
-        "torch": torch.__version__,
-    }
-
-
 def _row(entry: Entry, settings: Settings) -> Document:
     metric = REGISTRY[entry.metric]
     return {
@@ -174,6 +204,7 @@ def _row(entry: Entry, settings: Settings) -> Document:
         "better": metric.better,
         "convention": metric.words(settings.convention),
         "skipped": entry.skipped,
+        "missing": entry.missing,
     }
 
 
@@ -195,7 +226,7 @@ def _calibration_entry(evaluation: Evaluation) -> list[Document]:
         {
             "samples": each.samples,
             "inputs": each.inputs,
-            "levels": list(LEVELS),
+            "levels": each.levels,
             "coverage": each.coverage.tolist(),
             "ranks": each.ranks.tolist(),
         }
@@ -275,8 +306,8 @@ def _plots(evaluation: Evaluation, groups: Groups) -> dict[str, bytes]:
             f"PSNR (dB; {evaluation.settings.convention.words})",
             f"{REGISTRY['squeezenet'].title} (0 to 2)",
         )
-        first = next(iter(groups.values()), None)
-        found[perception] = draw_perception(np.array(psnr), np.array(distance), axes, first)
+        column, first = next(iter(groups.items()), ("", None))
+        found[perception] = draw_perception(np.array(psnr), np.array(distance), axes, first, column)
     curves = evaluation.calibration()
     if curves:
         found[calibration] = draw_calibration(curves[0])

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import csv
-import logging
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pulse_sr.errors import UsageError
-
-log = logging.getLogger(__name__)
 
 #: Names that the column of the files may have; else it is the first one.
 FILE_COLUMNS = ("file", "filename", "file_name", "image", "path", "name", "stem")
@@ -82,7 +80,7 @@ def group_inputs(labels: Labels, references: Mapping[str, Path]) -> dict[str, di
             if row.get(column):
                 found[column].setdefault(row[column], []).append(place)
     kept = {
-        column: dict(sorted(groups.items()))
+        column: dict(sorted(groups.items(), key=_in_order))
         for column, groups in found.items()
         if 1 < len(groups) <= MOST_GROUPS
     }
@@ -93,6 +91,12 @@ def group_inputs(labels: Labels, references: Mapping[str, Path]) -> dict[str, di
             "its first column, or the one named file, holds the names of the files",
         )
     return kept
+
+
+def _in_order(group: tuple[str, list[int]]) -> tuple[tuple[bool, int, str], ...]:
+    """Names in the order of the alphabet, numbers in them by size: 3-9 before 10-19."""
+    parts = re.findall(r"\d+|\D+", group[0])
+    return tuple((not p.isdecimal(), int(p) if p.isdecimal() else 0, p) for p in parts)
 
 
 def _row_of(labels: Labels, stem: str, reference: Path) -> Mapping[str, str]:

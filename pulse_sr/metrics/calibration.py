@@ -15,13 +15,21 @@ from torch import Tensor
 
 from pulse_sr.metrics.interval import sample_interval
 
-#: Nominal levels of the curve.
-LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 #: A value of a picture of 8 bits stands for what rounds to it.
 HALF_LEVEL = 0.5 / 255
 
 
-def coverage(samples: Tensor, truth: Tensor, levels: Sequence[float] = LEVELS) -> Tensor:
+def exact_levels(count: int) -> list[float]:
+    """The levels at which S samples have an interval from one of them to another, ascending.
+
+    `(S + 1 - 2 k) / (S + 1)`: from the k-th least to the k-th greatest. Draws of one distribution
+    are held in just this share; between two levels `sample_interval` goes in a straight line, which
+    holds up to 4 % too much for 3 samples of a normal distribution.
+    """
+    return [(count + 1 - 2 * k) / (count + 1) for k in range(count // 2, 0, -1)]
+
+
+def coverage(samples: Tensor, truth: Tensor, levels: Sequence[float]) -> Tensor:
     """Share of the truth's values that the central interval of each level holds.
 
     `interval.sample_interval` says which interval, `interval.highest_coverage` how much of a level

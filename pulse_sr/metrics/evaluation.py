@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pulse_sr.errors import SetupError
 from pulse_sr.metrics.bootstrap import Gap, interval_of_mean, largest_gap
-from pulse_sr.metrics.calibration import coverage, rank_histogram
+from pulse_sr.metrics.calibration import coverage, exact_levels, rank_histogram
 from pulse_sr.metrics.case import Case
 from pulse_sr.metrics.gathered import Gathered, Gatherer, Pair, gatherer
 from pulse_sr.metrics.registry import DEFAULTS, REGISTRY, OfCase, Settings
@@ -36,6 +36,7 @@ class Entry:
         interval: 95 % bootstrap interval of a mean over inputs.
         count: how many inputs it is of.
         skipped: why there is none, or why some inputs have none; else empty.
+        missing: whether a weight file is missing or damaged.
     """
 
     metric: str
@@ -43,6 +44,7 @@ class Entry:
     interval: tuple[float, float] | None
     count: int
     skipped: str = ""
+    missing: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,14 @@ class Calibration:
     Attributes:
         samples: S.
         inputs: how many have as many samples.
-        coverage: shares for each of `calibration.LEVELS`.
+        levels: nominal ones, L (`calibration.exact_levels`).
+        coverage: share of the truth's values that the interval of each holds.
         ranks: rank histogram, S + 1 shares.
     """
 
     samples: int
     inputs: int
+    levels: list[float]
     coverage: Array
     ranks: Array
 
@@ -116,13 +120,9 @@ class Evaluation:
         for kind, gather in self._gatherers.items():
             self._kept[kind].append(self._tried(kind, gather, case))
         if "coverage" in self._of_case and len(case) > 1:
-            curves = (
-                coverage(case.samples, case.truth),
-                rank_histogram(case.bytes, case.truth_bytes),
-            )
-            self._calibration.setdefault(len(case), []).append(
-                (curves[0].numpy(), curves[1].numpy())
-            )
+            held = coverage(case.samples, case.truth, exact_levels(len(case)))
+            ranks = rank_histogram(case.bytes, case.truth_bytes)
+            self._calibration.setdefault(len(case), []).append((held.numpy(), ranks.numpy()))
 
     def _tried(self, name: str, measure: Callable[[Case], T], case: Case) -> T | None:
         try:
@@ -137,7 +137,7 @@ class Evaluation:
 
     def _entry(self, name: str, rows: Sequence[int] | None) -> Entry:
         if name in self._missing:
-            return Entry(name, None, None, 0, self._missing[name])
+            return Entry(name, None, None, 0, self._missing[name], missing=True)
         if name in self._of_case:
             return self._mean(name, rows)
         return self._of_sets(name, rows)
@@ -186,6 +186,7 @@ class Evaluation:
             Calibration(
                 samples,
                 len(curves),
+                exact_levels(samples),
                 np.mean([each[0] for each in curves], axis=0),
                 np.mean([each[1] for each in curves], axis=0),
             )

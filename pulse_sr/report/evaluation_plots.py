@@ -12,9 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pulse_sr.metrics.calibration import LEVELS
 from pulse_sr.metrics.evaluation import Calibration
-from pulse_sr.metrics.interval import highest_coverage
 from pulse_sr.metrics.power_spectrum import TO_DECIBELS, ring_frequencies
 
 Values = NDArray[np.float64]
@@ -32,6 +30,7 @@ def draw_perception(
     distance: Values,
     labels: tuple[str, str],
     groups: Mapping[str, Sequence[int]] | None = None,
+    column: str = "",
 ) -> bytes:
     """Each input by its distortion and by its distance to the truth as a network sees it.
 
@@ -40,6 +39,7 @@ def draw_perception(
         distance: `[N]`.
         labels: of the two axes.
         groups: name -> places of inputs, drawn in one colour each.
+        column: what the groups are.
 
     Returns:
         a PNG.
@@ -67,7 +67,8 @@ def draw_perception(
     axis.set_title("perception against distortion (best: lower right)")
     axis.set_xlabel(labels[0])
     axis.set_ylabel(labels[1])
-    return _png(figure, axis)
+    several = len(shown) > 1
+    return _png(figure, axis, legend=f"{column} (diamonds: means)" if several else "")
 
 
 def draw_calibration(calibration: Calibration) -> bytes:
@@ -77,12 +78,8 @@ def draw_calibration(calibration: Calibration) -> bytes:
         a PNG.
     """
     figure, [left, right] = _figure(_WIDE, 2)
-    count, levels = calibration.samples, np.array(LEVELS)
-    best = 100 * np.array([highest_coverage(count, level) for level in LEVELS])
+    count, levels = calibration.samples, np.array(calibration.levels)
     left.plot([0, 100], [0, 100], color="0.6", linestyle="--", label="calibrated")
-    left.plot(
-        100 * levels, best, color="C1", linestyle=":", label=f"most that {count} samples promise"
-    )
     left.plot(
         100 * levels, 100 * calibration.coverage, color="C0", marker="o", label="these samples"
     )
@@ -133,11 +130,11 @@ def _figure(size: tuple[float, float], columns: int = 1) -> tuple[Any, list[Any]
     return figure, list(figure.subplots(1, columns, squeeze=False).flat)
 
 
-def _png(figure: Any, *axes: Any) -> bytes:
+def _png(figure: Any, *axes: Any, legend: str = "") -> bytes:
     for axis in axes:
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(fontsize=9, framealpha=0.85)
+        axis.legend(title=legend or None, fontsize=9, framealpha=0.85)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

@@ -64,7 +64,8 @@ def group_inputs(labels: Labels, references: Mapping[str, Path]) -> dict[str, di
 
     A stem with several rows takes the one in which some column holds the name of the reference's
     folder, such as a split. Inputs without a row or with an empty label are in no group of that
-    column. A column with one group, or with more than `MOST_GROUPS`, is left out.
+    column. A column with one group, with more than `MOST_GROUPS`, or with fewer than two
+    inputs a group on average, is left out.
 
     Args:
         labels: the file.
@@ -82,7 +83,7 @@ def group_inputs(labels: Labels, references: Mapping[str, Path]) -> dict[str, di
     kept = {
         column: dict(sorted(groups.items(), key=_in_order))
         for column, groups in found.items()
-        if 1 < len(groups) <= MOST_GROUPS
+        if 1 < len(groups) <= min(MOST_GROUPS, sum(map(len, groups.values())) // 2)
     }
     if not kept:
         raise UsageError(

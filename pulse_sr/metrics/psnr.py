@@ -9,6 +9,9 @@ from torch import Tensor
 
 from pulse_sr.operators.base import psnr_of
 
+#: Stands for "identical" (an infinite PSNR), which JSON has no number for.
+HIGHEST_DB = 200.0
+
 
 def psnr(images: Tensor, truth: Tensor) -> Tensor:
     """PSNR in dB: peak 1.0, all channels, no border crop, computed in float64.

@@ -30,12 +30,10 @@ from pulse_sr.metrics.niqe import niqe_of_set
 from pulse_sr.metrics.options import METRICS
 from pulse_sr.metrics.perceptual import PerceptualMetric
 from pulse_sr.metrics.power_spectrum import spectral_discrepancy
-from pulse_sr.metrics.psnr import psnr
+from pulse_sr.metrics.psnr import HIGHEST_DB, psnr
 from pulse_sr.metrics.sliced_wasserstein import PATCHES, sliced_wasserstein
 from pulse_sr.metrics.ssim import ssim
 
-#: Stands for "identical" (an infinite PSNR), which JSON has no number for.
-HIGHEST_DB = 200.0
 HIGHER, LOWER = "higher", "lower"
 
 #: A number of each sample of an input, or one of all of them together.

@@ -153,24 +153,33 @@ def test_lr_consistency_of_pictures(run, folders):
 
 def test_groups(run, folders):
     """Of two columns of labels; a measurement is none; files are told apart by their folder."""
+    rng = np.random.default_rng(3)
+    truth = smooth(SIDE, SIDE)
+    for i in range(24):
+        write(folders / "truth" / f"face{i}.png", truth)
+        write(folders / "results" / f"face{i}.png", noisy(truth, rng, 6 if i < 12 else 9))
     lines = ["set,file,kind,sharpness"]
-    lines += [f"truth,face{i}.jpg,{'few' if i < 3 else 'much'},{i}.5" for i in range(5)]
-    lines += ["other,face0.jpg,much,7", "truth,face5.jpg,,1"]
+    lines += [f"truth,face{i}.jpg,{'few' if i < 12 else 'much'},{i}.5" for i in range(23)]
+    lines += ["other,face0.jpg,much,7", "truth,face23.jpg,,1"]
     (folders / "labels.csv").write_text("\n".join(lines))
     found = run("--metrics", "psnr,niqe-set", "--by", "labels.csv")
     assert found.exit_code == 0
-    assert "few (3)" in found.stdout
-    assert "much (2)" in found.stdout
+    assert "few (12)" in found.stdout
+    assert "much (11)" in found.stdout
     assert "largest gap of PSNR" in found.stdout
     document = json.loads((folders / "results-eval" / "metrics.json").read_text())
     assert list(document["groups"]) == ["kind"]
-    each = [row["values"]["psnr"] for row in document["images"]]
+    values = {row["stem"]: row["values"]["psnr"] for row in document["images"]}
+    wanted = {
+        "few": np.mean([values[f"face{i}"] for i in range(12)]),
+        "much": np.mean([values[f"face{i}"] for i in range(12, 23)]),
+    }
     groups = {k: v["table"][0]["value"] for k, v in document["groups"]["kind"].items()}
-    assert groups == pytest.approx({"few": np.mean(each[:3]), "much": np.mean(each[3:5])})
+    assert groups == pytest.approx(wanted)
     gap = document["gaps"]["kind"]["psnr"]
     assert (gap["least"], gap["most"]) == ("much", "few")
-    assert gap["value"] == pytest.approx(groups["few"] - groups["much"])
-    assert gap["low"] < gap["value"] < gap["high"]
+    assert gap["value"] == pytest.approx(wanted["few"] - wanted["much"])
+    assert gap["by_chance"] < gap["low"] < gap["value"] < gap["high"]
 
 
 @pytest.mark.parametrize(

@@ -92,4 +92,4 @@ def test_the_gap_of_groups_that_do_not():
         rng = np.random.default_rng(seed)
         gap = largest_gap({str(i): rng.normal(0, 1, 50) for i in range(8)})
         assert 0 < gap.value < gap.by_chance
-    assert largest_gap({"a": np.ones(3)}) is None
+    assert largest_gap({"a": np.ones(30), "b": np.ones(9)}) is None

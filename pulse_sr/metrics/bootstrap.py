@@ -20,6 +20,8 @@ Array = NDArray[np.float64]
 RESAMPLES = 2000
 #: The interval and the level of the test.
 LEVEL = 0.95
+#: Smaller groups have no mean to speak of: they would nearly always be the extremes.
+LEAST_GROUP = 10
 _AT_ONCE = 1 << 22
 
 
@@ -55,7 +57,8 @@ class Gap:
         least: name of the group with the least mean.
         most: name of the group with the greatest.
         value: their difference.
-        low: lower end of its 95 % interval, over samples of each group with replacement.
+        low: lower end of the 95 % interval of the difference of these two groups, over samples of
+            each with replacement.
         high: upper end.
         by_chance: what the gap stays below in 95 % of cases when groups are drawn at random: the
             greatest of some means is never the least of them.
@@ -70,19 +73,19 @@ class Gap:
 
 
 def largest_gap(groups: Mapping[str, Array], seed: int = 0) -> Gap | None:
-    """The largest gap of the means of some groups; None for fewer than two with two values.
+    """The largest gap of the means of some groups; None for fewer than two large enough ones.
 
     Args:
-        groups: name -> values `[N]`; groups with fewer than two values are left out.
+        groups: name -> values `[N]`; groups with fewer than `LEAST_GROUP` values are left out.
         seed: of the resampling.
     """
-    groups = {name: values for name, values in groups.items() if len(values) > 1}
+    groups = {name: values for name, values in groups.items() if len(values) >= LEAST_GROUP}
     if len(groups) < 2:
         return None
     means = {name: float(values.mean()) for name, values in groups.items()}
     least, most = min(means, key=lambda n: means[n]), max(means, key=lambda n: means[n])
     rng = np.random.default_rng([seed, len(groups)])
-    low, high = _ends(np.ptp([resampled_means(each, rng) for each in groups.values()], axis=0))
+    low, high = _ends(resampled_means(groups[most], rng) - resampled_means(groups[least], rng))
     by_chance = np.quantile(_shuffled_gaps(list(groups.values()), rng), LEVEL)
     return Gap(least, most, means[most] - means[least], low, high, float(by_chance))
 

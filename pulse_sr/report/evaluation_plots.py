@@ -47,14 +47,13 @@ def draw_perception(
     figure, [axis] = _figure(_SIZE)
     few = groups is not None and len(groups) <= _MOST_COLOURS
     shown = dict(groups) if groups and few else {"inputs": range(len(psnr))}
-    size = float(np.clip(3000 / max(len(psnr), 1), 6, 40))
+    size = float(np.clip(5000 / max(len(psnr), 1), 9, 40))
     for i, (name, places) in enumerate(shown.items()):
         x, y = psnr[list(places)], distance[list(places)]
         known = np.isfinite(x) & np.isfinite(y)
         label = f"{name} ({known.sum()})"
-        axis.scatter(
-            x[known], y[known], s=size, color=f"C{i}", alpha=0.45, linewidths=0, label=label
-        )
+        axis.scatter(x[known], y[known], s=size, color=f"C{i}", alpha=0.45, linewidths=0)
+        axis.scatter([], [], s=40, color=f"C{i}", linewidths=0, label=label)
         if len(shown) > 1 and known.any():
             axis.scatter(
                 x[known].mean(), y[known].mean(), s=110, color=f"C{i}", marker="D", edgecolor="k"
@@ -134,7 +133,9 @@ def _png(figure: Any, *axes: Any, legend: str = "") -> bytes:
     for axis in axes:
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(title=legend or None, fontsize=9, framealpha=0.85)
+        shown = axis.legend(title=legend or None, fontsize=9, framealpha=0.85, scatterpoints=1)
+        for handle in shown.legend_handles:
+            handle.set_alpha(1)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

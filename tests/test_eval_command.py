@@ -292,3 +292,32 @@ def test_the_same_call_gives_the_same_numbers(run, folders):
     first = json.loads(run("--metrics", "psnr,sliced-wasserstein,kernel", "--json").stdout)
     second = json.loads(run("--metrics", "psnr,sliced-wasserstein,kernel", "--json").stdout)
     assert first["table"] == second["table"]
+
+
+@pytest.mark.parametrize("side", [1, 7, 33])
+def test_all_metrics_of_flat_pictures(run, folders, side):
+    """Every metric has a number or says why it has none; identical pictures count as 200 dB."""
+    for i in range(6):
+        flat = np.full((side, side + 2, 3), 40 * i, np.uint8)
+        for name in ("truth", "results"):
+            write(folders / name / f"face{i}.png", flat)
+    found = run("--json")
+    assert found.exit_code == 0, found.output
+    rows = {row["metric"]: row for row in json.loads(found.stdout)["table"]}
+    assert rows["psnr"]["value"] == 200
+    assert rows["squeezenet"]["value"] == 0
+    assert all((row["value"] is None) == bool(row["skipped"]) for row in rows.values())
+    assert rows["brisque"]["skipped"].startswith("BRISQUE")
+    if side < 11:
+        assert "SSIM needs images of 11 px" in rows["ssim"]["skipped"]
+
+
+def test_pictures_of_several_sizes(run, folders):
+    """Metrics of images take them; those that need one size say so."""
+    write(folders / "truth" / "face0.png", smooth(120, 97))
+    write(folders / "results" / "face0.png", smooth(120, 97))
+    found = run("--metrics", "psnr,ssim,brisque,kernel,spectrum,sliced-wasserstein", "--json")
+    rows = {row["metric"]: row for row in json.loads(found.stdout)["table"]}
+    assert [rows[name]["inputs"] for name in ("psnr", "ssim", "brisque", "kernel")] == [6] * 4
+    for name in ("spectrum", "sliced-wasserstein"):
+        assert rows[name]["skipped"].endswith("there are 96x96 and 97x120")

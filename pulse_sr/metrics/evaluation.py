@@ -99,6 +99,7 @@ class Evaluation:
         self.values: dict[str, list[float]] = {name: [] for name in self._of_case}
         self.each: dict[str, list[list[float]]] = {name: [] for name in self._of_case}
         self._reasons: dict[str, str] = {}
+        self._sizes: list[tuple[int, int]] = []
         self._kept: dict[str, list[Pair | None]] = {kind: [] for kind in self._gatherers}
         self._calibration: dict[int, list[tuple[Array, Array]]] = {}
 
@@ -113,6 +114,7 @@ class Evaluation:
 
     def add(self, case: Case) -> None:
         """Takes in the next input."""
+        self._sizes.append((int(case.truth.shape[1]), int(case.truth.shape[2])))
         for name, measure in self._of_case.items():
             found = self._tried(name, measure, case) or []
             self.each[name].append(found)
@@ -161,12 +163,13 @@ class Evaluation:
     def _of_sets(self, name: str, rows: Sequence[int] | None) -> Entry:
         metric = REGISTRY[name]
         assert metric.of_sets is not None
-        kept = self._kept[metric.gathers]
-        kept = kept if rows is None else [kept[i] for i in rows]
-        pairs = [each for each in kept if each is not None]
-        if len(pairs) < len(kept) or not pairs:
+        places = range(len(self._sizes)) if rows is None else rows
+        pairs = [self._kept[metric.gathers][i] for i in places]
+        known = [each for each in pairs if each is not None]
+        if len(known) < len(pairs) or not pairs:
             return Entry(name, None, None, 0, self._reasons.get(metric.gathers, "no inputs"))
-        ours, theirs = (Gathered([pair[side] for pair in pairs]) for side in (0, 1))
+        sizes = [self._sizes[i] for i in places]
+        ours, theirs = (Gathered([pair[side] for pair in known], sizes) for side in (0, 1))
         try:
             return Entry(name, metric.of_sets(ours, theirs), None, len(pairs))
         except ValueError as error:
@@ -197,7 +200,7 @@ class Evaluation:
     def profiles(self) -> tuple[Tensor, Tensor] | None:
         """Spectral profiles of results and references `[N, K]`; None if they do not compare."""
         pairs = [each for each in self._kept.get("profile", []) if each is not None]
-        if not pairs or len({len(ours[0]) for ours, _ in pairs}) > 1:
+        if not pairs or len(set(self._sizes)) > 1:
             return None
         ours, theirs = (torch.stack([pair[side][0] for pair in pairs]) for side in (0, 1))
         return ours, theirs

@@ -31,20 +31,15 @@ class Gathered:
 
     Attributes:
         kept: of each image, one tensor or one for each level.
+        sizes: of each image, (H, W).
     """
 
     kept: Sequence[Sequence[Tensor]]
+    sizes: Sequence[tuple[int, int]]
 
     @property
     def rows(self) -> Tensor:
-        """One row an image, `[N, F]`.
-
-        Raises:
-            ValueError: rows of different lengths.
-        """
-        lengths = {len(each[0]) for each in self.kept}
-        if len(lengths) != 1:
-            raise ValueError("the images are of different sizes")
+        """One row an image, `[N, F]`."""
         return torch.stack([each[0] for each in self.kept])
 
     @property
@@ -54,14 +49,20 @@ class Gathered:
 
     @property
     def levels(self) -> list[Tensor]:
-        """Some patches an image and level, `[P, C, 49]` each.
+        """Some patches an image and level, `[P, C, 49]` each, of images of one size."""
+        return [torch.cat(level) for level in zip(*self.kept, strict=True)]
+
+    def of_one_size(self) -> Gathered:
+        """Itself, for what compares only then.
 
         Raises:
-            ValueError: another number of levels for some images.
+            ValueError: images of different sizes.
         """
-        if len({len(each) for each in self.kept}) != 1:
-            raise ValueError("the images are of different sizes")
-        return [torch.cat(level) for level in zip(*self.kept, strict=True)]
+        sizes = sorted(set(self.sizes))
+        if len(sizes) > 1:
+            (h, w), (height, width) = sizes[0], sizes[-1]
+            raise ValueError(f"it needs images of one size, there are {w}x{h} and {width}x{height}")
+        return self
 
 
 def gatherer(

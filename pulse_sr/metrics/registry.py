@@ -149,7 +149,7 @@ def _precision_recall(which: int, ours: Gathered, theirs: Gathered) -> float:
 
 
 def _sliced(ours: Gathered, theirs: Gathered) -> float:
-    levels = sliced_wasserstein(ours.levels, theirs.levels)
+    levels = sliced_wasserstein(ours.of_one_size().levels, theirs.levels)
     return sum(levels) / len(levels)
 
 
@@ -301,7 +301,7 @@ REGISTRY: dict[str, Metric] = {
         "spectral discrepancy",
         LOWER,
         "mean square difference of mean radial log spectra, each scaled to [0, 1] (UpConv's rings)",
-        lambda ours, theirs: spectral_discrepancy(ours.rows, theirs.rows),
+        lambda ours, theirs: spectral_discrepancy(ours.of_one_size().rows, theirs.rows),
         "profile",
     ),
     "fid": _of_sets("FID", LOWER, f"{_INCEPTION}; {_FIRST}", _frechet, "inception"),

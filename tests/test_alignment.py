@@ -163,9 +163,9 @@ def test_the_template_comes_from_the_card_and_is_ffhq_without_one():
 
 
 def test_the_bundled_prior_names_its_template():
-    from pulse_sr.models.registry import read_card
+    from pulse_sr.models import registry
 
-    found = framing_of(read_card(None)).template
+    found = framing_of(registry.load().card).template
     assert found is not None
     assert np.allclose(found, FRAMING.template)
 

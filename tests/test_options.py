@@ -16,13 +16,14 @@ from pulse_sr.cli import main
 from pulse_sr.cli.options import load_toml, takes
 from pulse_sr.config import DegradeOptions, RunOptions, SearchConfig
 from pulse_sr.errors import UsageError
+from pulse_sr.models.options import ImportOptions
 from pulse_sr.options import options_of, suggest
 from pulse_sr.training.gan.options import GanOptions
 from pulse_sr.training.options import BYTES, MachineOptions, Observation, ScheduleOptions
 
 GROUPS = [SearchConfig, RunOptions, DegradeOptions, AlignOptions, Limits, GanOptions]
 GROUPS += [ScheduleOptions, Observation, MachineOptions, SearchBench, MatchBench, OpsBench]
-GROUPS += [TrainBench]
+GROUPS += [TrainBench, ImportOptions]
 
 
 def from_words(group, words, toml=None):

@@ -20,7 +20,7 @@ from pulse_sr.cli import main
 from pulse_sr.images.read import read_image
 from pulse_sr.jobs.provenance import COMMENT
 from pulse_sr.jobs.stems import Names, face_names
-from pulse_sr.models.registry import read_card
+from pulse_sr.models import registry
 from pulse_sr.operators.degrading import degrade
 
 DATA = Path(__file__).parent / "data"
@@ -30,7 +30,7 @@ DATA = Path(__file__).parent / "data"
 def call(fake_api, tmp_path, monkeypatch):
     """Runs the command line in an empty folder, with the bundled prior's framing."""
     monkeypatch.chdir(tmp_path)
-    card = {**fake_search.PRIOR.card, "alignment": read_card(None)["alignment"]}
+    card = {**fake_search.PRIOR.card, "alignment": registry.load().card["alignment"]}
     prior = SimpleNamespace(**{**vars(fake_search.PRIOR), "card": card})
     fake_api.load_prior = lambda name=None, device="auto": prior
 

@@ -24,7 +24,7 @@ _NEEDED = (
     *("torch", "numpy", "scipy", "pillow", "opencv-python", "matplotlib", "imagehash"),
     *("click", "jinja2", "safetensors", "filelock"),
 )
-_OPTIONAL = ("torchvision", "lpips", "face-alignment", "ninja", "pytorch-optimizer")
+_OPTIONAL = ("torchvision", "lpips", "face-alignment", "ninja", "pytorch-optimizer", "scikit-image")
 _CPU_FILE = Path("/proc/cpuinfo")
 _DRIVER_FILE = Path("/proc/driver/nvidia/version")
 

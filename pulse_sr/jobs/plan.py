@@ -177,7 +177,6 @@ def _check_scale(scale: int, prior: Prior) -> None:
 
 
 def _load_prior(source: str | None, device: str) -> Prior:
-    from pulse_sr.devices import choose_device
-    from pulse_sr.models import registry
+    from pulse_sr.jobs.importing import load_prior
 
-    return registry.load(source, choose_device(device))
+    return load_prior(source, device)

@@ -5,8 +5,11 @@ Shapes: N images, C channels, H W size.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from pulse_sr.images.pixels import Pixels
+from pulse_sr.metrics.convention import Convention
 from pulse_sr.operators.base import psnr_of
 
 #: Stands for "identical" (an infinite PSNR), which JSON has no number for.
@@ -32,3 +35,26 @@ def psnr(images: Tensor, truth: Tensor) -> Tensor:
         raise ValueError(f"expected floats in [0, 1], got {images.dtype} and {truth.dtype}")
     mse = (images.double() - truth.double()).square().mean(dim=[1, 2, 3])
     return psnr_of(mse)
+
+
+def luma_psnr(pixels: Pixels, truth: Pixels, border: int) -> float:
+    """PSNR in dB as tables of super-resolution have it: Y in studio range, the border cut away.
+
+    Y is that of BT.601 (16 to 235), not rounded; peak 255.
+
+    Args:
+        pixels: uint8 RGB `[3, H, W]`.
+        truth: the same size.
+        border: pixels left out on each side; the scale, as a rule.
+
+    Returns:
+        infinity for equal pictures.
+
+    Raises:
+        ValueError: when the sizes differ, or the border leaves nothing.
+    """
+    convention = Convention("y", border)
+    luma, expected = (
+        convention.of(torch.from_numpy(each / 255.0)[None]) for each in (pixels, truth)
+    )
+    return float(psnr(luma, expected))

@@ -12,6 +12,7 @@ from pictures import smooth
 from PIL import Image
 
 from pulse_sr.cli import main
+from pulse_sr.cli.console import progress_bar
 from pulse_sr.operators.degrading import degrade
 
 SIDE = 96
@@ -321,3 +322,34 @@ def test_pictures_of_several_sizes(run, folders):
     assert [rows[name]["inputs"] for name in ("psnr", "ssim", "brisque", "kernel")] == [6] * 4
     for name in ("spectrum", "sliced-wasserstein"):
         assert rows[name]["skipped"].endswith("there are 96x96 and 97x120")
+
+
+def test_a_folder_of_upscale(run, folders):
+    """Pictures beside records and a manifest, which tells what failed."""
+    rows = [{"stem": f"face{i}", "path": "x", "status": "ok"} for i in range(6)]
+    rows.append({"stem": "lost", "path": "y", "status": "failed", "error": "y is empty"})
+    (folders / "results" / "manifest.json").write_text(json.dumps(rows))
+    (folders / "results" / "face0.json").write_text("{}")
+    found = run("--metrics", "psnr", "--json")
+    assert found.exit_code == 1
+    document = json.loads(found.stdout)
+    assert document["inputs"] == 6
+    assert document["failed"] == [{"stem": "lost", "error": "y is empty", "hint": ""}]
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"status": "ok", "samples": 3}', '{"status": "ok"}'])
+def test_a_damaged_record_fails_its_input_alone(run, folders, text):
+    make_run_folder(folders)
+    (folders / "run" / "face1" / "result.json").write_text(text)
+    found = run("--metrics", "psnr", "--json", results="run")
+    document = json.loads(found.stdout)
+    assert found.exit_code == 1
+    assert document["inputs"] == 3
+    assert [row["stem"] for row in document["failed"]] == ["face1", "face4"]
+    assert "result.json is damaged" in document["failed"][0]["error"]
+
+
+def test_the_bar_of_a_terminal():
+    assert progress_bar(0, 8, 0.0) == f"[{'-' * 24}] 0/8, 0 s left"
+    assert progress_bar(2, 8, 10.0) == f"[{'#' * 6}{'-' * 18}] 2/8, 30 s left"
+    assert progress_bar(1, 100, 10.0).endswith("1/100, 16 min left")

@@ -156,7 +156,7 @@ def test_a_single_pixel():
         (lambda: brisque(dot[0]), "BRISQUE needs 16 px or more"),
         (lambda: niqe(dot), "NIQE needs images of 96 px or more"),
         (lambda: spectral_profile(dot), "a spectrum needs"),
-        (lambda: Convention("rgb", 1).of(dot), "1x1 px have nothing within a border of 1 px"),
+        (lambda: Convention("rgb", 1).of(dot), "a border of 1 px leaves nothing of 1x1 px"),
     ):
         with pytest.raises(ValueError, match=message):
             measure()

@@ -70,7 +70,7 @@ class Convention:
         """Without the border, `[N, C, h, w]`; raises as `of`."""
         height, width = images.shape[-2:]
         if 2 * self.crop >= min(height, width):
-            raise ValueError(f"{width}x{height} px have nothing within a border of {self.crop} px")
+            raise ValueError(f"a border of {self.crop} px leaves nothing of {width}x{height} px")
         return images[..., self.crop : height - self.crop, self.crop : width - self.crop]
 
 

@@ -33,7 +33,7 @@ _NEEDED = (
     ),
     *("click", "jinja2", "safetensors", "filelock"),
 )
-_OPTIONAL = ("torchvision", "lpips", "face-alignment", "ninja", "pytorch-optimizer")
+_OPTIONAL = ("torchvision", "lpips", "face-alignment", "ninja", "pytorch-optimizer", "scikit-image")
 _CPU_FILE = Path("/proc/cpuinfo")
 _DRIVER_FILE = Path("/proc/driver/nvidia/version")
 

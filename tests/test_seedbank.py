@@ -15,6 +15,7 @@ from pulse_sr.operators.building import make_operator
 from pulse_sr.priors.bank import draw_bank
 from pulse_sr.priors.base import LatentStatistics, SeedBank, standard_normal
 from pulse_sr.search import seedbank
+from pulse_sr.search.engine import started
 from pulse_sr.search.latents import full_map
 from pulse_sr.search.losses import mean_square
 from pulse_sr.search.methods import Settings
@@ -205,15 +206,9 @@ def test_phased_starts_at_the_best_of_its_random_points():
     target = low_res(prior, operator, 5)
     errors = {}
     for starts in (1, 16):
-        method = Phased.from_generators(
-            prior,
-            lambda u: u,
-            generators(1, 2, 3),
-            operator,
-            target,
-            8,
-            settings=PhasedSettings(starts=starts),
-        )
+        settings = PhasedSettings(starts=starts)
+        method = Phased(prior, lambda u: u, operator, 8, 3, settings=settings)
+        started(method, generators(1, 2, 3), target)
         errors[starts] = mean_square(operator(method.image([0] * 3).clamp(0, 1)).detach() - target)
     rows = torch.randn(16, prior.latent_dim, generator=generators(2)[0])
     rows *= prior.latent_dim**0.5 / rows.norm(dim=1, keepdim=True)
@@ -233,9 +228,8 @@ def test_phased_starts_at_the_best_of_its_candidates():
     points *= 4 / points.norm(dim=2, keepdim=True)
     images = prior.synthesize(points.view(12, 1, 16).expand(-1, prior.num_ws, -1))
     best = mean_square(operator(images) - target).view(2, 6).argmin(dim=1)
-    method = Phased.from_generators(
-        prior, lambda u: u, generators(1, 2), operator, target, 8, candidates=points.clone()
-    )
+    method = Phased(prior, lambda u: u, operator, 8, 2)
+    started(method, generators(1, 2), target, points.clone())
     for sample in range(2):
         expected = points[sample, best[sample]]
         assert (method.latent[sample] - expected).abs().max() < 1e-5

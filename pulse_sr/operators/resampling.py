@@ -14,20 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pulse_sr.errors import UsageError
-from pulse_sr.operators.spec import KERNELS
 
 Matrix = NDArray[np.float64]
 Indices = NDArray[np.int64]
-
-#: What `resampling_matrix` builds; SIGMA stands for a positive number of high-res pixels.
-KNOWN_SPECS = (*KERNELS, "gaussian:SIGMA")
 
 
 def resampling_matrix(kernel: str, low: int, high: int) -> Matrix:
     """Builds the matrix that resamples a line of `high` pixels to `low` pixels.
 
     Args:
-        kernel: one of `KNOWN_SPECS`, for example `bicubic` or `gaussian:1.6`.
+        kernel: one of `pulse_sr.operators.spec.KERNELS`.
         low: number of output pixels.
         high: number of input pixels. `bicubic` needs an integer factor high / low of at least 2.
 
@@ -35,19 +31,11 @@ def resampling_matrix(kernel: str, low: int, high: int) -> Matrix:
         float64 [low, high], rows sum to 1.
 
     Raises:
-        UsageError: unknown kernel, a size below 1, a sigma or factor that the kernel cannot use.
+        UsageError: a size below 1, or a factor that the kernel cannot use.
     """
     if low < 1 or high < 1:
         raise UsageError(f"operator {kernel!r} got sizes {low} and {high}, expected at least 1")
-    if kernel.startswith("gaussian:"):
-        return gaussian_matrix(low, high, _parse_sigma(kernel, high))
-    builder = _BUILDERS.get(kernel)
-    if builder is None:
-        raise UsageError(
-            f"unknown operator {kernel!r}, expected one of {', '.join(KNOWN_SPECS)}",
-            "--operator bicubic",
-        )
-    return builder(low, high)
+    return _BUILDERS[kernel](low, high)
 
 
 def bicubic_matrix(low: int, high: int) -> Matrix:
@@ -119,7 +107,15 @@ def gaussian_matrix(low: int, high: int, sigma: float) -> Matrix:
 
     Returns:
         float64 [low, high].
+
+    Raises:
+        UsageError: a sigma beyond the line.
     """
+    if sigma > high:
+        raise UsageError(
+            f"operator 'gaussian:{sigma:g}': sigma must be at most {high}",
+            "--operator gaussian:1.6",
+        )
     centre = (np.arange(low) + 0.5) * high / low - 0.5
     radius = max(int(4 * sigma + 0.5), 1)
     nearest = np.rint(centre).astype(np.int64)
@@ -193,20 +189,6 @@ def _fill(indices: Indices, weights: Matrix, high: int) -> Matrix:
     rows = np.arange(indices.shape[0])[:, None]
     np.add.at(matrix, (rows, indices), weights / weights.sum(axis=1, keepdims=True))
     return matrix
-
-
-def _parse_sigma(kernel: str, high: int) -> float:
-    text = kernel.removeprefix("gaussian:")
-    try:
-        sigma = float(text)
-    except ValueError:
-        sigma = math.nan
-    if not 0.0 < sigma <= high:
-        raise UsageError(
-            f"operator {kernel!r}: sigma must be a number above 0 and at most {high}, got {text!r}",
-            "--operator gaussian:1.6",
-        )
-    return sigma
 
 
 _BUILDERS: dict[str, Callable[[int, int], Matrix]] = {

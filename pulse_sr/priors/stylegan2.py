@@ -150,18 +150,6 @@ class MappingNetwork(nn.Module):
             x = getattr(self, f"fc{i}")(x)
         return x
 
-    def truncate(
-        self, w: Tensor, num_ws: int, psi: float = 1.0, cutoff: int | None = None
-    ) -> Tensor:
-        """Copy `w` `[N, D]` to all rows and pull the first `cutoff` of them towards the mean."""
-        ws = w[:, None].expand(-1, num_ws, -1)
-        if psi == 1:
-            return ws
-        pulled = self.w_avg.lerp(ws, psi)
-        if cutoff is None:
-            return pulled
-        return torch.cat([pulled[:, :cutoff], ws[:, cutoff:]], dim=1)
-
 
 class SynthesisLayer(nn.Module):
     """Modulated 3x3 convolution, noise, bias and leaky ReLU.
@@ -394,7 +382,7 @@ class Generator(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """`[N, z_dim]` to `[N, 3, R, R]` around [-1, 1], with the fixed noise maps."""
-        ws = self.mapping.truncate(self.mapping(z), self.config.num_ws)
+        ws = self.mapping(z)[:, None].expand(-1, self.config.num_ws, -1)
         return self.synthesis(ws, self.synthesis.fixed_noise())
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 
@@ -78,6 +78,9 @@ class Method(Protocol):
 
     def loss(self, residual: torch.Tensor) -> torch.Tensor:
         """Loss `[S]` of the last image, given its low-res residual `[S, C, h, w]`."""
+
+
+M = TypeVar("M", bound=Method)
 
 
 class Optimiser(Protocol):
@@ -343,6 +346,26 @@ class SlotStep:
         self._optimiser.apply(gradients)
         with torch.no_grad():
             method.constrain(self._steps)
+
+
+def started(
+    method: M,
+    generators: Sequence[torch.Generator],
+    target: torch.Tensor,
+    candidates: torch.Tensor | None = None,
+) -> M:
+    """Fill every slot of a method, each with a sample of the same input.
+
+    Args:
+        method: with a slot for each generator.
+        generators: on the CPU, one per sample.
+        target: what is known of the input, `[1, C, h, w]`.
+        candidates: latents of the points to start from, `[S, K, D]`; None: drawn.
+    """
+    points = [None] * len(generators) if candidates is None else candidates
+    pairs = zip(generators, points, strict=True)
+    method.start(range(len(generators)), [Start(rng, target, each) for rng, each in pairs])
+    return method
 
 
 def search(

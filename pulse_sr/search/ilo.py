@@ -99,13 +99,6 @@ class Ilo:
         self.radii = [radius(v.detach(), 2) for v in [self.latent, *self.trained]]
         self.w = self.latent
 
-    @classmethod
-    def with_slots(
-        cls, prior: Prior, to_style: LatentMap, slots: int, steps: int = DEFAULT_STEPS["ilo"]
-    ) -> Ilo:
-        """Room for so many samples, with the published constants."""
-        return cls(prior, to_style, slots, steps)
-
     @torch.no_grad()
     def start(self, slots: Sequence[int], starts: Sequence[Start]) -> None:
         """Standard normal ws and noise maps, no offsets; each sample by its own generator."""

@@ -38,18 +38,7 @@ class Settings:
     phased: PhasedSettings = field(default_factory=PhasedSettings)
 
 
-@dataclass(frozen=True)
-class MethodEntry:
-    """A method as the search makes it.
-
-    Attributes:
-        make: from the prior, the operator, the side of the low-res grid and the settings; with
-            room for `settings.slots` samples.
-        uses_bank: whether it starts from the seed bank of its prior.
-    """
-
-    make: Callable[[Prior, Operator, int, Settings], Method]
-    uses_bank: bool
+Make = Callable[[Prior, Operator, int, Settings], Method]
 
 
 def _phased(prior: Prior, operator: Operator, low_side: int, settings: Settings) -> Method:
@@ -62,7 +51,7 @@ def _pulse(prior: Prior, operator: Operator, low_side: int, settings: Settings) 
 
 
 def _ilo(prior: Prior, operator: Operator, low_side: int, settings: Settings) -> Method:
-    return Ilo.with_slots(prior, full_map(prior.statistics), settings.slots, settings.steps)
+    return Ilo(prior, full_map(prior.statistics), settings.slots, settings.steps)
 
 
 def _langevin(prior: Prior, operator: Operator, low_side: int, settings: Settings) -> Method:
@@ -70,14 +59,16 @@ def _langevin(prior: Prior, operator: Operator, low_side: int, settings: Setting
     return Langevin.with_slots(prior, to_style, operator, low_side, slots, settings.steps)
 
 
-METHODS = {
-    "phased": MethodEntry(_phased, uses_bank=True),
-    "pulse": MethodEntry(_pulse, uses_bank=False),
-    "ilo": MethodEntry(_ilo, uses_bank=False),
-    "langevin": MethodEntry(_langevin, uses_bank=False),
+#: What makes each method, with room for `settings.slots` samples, from the prior, the operator, the
+#: side of the low-res grid and the settings.
+METHODS: dict[str, Make] = {
+    "phased": _phased,
+    "pulse": _pulse,
+    "ilo": _ilo,
+    "langevin": _langevin,
 }
 
 
 def uses_bank(method: str) -> bool:
     """Whether a method starts from the seed bank of its prior."""
-    return METHODS[method].uses_bank
+    return method == "phased"

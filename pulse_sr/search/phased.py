@@ -83,7 +83,7 @@ class Phased:
         steps: int = 100,
         settings: PhasedSettings | None = None,
     ) -> None:
-        """Make room; `start` or `place` puts samples in.
+        """Make room; `start` puts samples in.
 
         Args:
             prior: the generator.
@@ -115,34 +115,6 @@ class Phased:
         self.colours = colour_balance().to(feature_delta)
         noise = operator.noise_variance / mse_of(NOISE_DB)
         self.noise_ratio = operator.gain * (LEAST_GAIN + noise)
-
-    @classmethod
-    def from_generators(
-        cls,
-        prior: Prior,
-        to_style: LatentMap,
-        generators: Sequence[torch.Generator],
-        operator: Operator,
-        target: torch.Tensor,
-        low_side: int,
-        steps: int = 100,
-        settings: PhasedSettings | None = None,
-        candidates: torch.Tensor | None = None,
-    ) -> Phased:
-        """Fill every slot, each with a sample of the same input.
-
-        Args:
-            prior, to_style, operator, low_side, steps, settings: as above.
-            generators: one CPU generator per sample.
-            target: low-res input `[1, C, h, w]`.
-            candidates: latents of the points to start from, `[S, K, D]`; None: drawn.
-        """
-        count = len(generators)
-        method = cls(prior, to_style, operator, low_side, count, steps, settings)
-        points = candidates if candidates is not None else [None] * count
-        pairs = zip(generators, points, strict=True)
-        method.start(range(count), [Start(rng, target, each) for rng, each in pairs])
-        return method
 
     def start(self, slots: Sequence[int], starts: Sequence[Start]) -> None:
         """Start each sample at the best of its candidates, or of points that it draws itself."""

@@ -64,21 +64,6 @@ class Pulse:
         self.w = latent
 
     @classmethod
-    def from_generators(
-        cls,
-        prior: Prior,
-        to_style: LatentMap,
-        generators: Sequence[torch.Generator],
-        steps: int = 100,
-    ) -> Pulse:
-        """Standard normal start, one CPU generator per sample."""
-        shape = (prior.num_ws, prior.latent_dim)
-        latent = torch.stack([torch.randn(*shape, generator=g) for g in generators])
-        noise = draw_noise(prior.noise_shapes, generators)
-        device = prior.device
-        return cls(prior, to_style, latent.to(device), [n.to(device) for n in noise], steps)
-
-    @classmethod
     def with_slots(cls, prior: Prior, to_style: LatentMap, slots: int, steps: int = 100) -> Pulse:
         """Room for so many samples; `start` puts them in."""
         device = prior.device

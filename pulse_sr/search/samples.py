@@ -141,7 +141,7 @@ def _search_group(
     """Search all jobs; returns the settings with the slots that the memory sufficed for."""
     while True:
         try:
-            method = METHODS[settings.method].make(prior, operator, side, settings)
+            method = METHODS[settings.method](prior, operator, side, settings)
             for tick in stream(method, operator, jobs):
                 for found in tick.found:
                     del jobs.out[found.job]

@@ -1,4 +1,4 @@
-"""Finds what compiles the ops: the C++ compiler, nvcc with its toolkit, ninja, torch's libraries.
+"""Finds what compiles the ops: the C++ compiler, nvcc with its toolkit, torch's libraries.
 
 Nothing is compiled here, and every question to a compiler is asked once a process.
 """
@@ -139,24 +139,6 @@ def find_compiler() -> Compiler:
     raise BuildError(
         f"no C++ compiler: looked at CXX and for {', '.join(_CXX_NAMES)} on PATH", install
     )
-
-
-def find_ninja() -> Path:
-    """Finds ninja: the one of the PyPI package `ninja`, else the one on PATH.
-
-    Raises:
-        BuildError: there is none.
-    """
-    if importlib.util.find_spec("ninja") is not None:
-        import ninja
-
-        program = Path(getattr(ninja, "BIN_DIR", "")) / "ninja"
-        if program.is_file():
-            return program
-    found = shutil.which("ninja")
-    if found is None:
-        raise BuildError("no ninja, neither the PyPI package nor on PATH", "pip install ninja")
-    return Path(found)
 
 
 def nvcc_candidates(cuda: str) -> list[Path]:

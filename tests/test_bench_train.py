@@ -109,8 +109,11 @@ def test_loss_and_gradients_of_g_are_the_same(objective, theirs, draws):
     assert loss.item() == pytest.approx(ours.item(), abs=1e-3)
     names = ["to_big.weight_orig", "feat_8.1.weight_orig", "se_64.main.1.weight_orig"]
     gradients = [
-        torch.autograd.grad(value, [dict(network.named_parameters())[name] for name in names])
-        for value, network in ((ours, objective.generator), (loss, theirs.generator))
+        torch.autograd.grad(value, [weights[name] for name in names])
+        for value, weights in (
+            (ours, dict(objective.generator.named_parameters())),
+            (loss, theirs.generator.parameters),
+        )
     ]
     for a, b in zip(*gradients, strict=True):
         assert float((a - b).norm() / a.norm()) < 1e-2
@@ -123,17 +126,15 @@ def test_every_resolution_has_the_same_weights_and_logits(resolution):
         ours = FastGANObjective(FastGANConfig(resolution, 8, 16))
         images = torch.rand(1, 3, resolution, resolution) * 2 - 1
     networks = (
-        plain.PlainGenerator(ours.generator.config),
-        plain.PlainDiscriminator(ours.generator.config),
+        plain.PlainGenerator(ours.generator),
+        plain.PlainDiscriminator(ours.generator.config, ours.discriminator),
     )
-    networks[0].load_state_dict(ours.generator.state_dict())
-    networks[1].load_state_dict(ours.discriminator.state_dict())
+    for network in networks:
+        network.advance = False
     z = torch.randn(1, 16, generator=torch.Generator().manual_seed(0))
     noise = [torch.zeros(1, 1, *shape) for shape in ours.generator.config.noise_shapes]
     small = F.interpolate(images, ours.generator.config.small_side)
     with torch.no_grad():
-        for network in (*networks, ours.generator, ours.discriminator):
-            network.eval()
         for a, b in zip(networks[0](z, noise), ours.generator(z, noise), strict=True):
             torch.testing.assert_close(a, b, atol=1e-4, rtol=0)
         logits = networks[1](images, small).logits
@@ -163,12 +164,12 @@ def test_a_row_holds_medians_and_the_spread_of_the_repeats(config):
 
 
 def test_the_plain_training_moves_all_weights_that_count(theirs):
-    names = [n for n, _ in theirs.generator.named_parameters()]
-    before = [p.detach().clone() for p in theirs.generator.parameters()]
+    weights = theirs.generator.parameters
+    before = [p.detach().clone() for p in weights.values()]
     losses = theirs.step()
     assert set(losses) == {"discriminator", "generator"}
-    after = theirs.generator.parameters()
-    still = {n for n, a, b in zip(names, before, after, strict=True) if torch.equal(a, b)}
+    pairs = zip(weights.items(), before, strict=True)
+    still = {name for (name, after), was in pairs if torch.equal(after, was)}
     assert not still
 
 

@@ -24,7 +24,7 @@ _NEEDED = (
     *("torch", "numpy", "scipy", "pillow", "opencv-python", "matplotlib", "imagehash"),
     *("click", "jinja2", "safetensors", "filelock"),
 )
-_OPTIONAL = ("torchvision", "lpips", "face-alignment", "ninja", "pytorch-optimizer")
+_OPTIONAL = ("torchvision", "lpips", "face-alignment", "pytorch-optimizer")
 _CPU_FILE = Path("/proc/cpuinfo")
 _DRIVER_FILE = Path("/proc/driver/nvidia/version")
 
@@ -186,11 +186,8 @@ def _compilers(cuda: str | None) -> dict[str, dict[str, str]]:
         found = toolchain.find_nvcc(cuda)
         return {"path": str(found.path), "version": found.version, "toolkit": str(found.root)}
 
-    def ninja() -> dict[str, str]:
-        return {"path": str(toolchain.find_ninja())}
-
     answers = {}
-    for name, ask in (("c++", cxx), ("nvcc", nvcc), ("ninja", ninja)):
+    for name, ask in (("c++", cxx), ("nvcc", nvcc)):
         try:
             answers[name] = ask()
         except toolchain.BuildError as error:

@@ -124,21 +124,23 @@ def test_every_resolution_has_the_same_weights_and_logits(resolution):
     with torch.random.fork_rng():
         torch.random.default_generator.manual_seed(0)
         ours = FastGANObjective(FastGANConfig(resolution, 8, 16))
-        images = torch.rand(1, 3, resolution, resolution) * 2 - 1
+        images = torch.rand(1, 3, resolution, resolution).double() * 2 - 1
+    for network in (ours.generator, ours.discriminator):
+        network.double()
     networks = (
         plain.PlainGenerator(ours.generator),
         plain.PlainDiscriminator(ours.generator.config, ours.discriminator),
     )
     for network in networks:
         network.advance = False
-    z = torch.randn(1, 16, generator=torch.Generator().manual_seed(0))
-    noise = [torch.zeros(1, 1, *shape) for shape in ours.generator.config.noise_shapes]
+    z = torch.randn(1, 16, generator=torch.Generator().manual_seed(0)).double()
+    noise = [torch.zeros(1, 1, *shape).double() for shape in ours.generator.config.noise_shapes]
     small = F.interpolate(images, ours.generator.config.small_side)
     with torch.no_grad():
         for a, b in zip(networks[0](z, noise), ours.generator(z, noise), strict=True):
-            torch.testing.assert_close(a, b, atol=1e-4, rtol=0)
+            torch.testing.assert_close(a, b, atol=1e-9, rtol=0)
         logits = networks[1](images, small).logits
-        torch.testing.assert_close(logits, ours.discriminator(images)[0], atol=1e-4, rtol=0)
+        torch.testing.assert_close(logits, ours.discriminator(images)[0], atol=1e-9, rtol=0)
 
 
 # the benchmark

@@ -34,6 +34,8 @@ CANDIDATE_SPECS = (
     "gaussian:3.2",
 )
 
+#: Of pictures that are the same.
+_EQUAL_DB = 200.0
 _WIDTHS = 9  # of the first, coarse search of sigma
 
 Pixels = NDArray[np.uint8]
@@ -92,7 +94,7 @@ def _best_sigma(match: Callable[[str], float], factor: float) -> float:
 
     @functools.cache
     def loss(sigma: float) -> float:
-        return -match(f"gaussian:{sigma:g}")
+        return -min(match(f"gaussian:{sigma:g}"), _EQUAL_DB)
 
     least, most = math.log(max(0.1 * factor, 0.05)), math.log(0.8 * factor)
     grid = [round(math.exp(each), 2) for each in np.linspace(least, most, _WIDTHS)]

@@ -11,11 +11,13 @@ Shapes: S samples, L style rows, D latent width, R resolution, r feature resolut
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pulse_sr.priors.base import LatentStatistics, Prior
+from pulse_sr.priors.fastgan import FastGANConfig
 from pulse_sr.priors.fastgan_folding import FoldedGenerator
 
 
@@ -44,6 +46,11 @@ class FastGANPrior(Prior):
             card=card or {},
             sha256=sha256,
         )
+
+    @staticmethod
+    def build(config: dict[str, Any]) -> Any:
+        """A network without its weights, from the configuration that a file's header has."""
+        return FoldedGenerator(FastGANConfig(**config))
 
     @property
     def device(self) -> torch.device:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -416,6 +417,11 @@ class StyleGAN2Prior(Prior):
             card=card or {},
             sha256=sha256,
         )
+
+    @staticmethod
+    def build(config: dict[str, Any]) -> Any:
+        """A network without its weights, from the configuration that a file's header has."""
+        return Generator(StyleGAN2Config(**config | {"channels": tuple(config["channels"])}))
 
     @property
     def device(self) -> torch.device:

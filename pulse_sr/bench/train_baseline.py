@@ -71,14 +71,7 @@ class BaselineTraining:
         images: np.ndarray,
         device: torch.device,
     ) -> None:
-        """Take over the weights, the loss and the rates of our training.
-
-        Args:
-            objective: our networks.
-            config: rates, batch and seed.
-            images: uint8 `[M, 3, R, R]`.
-            device: where to train.
-        """
+        """Take over weights, loss and rates of our training; images are uint8 `[M, 3, R, R]`."""
         self.config, self.images, self.device = config, images, device
         self.generator = PlainGenerator(objective.generator.to(device))
         config_g = self.generator.config

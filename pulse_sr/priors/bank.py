@@ -41,15 +41,10 @@ _CHUNK, _CHUNK_PIXELS = 32, 2**21
 
 
 def draw_bank(prior: Prior, count: int = COUNT, first_seed: int = FIRST_SEED) -> SeedBank:
-    """Draw the samples of a prior and keep their thumbnails.
+    """Draw N = `count` samples of a prior and keep their thumbnails.
 
     The chunks have a size that only the resolution decides and bfloat16 stays off, so that the same
     prior gives the same bank whatever searches it.
-
-    Args:
-        prior: the generator.
-        count: N, how many samples.
-        first_seed: seed of the first one.
     """
     side = min(SIDE, prior.resolution)
     chunk = images_at_once(prior.resolution, _CHUNK, _CHUNK_PIXELS)
@@ -63,12 +58,7 @@ def draw_bank(prior: Prior, count: int = COUNT, first_seed: int = FIRST_SEED) ->
 
 
 def save_bank(path: Path, bank: SeedBank, prior_sha256: str) -> None:
-    """Write a bank atomically.
-
-    Args:
-        path: the file to write.
-        bank: what to write.
-        prior_sha256: checksum of the prior's file, by which a stale bank is noticed.
+    """Write a bank atomically; by the checksum of the prior's file a stale one is noticed.
 
     Raises:
         SetupError: the file can not be written.
@@ -102,10 +92,6 @@ def bank_path(prior_file: Path) -> Path:
 
 def write_bank(prior: Prior, prior_file: Path) -> Path:
     """Draw the bank of a prior and write it beside the prior's file, if it is not there yet.
-
-    Args:
-        prior: the generator.
-        prior_file: the file that holds it.
 
     Returns:
         the file of the bank.

@@ -19,12 +19,7 @@ _PROBE = 2
 
 
 def automatic_slots(prior: Prior, samples: int | None = None) -> int:
-    """Slots for a search with this prior on its device.
-
-    Args:
-        prior: the generator.
-        samples: how many samples there are to search in all; None: many.
-    """
+    """Slots for a search of so many samples in all (None: many) with this prior on its device."""
     if prior.device.type != "cuda":
         return DEFAULT_SLOTS
     free, _ = torch.cuda.mem_get_info(prior.device)

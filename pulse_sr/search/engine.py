@@ -241,14 +241,7 @@ class SlotStep:
     def __init__(
         self, method: Method, operator: Operator, best: Best, target: torch.Tensor | None = None
     ) -> None:
-        """Make what the steps of a search share.
-
-        Args:
-            method: the variables.
-            operator: from high-res to low-res.
-            best: updated by every look.
-            target: as above; None: it is set later.
-        """
+        """What the steps of a search share; without a `target` it is set later."""
         self.method, self.operator, self.best = method, operator, best
         self.target = torch.empty(0) if target is None else target
         self._variables = list(method.variables())
@@ -273,12 +266,8 @@ class SlotStep:
     def look(self, steps: Sequence[int], moving: Sequence[bool]) -> Look:
         """Compute the images and what they cost, and keep those that are better than before.
 
-        Args:
-            steps: how many updates the sample in each slot has had.
-            moving: which slots `move` is for.
-
-        Returns:
-            tensors that later steps do not write into.
+        `steps` says how many updates the sample in each slot has had, `moving` which ones `move`
+        is for. Later steps do not write into the tensors that are returned.
         """
         self._tell(steps, moving)
         return self._look() if self._captured is None else Look(*self._captured(self._whole))

@@ -83,16 +83,9 @@ class Phased:
         steps: int = 100,
         settings: PhasedSettings | None = None,
     ) -> None:
-        """Make room; `start` puts samples in.
+        """Make room for S samples, `slots`; `start` puts them in.
 
-        Args:
-            prior: the generator.
-            to_style: from the latent to the style space.
-            operator: from high-res to low-res.
-            low_side: n, the side of the low-res input.
-            slots: S, how many samples there is room for.
-            steps: how many each sample takes.
-            settings: constants; None: the defaults.
+        `low_side` is n, the side of the low-res input.
         """
         self.prior, self.to_style, self.operator, self.steps = prior, to_style, operator, steps
         self.settings = settings or PhasedSettings()
@@ -134,7 +127,7 @@ class Phased:
     def place(
         self, slots: Sequence[int], latents: torch.Tensor, noise: Sequence[torch.Tensor]
     ) -> None:
-        """Put samples into slots.
+        """Put n samples into slots.
 
         Args:
             slots: n of them.

@@ -44,15 +44,9 @@ class Pulse:
         steps: int = 100,
         eps: float = PULSE_EPS,
     ) -> None:
-        """Start from given variables.
+        """Start from ws `latent` `[S, L, D]` and one map `[S, 1, r, r]` per noise layer.
 
-        Args:
-            prior: the generator.
-            to_style: from the latent to the style space.
-            latent: `[S, L, D]`.
-            noise: one map `[S, 1, r, r]` per noise layer of the prior.
-            steps: how many.
-            eps: below this low-res error the data term has no gradient.
+        Below the low-res error `eps` the data term has no gradient.
         """
         self.prior, self.to_style, self.steps, self.eps = prior, to_style, steps, eps
         self.latent = latent.detach().clone().requires_grad_()

@@ -39,11 +39,8 @@ _SHUFFLE = -1
 def sample_seed(seed: int, sha256: str, index: int, attempt: int = 0) -> int:
     """The seed of one sample of one input, 48 bits: exact in every JSON reader.
 
-    Args:
-        seed: the user's.
-        sha256: of the input.
-        index: of the sample.
-        attempt: how often it was started before.
+    It follows from the user's seed, the sha256 of the input, the index of the sample and how often
+    it was started before.
     """
     text = f"{seed}:{sha256}:{index}" + (f":{attempt}" if attempt else "")
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")

@@ -27,15 +27,10 @@ def strict_pulse(
     steps: int,
     members: Sequence[int],
 ) -> Iterator[Tick]:
-    """Search one batch.
+    """Search one batch with one random stream.
 
-    Args:
-        prior: the generator.
-        observation: the input; of the batch only its `indices` come out.
-        target: what its operator observes of it, `[1, C, h, w]`.
-        seed: of the batch.
-        steps: of every sample.
-        members: indices of all samples of the batch, S of them.
+    `members` are the indices of all its samples, S of them; of these only the `indices` of the
+    observation come out. `target` is what its operator observes, `[1, C, h, w]`.
     """
     rng = torch.Generator().manual_seed(seed)
     method = Pulse.with_slots(prior, diagonal_map(prior.statistics), len(members), steps)

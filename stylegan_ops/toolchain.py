@@ -120,21 +120,18 @@ def find_compiler() -> Compiler:
         BuildError: there is none, or the one that CXX names does not answer.
     """
     named = _words(os.environ.get("CXX", ""))
-    if named:
-        found = _resolved(named)
-        compiler = _probe_compiler(found) if found else None
-        if compiler is None:
-            problem = f"{found[0]} does not answer --version" if found else "it is not on PATH"
-            raise BuildError(
-                f"CXX names {shlex.join(named)}, but {problem}",
-                "set CXX to a C++ compiler, or unset it",
-            )
-        return compiler
-    for name in _CXX_NAMES:
-        found = _resolved([name])
+    found = None
+    for words in [named] if named else [[name] for name in _CXX_NAMES]:
+        found = _resolved(words)
         compiler = _probe_compiler(found) if found else None
         if compiler is not None:
             return compiler
+    if named:
+        problem = f"{found[0]} does not answer --version" if found else "it is not on PATH"
+        raise BuildError(
+            f"CXX names {shlex.join(named)}, but {problem}",
+            "set CXX to a C++ compiler, or unset it",
+        )
     install = "xcode-select --install" if sys.platform == "darwin" else "apt-get install g++"
     raise BuildError(
         f"no C++ compiler: looked at CXX and for {', '.join(_CXX_NAMES)} on PATH", install

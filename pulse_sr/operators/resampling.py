@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +58,7 @@ def bicubic_matrix(low: int, high: int) -> Matrix:
     taps = np.arange(4 * factor)
     weights = _cubic((taps - 2 * factor + 0.5) / factor)
     indices = np.arange(low)[:, None] * factor + taps - (3 * factor) // 2
-    return _fill(_reflect(indices, high), np.broadcast_to(weights, indices.shape), high)
+    return _fill(_folded(indices, high, "reflect"), np.broadcast_to(weights, indices.shape), high)
 
 
 def matlab_matrix(low: int, high: int, scale: float | None = None) -> Matrix:
@@ -79,7 +80,7 @@ def matlab_matrix(low: int, high: int, scale: float | None = None) -> Matrix:
     left = np.floor(centre - 2 / shrink).astype(np.int64)
     indices = left[:, None] + np.arange(taps)
     weights = _cubic((centre[:, None] - indices) * shrink)
-    return _fill(_mirror(indices, high), weights, high)
+    return _fill(_folded(indices, high, "symmetric"), weights, high)
 
 
 def area_matrix(low: int, high: int) -> Matrix:
@@ -125,7 +126,7 @@ def gaussian_matrix(low: int, high: int, sigma: float) -> Matrix:
     exponent[np.abs(distance) > radius + 1e-9] = -np.inf
     # Subtracting the largest exponent keeps a tiny sigma from underflowing to 0/0.
     weights = np.exp(exponent - exponent.max(axis=1, keepdims=True))
-    return _fill(_mirror(indices, high), weights, high)
+    return _fill(_folded(indices, high, "symmetric"), weights, high)
 
 
 def pillow_matrix(
@@ -169,18 +170,10 @@ def _box(x: Matrix) -> Matrix:
     return np.where((x > -0.5) & (x <= 0.5), 1.0, 0.0)
 
 
-def _reflect(indices: Indices, length: int) -> Indices:
-    """Folds indices into the line; the edge pixel is not repeated (numpy.pad's `reflect`)."""
-    if length == 1:
-        return np.zeros_like(indices)
-    folded = np.mod(indices, 2 * (length - 1))
-    return np.minimum(folded, 2 * (length - 1) - folded)
-
-
-def _mirror(indices: Indices, length: int) -> Indices:
-    """Folds indices into the line; the edge pixel is repeated (numpy.pad's `symmetric`)."""
-    folded = np.mod(indices, 2 * length)
-    return np.minimum(folded, 2 * length - 1 - folded)
+def _folded(indices: Indices, length: int, mode: Literal["reflect", "symmetric"]) -> Indices:
+    """Folds indices into the line as `numpy.pad` does; "symmetric" repeats the edge pixel."""
+    beyond = max(0, -int(indices.min()), int(indices.max()) - length + 1)
+    return np.pad(np.arange(length), beyond, mode=mode)[indices + beyond]
 
 
 def _fill(indices: Indices, weights: Matrix, high: int) -> Matrix:

@@ -107,34 +107,28 @@ def write_bank(prior: Prior, prior_file: Path) -> Path:
 
 
 def bank_of(prior: Prior) -> SeedBank:
-    """The bank of a prior, looked for once (`find_bank`) and then kept with the prior."""
+    """The bank of a prior, looked for once and then kept with the prior.
+
+    It is the one beside the prior's file, else one from the cache, else a new one, which goes to
+    the cache folder where that can be written. Its name holds all that may change a thumbnail, so
+    that reading one and drawing it anew are the same. A prior without a checksum lives in memory
+    and is never cached.
+    """
     if prior.bank is None:
-        prior.bank = find_bank(prior, prior.file)
+        beside = bank_path(prior.file) if prior.file and prior.sha256 else None
+        places = [place for place in (beside, _cache_path(prior)) if place]
+        found = (read_bank(place, prior.sha256) for place in places)
+        prior.bank = next((bank for bank in found if bank is not None), None) or _new_bank(prior)
     return prior.bank
 
 
-def find_bank(prior: Prior, prior_file: Path | None = None) -> SeedBank:
-    """The bank of a prior: the one beside its file, else one from the cache, else a new one.
-
-    A new bank goes to the cache folder where that can be written. Its name holds all that may
-    change a thumbnail, so that reading one and drawing it anew are the same.
-
-    Args:
-        prior: the generator; one without a checksum lives in memory and is never cached.
-        prior_file: the file that it was read from, if any.
-    """
-    bank = read_bank(bank_path(prior_file), prior.sha256) if prior_file and prior.sha256 else None
-    if bank is not None:
-        return bank
-    path = _cache_path(prior)
-    bank = read_bank(path, prior.sha256) if path else None
-    if bank is None:
-        bank = draw_bank(prior)
-        if path:
-            # A cache that can not be written costs time in the next process, nothing else.
-            with contextlib.suppress(OSError, PulseError):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                save_bank(path, bank, prior.sha256)
+def _new_bank(prior: Prior) -> SeedBank:
+    bank, path = draw_bank(prior), _cache_path(prior)
+    if path:
+        # A cache that can not be written costs time in the next process, nothing else.
+        with contextlib.suppress(OSError, PulseError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_bank(path, bank, prior.sha256)
     return bank
 
 

@@ -41,7 +41,7 @@ class SlotLbfgs:
     """
 
     def __init__(self, variables: Sequence[torch.Tensor]) -> None:
-        """Begin without a history, with leaf tensors `[S, ...]` of one type: `apply` changes them."""
+        """Begin without a history; leaf tensors `[S, ...]` of one type, which `apply` changes."""
         self.variables = list(variables)
         like = self.variables[0].detach()
         slots = len(like)

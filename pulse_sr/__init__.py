@@ -21,6 +21,7 @@ _HOMES = {
     "make_operator": "pulse_sr.operators.building",
     "run": "pulse_sr.jobs.searching",
     "super_resolve": "pulse_sr.api",
+    "upscale": "pulse_sr.jobs.upscaling",
 }
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "make_operator",
     "run",
     "super_resolve",
+    "upscale",
 ]
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from pulse_sr.inversion.result import Result
     from pulse_sr.jobs.aligning import align
     from pulse_sr.jobs.searching import run
+    from pulse_sr.jobs.upscaling import upscale
     from pulse_sr.operators.base import Operator
     from pulse_sr.operators.building import make_operator
 

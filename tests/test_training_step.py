@@ -23,9 +23,10 @@ from pulse_sr.training.augment.base import NoAugment
 from pulse_sr.training.augment.diffaug import DiffAugment
 from pulse_sr.training.gan.build import build_objective
 from pulse_sr.training.gan.config import TrainConfig, recipe
-from pulse_sr.training.gan.objective import part_of_batch, take
+from pulse_sr.training.gan.objective import take
 from pulse_sr.training.gan.step import Step
 from pulse_sr.training.gan.stylegan2_objective import StyleGAN2Objective
+from pulse_sr.training.parts import part_of_batch
 from pulse_sr.training.processes import Processes
 
 NETWORK = StyleGAN2Config(16, 8, 8, 2, (8, 8, 4))

@@ -37,6 +37,8 @@ COMMANDS = {
     "run": ("pulse_sr.cli.run:command", "Find high-res faces that downscale to each input."),
     "align": ("pulse_sr.cli.align:command", "Find faces in photos, crop and rotate them."),
     "train-prior": ("pulse_sr.cli.train_prior:command", "Train a prior on a folder of images."),
+    "train-sr": ("pulse_sr.cli.train_sr:command", "Train a supervised network on photos."),
+    "upscale": ("pulse_sr.cli.upscale:command", "Enlarge pictures with a supervised network."),
     "prior": ("pulse_sr.cli.prior:command", "List priors and show what they are."),
     "degrade": ("pulse_sr.cli.degrade:command", "Make low-res test inputs with a known operator."),
     "check-op": ("pulse_sr.cli.check_op:command", "Rank the operators that turn HR into LR."),

@@ -85,6 +85,19 @@ def version_option(function: _F) -> _F:
 
 def standard_options(function: _F) -> Callable[..., Any]:
     """Adds `-q -v --json --config --version`; the command gets a `console` that obeys them."""
+    config = click.option(
+        "--config",
+        type=click.Path(dir_okay=False, path_type=Path),
+        is_eager=True,
+        expose_value=False,
+        callback=_read_config,
+        help="TOML file with any of these options; the command line wins.",
+    )
+    return standard_options_but_config(config(function))
+
+
+def standard_options_but_config(function: _F) -> Callable[..., Any]:
+    """The same for a command whose --config is something else."""
 
     @functools.wraps(function)
     def command(*, quiet: bool, verbose: bool, as_json: bool, **values: Any) -> Any:
@@ -104,14 +117,6 @@ def standard_options(function: _F) -> Callable[..., Any]:
             callback=_remember(JSON_KEY),
             help="One JSON document on stdout, nothing else there.",
         ),
-        click.option(
-            "--config",
-            type=click.Path(dir_okay=False, path_type=Path),
-            is_eager=True,
-            expose_value=False,
-            callback=_read_config,
-            help="TOML file with any of these options; the command line wins.",
-        ),
         version_option,
     ]
     for decorator in reversed(decorators):
@@ -127,6 +132,13 @@ def out_option(default: str | None, text: str, *, required: bool = True) -> Call
         presence = {"default": default, "show_default": True}
     kind = click.Path(file_okay=False, path_type=Path)
     return click.option("-o", "--out", type=kind, metavar="DIR", help=text, **presence)
+
+
+def missing(name: str) -> click.MissingParameter:
+    """The error that says of a parameter of this command that it was not given."""
+    context = click.get_current_context()
+    param = next(each for each in context.command.params if each.name == name)
+    return click.MissingParameter(ctx=context, param=param)
 
 
 dry_run_option = click.option(

@@ -13,7 +13,14 @@ from typing import Any
 import click
 
 from pulse_sr.cli.console import Console, emit_json, printable
-from pulse_sr.cli.options import CONTEXT, dry_run_option, out_option, standard_options, takes
+from pulse_sr.cli.options import (
+    CONTEXT,
+    dry_run_option,
+    missing,
+    out_option,
+    standard_options,
+    takes,
+)
 from pulse_sr.training.gan.options import GanOptions
 from pulse_sr.training.options import Observation, ScheduleOptions
 
@@ -54,7 +61,7 @@ def command(
     if check_data:
         return _check(data, out, options.resolution, dry_run, console)
     if out is None:
-        raise _missing_out()
+        raise missing("out")
     from pulse_sr.jobs.training import run_training
     from pulse_sr.training.gan.plan import plan_training
     from pulse_sr.training.loop import Schedule
@@ -81,12 +88,6 @@ def command(
     if console.as_json and processes.first:
         emit_json({"out": str(out), "images": trainer.images_shown, "seconds": trainer.seconds})
     return 0
-
-
-def _missing_out() -> click.MissingParameter:
-    context = click.get_current_context()
-    param = next(each for each in context.command.params if each.name == "out")
-    return click.MissingParameter(ctx=context, param=param)
 
 
 def _check(
@@ -126,7 +127,7 @@ def _show(console: Console, trainer: Any, schedule: Any, progress: Any) -> None:
     ]
     text = (
         f"{progress.images / 1000:.1f} kimg  {progress.images_per_second:.1f} images/s  "
-        f"left {_clock(min(left))}  G {losses['generator']:.2f}  D {losses['discriminator']:.2f}  "
+        f"left {clock(min(left))}  G {losses['generator']:.2f}  D {losses['discriminator']:.2f}  "
         f"sign(D) real {losses['real_sign']:+.2f} fake {losses['fake_sign']:+.2f}"
     )
     if "augment_p" in losses:
@@ -137,7 +138,8 @@ def _show(console: Console, trainer: Any, schedule: Any, progress: Any) -> None:
         console.live(text)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Seconds as h:mm:ss."""
     if math.isinf(seconds):
         return "-"
     minutes, seconds = divmod(int(max(seconds, 0)), 60)

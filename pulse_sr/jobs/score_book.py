@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,11 @@ from pulse_sr.priors.files import FILE_NAME, read_header
 SCORES_NAME, BEST_NAME = "scores.jsonl", "best.safetensors"
 
 
+def frechet_of(scores: Mapping[str, float]) -> float:
+    """The Fréchet distance among the scores of a prior: the lower the better."""
+    return next(scores[name] for name in FRECHETS.values() if name in scores)
+
+
 class ScoreBook:
     """The records of `scores.jsonl` as far as the state of the run goes.
 
@@ -26,12 +32,25 @@ class ScoreBook:
         records: in the order of images shown.
     """
 
-    def __init__(self, run_dir: Path, images_shown: int) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        images_shown: int,
+        judged_by: Callable[[Mapping[str, float]], float] = frechet_of,
+        header_of: Callable[[Path], dict[str, Any]] = read_header,
+    ) -> None:
         """Read the scores; drop those of checkpoints that lie after the state.
+
+        Args:
+            run_dir: folder of the run.
+            images_shown: up to its state.
+            judged_by: scores to the number that is lowest for the best model.
+            header_of: reads the header of the model's file.
 
         Raises:
             SetupError: when the folder can not be written.
         """
+        self._judged_by, self._header_of = judged_by, header_of
         self._run_dir, self._file = run_dir, run_dir / SCORES_NAME
         found, whole = _read(self._file)
         self.records = [record for record in found if record["images"] <= images_shown]
@@ -64,15 +83,14 @@ class ScoreBook:
             record: images, seconds and scores among its entries.
 
         Returns:
-            whether it is the best, by the lowest Fréchet distance.
+            whether it is the best.
 
         Raises:
             SetupError: when the disk is full.
         """
         best = self.best
-        frechet = next(name for name in FRECHETS.values() if name in record["scores"])
-        value = record["scores"][frechet]
-        better = best is None or value < best["scores"].get(frechet, math.inf)
+        value = self._judged_by(record["scores"])
+        better = best is None or value < self._judged_by(best["scores"])
         better = better and math.isfinite(value) and self._keep_model(record["images"])
         self.records.append(record | {"best": better})
         self._write()
@@ -84,7 +102,7 @@ class ScoreBook:
         model = self._run_dir / FILE_NAME
         if not model.is_file():
             return False
-        written_at = read_header(model)["card"].get("training", {}).get("images", images)
+        written_at = self._header_of(model)["card"].get("training", {}).get("images", images)
         if written_at != images:
             return False
         write_atomic(self._run_dir / BEST_NAME, model.read_bytes())

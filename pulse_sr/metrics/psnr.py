@@ -5,9 +5,14 @@ Shapes: N images, C channels, H W size.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from pulse_sr.images.pixels import Pixels
 from pulse_sr.operators.base import psnr_of
+
+#: Y of ITU-R BT.601 in studio range from RGB in [0, 1], over 255, as MATLAB's rgb2ycbcr has it.
+_STUDIO, _BLACK = (65.481, 128.553, 24.966), 16.0
 
 
 def psnr(images: Tensor, truth: Tensor) -> Tensor:
@@ -29,3 +34,34 @@ def psnr(images: Tensor, truth: Tensor) -> Tensor:
         raise ValueError(f"expected floats in [0, 1], got {images.dtype} and {truth.dtype}")
     mse = (images.double() - truth.double()).square().mean(dim=[1, 2, 3])
     return psnr_of(mse)
+
+
+def luma_psnr(pixels: Pixels, truth: Pixels, border: int) -> float:
+    """PSNR in dB as tables of super-resolution have it: Y in studio range, the border cut away.
+
+    Y is that of BT.601 (16 to 235), not rounded; peak 255.
+
+    Args:
+        pixels: uint8 RGB `[3, H, W]`.
+        truth: the same size.
+        border: pixels left out on each side; the scale, as a rule.
+
+    Returns:
+        infinity for equal pictures.
+
+    Raises:
+        ValueError: when the sizes differ, or the border leaves nothing.
+    """
+    height, width = pixels.shape[-2:]
+    if min(height, width) <= 2 * border:
+        raise ValueError(f"a border of {border} px leaves nothing of {width}x{height} px")
+    inner = (..., slice(border, height - border), slice(border, width - border))
+    luma, expected = (studio_luma(each)[inner] for each in (pixels, truth))
+    return float(psnr(luma[None, None], expected[None]))
+
+
+def studio_luma(pixels: Pixels) -> Tensor:
+    """Y of BT.601, 16 to 235, over 255: float64 `[H, W]` of uint8 RGB `[3, H, W]`."""
+    weights = torch.tensor(_STUDIO, dtype=torch.float64)
+    rgb = torch.from_numpy(pixels / 255.0)
+    return (torch.einsum("c,chw->hw", weights, rgb) + _BLACK) / 255.0

@@ -11,7 +11,7 @@ from typing import Any
 
 from pulse_sr.metrics.feature_networks import NETWORKS
 from pulse_sr.metrics.image_set import FRECHETS, INCEPTION_FRECHET, SPREAD
-from pulse_sr.report.templates import template_environment
+from pulse_sr.report.templates import card_environment
 
 _USE = "plausible reconstructions for demonstration and research"
 _NOT_SETTINGS = ("network", "images", "seconds", "architecture")
@@ -96,20 +96,22 @@ def render_card(facts: CardFacts) -> str:
     settings |= {f"network.{k}": v for k, v in training.get("network", {}).items()}
     names = list(facts.scores[0].values) if facts.scores else []
     judges = [name for name, frechet in FRECHETS.items() if frechet in names]
-    environment = template_environment(autoescape=False)
-    environment.filters["cell"] = lambda text: " ".join(text.split()).replace("|", "\\|")
-    text = environment.get_template("card.md").render(
-        facts=facts,
-        value=_value,
-        duration=_duration,
-        unstated=card.get("licence", "unstated") == "unstated",
-        framing=_framing(card.get("alignment")),
-        settings=settings,
-        about={k: v for k, v in card.items() if k not in _NOT_DATA and isinstance(v, str)},
-        judge=NETWORKS[judges[0]].title if judges else "no network",
-        inception=INCEPTION_FRECHET,
-        use=str(card.get("use", _USE)).rstrip("."),
-        spread=facts.scores[0].values.get(SPREAD) if facts.scores else None,
+    text = (
+        card_environment()
+        .get_template("card.md")
+        .render(
+            facts=facts,
+            value=_value,
+            duration=_duration,
+            unstated=card.get("licence", "unstated") == "unstated",
+            framing=_framing(card.get("alignment")),
+            settings=settings,
+            about={k: v for k, v in card.items() if k not in _NOT_DATA and isinstance(v, str)},
+            judge=NETWORKS[judges[0]].title if judges else "no network",
+            inception=INCEPTION_FRECHET,
+            use=str(card.get("use", _USE)).rstrip("."),
+            spread=facts.scores[0].values.get(SPREAD) if facts.scores else None,
+        )
     )
     return text.rstrip("\n") + "\n"
 

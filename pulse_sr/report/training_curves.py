@@ -25,6 +25,7 @@ _PANELS = (
     ("sign of the heads: real and fake", ("heads_real_sign", "heads_fake_sign")),
     ("penalties", ("r1", "r2", "path")),
     ("augmentation p", ("augment_p",)),
+    ("learning rate", ("lr",)),
     ("images per second", ("images_per_second",)),
 )
 #: (title, beginnings of the names of scores)
@@ -32,18 +33,23 @@ _SCORES = (
     *((f"{name}, lower is better", (name,)) for name in (*FRECHETS.values(), *KERNELS.values())),
     (f"{SLICED}, lower is better", (SLICED,)),
     ("FID", (INCEPTION_FRECHET,)),
+    ("PSNR on held-back photos, higher is better", ("PSNR",)),
 )
 
 
 def draw_curves(
-    history: History, scores: Sequence[Mapping[str, Any]], floor: Mapping[str, float]
+    history: History,
+    scores: Sequence[Mapping[str, Any]],
+    floor: Mapping[str, float],
+    floor_name: str = "other real images",
 ) -> bytes:
     """Draws one panel for each group of curves that the run has, two in a row.
 
     Args:
         history: the log.
         scores: records with `images` and `scores` (value by name), in their order.
-        floor: scores of other real images, drawn as dashed lines.
+        floor: scores of something else to compare with, drawn as dashed lines.
+        floor_name: what that is.
 
     Returns:
         a PNG, 1200 px wide.
@@ -61,7 +67,7 @@ def draw_curves(
     for axis, (title, lines) in zip(axes, panels, strict=False):
         _draw_log(axis, title, lines)
     for axis, (title, lines) in zip(axes[len(panels) :], scored, strict=False):
-        _draw_scores(axis, title, lines, floor)
+        _draw_scores(axis, title, lines, floor, floor_name)
     for axis in axes[count:]:
         axis.set_visible(False)
     buffer = io.BytesIO()
@@ -105,14 +111,16 @@ def _draw_log(axis: Any, title: str, lines: Sequence[Line]) -> None:
     _finish(axis, title)
 
 
-def _draw_scores(axis: Any, title: str, lines: Sequence[Line], floor: Mapping[str, float]) -> None:
+def _draw_scores(
+    axis: Any, title: str, lines: Sequence[Line], floor: Mapping[str, float], floor_name: str
+) -> None:
     for i, (name, images, values) in enumerate(lines):
         label = name.removeprefix(f"{SLICED}, ")
         axis.plot(images, values, color=f"C{i}", marker="o", markersize=3.5, label=label)
         if name in floor:
             axis.axhline(floor[name], color=f"C{i}", linestyle="--", linewidth=1, alpha=0.7)
     if any(name in floor for name, _, _ in lines):
-        axis.plot([], [], color="0.4", linestyle="--", linewidth=1, label="other real images")
+        axis.plot([], [], color="0.4", linestyle="--", linewidth=1, label=floor_name)
     _finish(axis, title)
 
 

@@ -103,6 +103,22 @@ def claim_and_cache(
         InputError: too few images can be read.
         SetupError: the disk is full.
     """
-    keep_freed_memory()
-    lock = lock_run(run_dir) if processes.first else None
+    lock = claim(run_dir, processes)
     return lock, cache_images(data, run_dir, resolution, progress)
+
+
+def claim(run_dir: Path, processes: Processes) -> IO[str] | None:
+    """Claim a run folder, before any other work.
+
+    Args:
+        run_dir: folder of the run.
+        processes: who shares the work; the first one claims the folder.
+
+    Returns:
+        the claim, held until it is closed.
+
+    Raises:
+        UsageError: another process trains in the folder.
+    """
+    keep_freed_memory()
+    return lock_run(run_dir) if processes.first else None

@@ -17,3 +17,10 @@ def template_environment(autoescape: bool) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def card_environment() -> jinja2.Environment:
+    """The same for Markdown, with the filter `cell`: text on one line of a table."""
+    environment = template_environment(autoescape=False)
+    environment.filters["cell"] = lambda text: " ".join(text.split()).replace("|", "\\|")
+    return environment

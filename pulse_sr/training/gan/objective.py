@@ -123,20 +123,3 @@ def gradient_penalty(
 def take(draws: Draws, rows: Tensor) -> Draws:
     """The draws of some images of the batch."""
     return {name: tensor[rows.to(tensor.device)] for name, tensor in draws.items()}
-
-
-def part_of_batch(count: int, group: int, part: int, parts: int) -> Tensor:
-    """Which images of a batch belong to one of its parts, in the order the part sees them.
-
-    Image i of N belongs to group `i mod (N / group)` (`minibatch_std`); a part takes whole groups,
-    and inside the part the same rule gives the same groups.
-
-    Raises:
-        ValueError: when the groups can not be dealt out evenly.
-    """
-    group = min(group, count)
-    groups, rest = divmod(count, group)
-    if rest or groups % parts:
-        raise ValueError(f"{count} images in groups of {group} do not make {parts} equal parts")
-    each = groups // parts
-    return torch.arange(count).view(group, groups)[:, part * each : (part + 1) * each].flatten()

@@ -5,10 +5,8 @@ Shapes: N images of the whole batch, n of this process, R resolution; images in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 import torch.nn as nn
@@ -24,32 +22,16 @@ from pulse_sr.training.gan.objective import (
     Images,
     Objective,
     gradient_penalty,
-    part_of_batch,
     take,
 )
+from pulse_sr.training.parts import Part, PartedStep
 from pulse_sr.training.processes import Processes
 
 PATH_DECAY = 0.01
 
 
-class Part(NamedTuple):
-    """Images that go through the networks together.
-
-    Attributes:
-        rows: their places in the whole batch, on the device.
-        own: their places among the images of this process.
-    """
-
-    rows: Tensor
-    own: slice
-
-
-#: What one part contributes: its loss, which is differentiated, and values to report.
-PartLoss = Callable[[Part], tuple[Tensor, dict[str, Tensor]]]
-
-
 @dataclass
-class Step:
+class Step(PartedStep):
     """The networks, their optimizers and how a batch is dealt out.
 
     Attributes:
@@ -84,12 +66,22 @@ class Step:
         # Lazy regularisation: the extra steps are paid for by smaller rates and decays.
         lazy_d = config.penalty_interval if config.gamma and config.penalty_interval > 1 else 0
         lazy_g = config.path_interval if config.path_weight else 0
-        self.optimizers: dict[str, torch.optim.Optimizer] = {
+        self.optimizers = {
             "adam_g": self._adam(self.objective.generator, lazy_g),
             "adam_d": self._adam(self.objective.discriminator, lazy_d),
         }
         if self.heads is not None:
             self.optimizers["adam_heads"] = self.heads.make_optimizer()
+
+    @property
+    def batch(self) -> int:
+        """Images of the whole batch."""
+        return self.config.batch
+
+    @property
+    def group(self) -> int:
+        """How many images D compares with each other."""
+        return self.objective.group
 
     def _adam(self, network: nn.Module, interval: int) -> torch.optim.Adam:
         ratio = interval / (interval + 1) if interval else 1.0
@@ -249,63 +241,6 @@ class Step:
         self.path_mean += PATH_DECAY * (length.item() - self.path_mean)
         return report
 
-    def rows(self) -> Tensor:
-        """Which images of a batch this process learns from, int64 `[n]`, part by part."""
-        return torch.cat(self._places(self.config.batch, self.objective.group))
-
-    def _places(self, count: int, group: int) -> list[Tensor]:
-        """The places of each part of this process, on the CPU: asking a GPU would wait for it."""
-        parts, first = (
-            self.processes.count * self.micro_steps,
-            self.processes.rank * self.micro_steps,
-        )
-        return [part_of_batch(count, group, first + i, parts) for i in range(self.micro_steps)]
-
-    def _parts(self, count: int | None = None, group: int | None = None) -> Iterator[Part]:
-        """The parts of this process, of a batch or of `count` draws in groups of `group`."""
-        count = self.config.batch if count is None else count
-        group = self.objective.group if group is None else group
-        for i, rows in enumerate(self._places(count, group)):
-            yield Part(rows.to(self.device), slice(i * len(rows), (i + 1) * len(rows)))
-
     def _augment(self, draws: Draws, part: Part) -> Augment:
         drawn = take(draws, part.rows)
         return lambda images: self.augmentation.apply(images, drawn)
-
-    def _backward(self, loss: PartLoss, parts: Iterator[Part]) -> dict[str, Tensor]:
-        """Add up the gradients of the parts; means of what they report."""
-        reports = []
-        for part in parts:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                value, report = loss(part)
-            (value / self.micro_steps).backward()
-            reports.append({name: each.detach().float() for name, each in report.items()})
-        return {name: torch.stack([r[name] for r in reports]).mean() for name in reports[0]}
-
-    def _update(self, name: str) -> None:
-        optimizer = self.optimizers[name]
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        self.processes.average_(gradients)
-        for gradient in gradients:
-            torch.nan_to_num_(gradient, nan=0.0, posinf=1e5, neginf=-1e5)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    @contextmanager
-    def learning(self, name: str) -> Iterator[None]:
-        """While it lasts, only the parameters of one optimizer take gradients."""
-        others = [
-            parameter
-            for other, optimizer in self.optimizers.items()
-            if other != name
-            for group in optimizer.param_groups
-            for parameter in group["params"]
-        ]
-        for parameter in others:
-            parameter.requires_grad_(False)
-        try:
-            yield
-        finally:
-            for parameter in others:
-                parameter.requires_grad_(True)

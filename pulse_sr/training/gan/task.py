@@ -64,7 +64,7 @@ class GanTask:
     @property
     def group(self) -> int:
         """How many images D compares with each other."""
-        return self.gan.objective.group
+        return self.gan.group
 
     def modules(self) -> dict[str, nn.Module]:
         """G, D, and the heads if there are any."""

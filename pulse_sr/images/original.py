@@ -1,0 +1,148 @@
+"""Pictures as they are in their files: depth, grey, opacity and colour profile kept.
+
+What goes to a search or into training is 8-bit RGB (`images.read`). What is only enlarged keeps the
+numbers that it has.
+
+Shapes: h w size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from pulse_sr.errors import InputError
+from pulse_sr.images.pixels import to_uint8
+from pulse_sr.images.read import explain_damage, open_header, read_bytes
+
+#: uint8 or uint16.
+Values = NDArray[Any]
+#: Modes of Pillow that are grey, and those with opacity.
+_GREY, _OPACITY = ("1", "L", "LA", "La", "F"), ("LA", "La", "PA", "RGBA", "RGBa")
+
+
+@dataclass(frozen=True)
+class Original:
+    """A picture.
+
+    Attributes:
+        colour: uint8 or uint16 `[1, h, w]` (grey) or `[3, h, w]` (RGB).
+        opacity: of the same type `[h, w]`; None: the file has none.
+        profile: the ICC profile that says what the numbers mean; None: none is embedded.
+        path: as it was given.
+        sha256: of the bytes of the file.
+        mode: Pillow's mode of the file.
+        notes: what was changed on reading, one line each.
+    """
+
+    colour: Values
+    opacity: Values | None
+    profile: bytes | None
+    path: str
+    sha256: str
+    mode: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(h, w)."""
+        height, width = self.colour.shape[-2:]
+        return int(height), int(width)
+
+
+def read_original(path: str | os.PathLike[str]) -> Original:
+    """Reads a picture without making it 8-bit RGB.
+
+    EXIF rotation is applied, palettes become colours, bits 8-bit grey. CMYK and other colour spaces
+    become RGB by Pillow's plain formula, and lose their profile. Floats in [0, 1] become 16 bits,
+    others are taken as 0..255.
+
+    Raises:
+        UsageError, InputError: see `images.read.read_image`.
+    """
+    name, data = os.fspath(path), read_bytes(Path(path))
+    with explain_damage(name, data):
+        return _decode(name, data)
+
+
+def _decode(name: str, data: bytes) -> Original:
+    image = open_header(name, data)
+    mode = image.mode
+    notes = ["animated: first frame used"] if getattr(image, "n_frames", 1) > 1 else []
+    deep = ";16" in str(getattr(image, "tile", ""))  # Pillow's name of the packed 16-bit layouts
+    profile = image.info.get("icc_profile")
+    image.load()
+    upright = ImageOps.exif_transpose(image)
+    if upright is not image and upright.size != image.size:
+        notes.append("rotated by EXIF")
+    colour, opacity = _deep(data, image) if deep else (None, None)
+    if colour is None:
+        if deep and mode not in ("I;16", "I;16B", "I;16L", "I"):
+            notes.append("16-bit: high byte kept")
+        colour, opacity, changed = _channels(name, upright)
+        if changed:
+            notes.append(f"{mode}: converted to RGB")
+            profile = None
+    return Original(
+        colour, opacity, profile, name, hashlib.sha256(data).hexdigest(), mode, tuple(notes)
+    )
+
+
+def _deep(data: bytes, image: Image.Image) -> tuple[Values | None, Values | None]:
+    """Colour and opacity of a 16-bit file of colours, which Pillow reads as 8 bits; None: neither.
+
+    OpenCV applies EXIF rotation to PNG and TIFF files where it is told so.
+    """
+    if image.format not in ("PNG", "TIFF") or "transparency" in image.info:
+        return None, None
+    flags = cv2.IMREAD_UNCHANGED
+    values = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if values is None or values.dtype != np.uint16 or image.getexif().get(0x0112, 1) != 1:
+        return None, None
+    if values.ndim == 2:
+        return values[None], None
+    channels = np.ascontiguousarray(values.transpose(2, 0, 1))
+    grey = image.mode in ("L", "LA")
+    colour = channels[:1] if grey else channels[2::-1]
+    return np.ascontiguousarray(colour), channels[3] if len(channels) == 4 else None
+
+
+def _channels(name: str, image: Image.Image) -> tuple[Values, Values | None, bool]:
+    """Colour, opacity, and whether the colours were converted."""
+    mode = image.mode
+    if mode == "F" or mode.startswith("I"):
+        return _numbers(name, np.asarray(image), is_float=mode == "F")[None], None, False
+    if mode in _OPACITY or "transparency" in image.info:
+        rgba = image.convert({"La": "LA", "RGBa": "RGBA"}.get(mode, mode)).convert("RGBA")
+        planes = np.asarray(rgba).transpose(2, 0, 1)
+        grey = mode in ("LA", "La", "L", "1")
+        return np.ascontiguousarray(planes[: 1 if grey else 3]), planes[3].copy(), False
+    if mode in _GREY:
+        return np.asarray(image.convert("L"))[None], None, False
+    planes = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+    return np.ascontiguousarray(planes), None, mode not in ("RGB", "RGBX", "P")
+
+
+def _numbers(name: str, values: NDArray[Any], is_float: bool) -> Values:
+    """Grey integers of 16 bits, and floats."""
+    if not np.isfinite(values).all():
+        raise InputError(f"{name} has NaN or infinite pixels", "save it as a 16-bit PNG")
+    low, high = values.min(), values.max()
+    if is_float and low >= 0 and high <= 1:
+        return np.rint(values * 65535.0).astype(np.uint16)
+    if is_float:
+        return to_uint8(values / 255.0)
+    if low < 0 or high > 65535:
+        raise InputError(
+            f"{name} has integer pixels from {low} to {high}, expected 0..65535",
+            "save it as an 8- or 16-bit PNG",
+        )
+    return values.astype(np.uint16)

@@ -1,0 +1,109 @@
+"""`pulse-sr train-sr`: what it writes, what it refuses."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import tiny_sr_training
+from click.testing import CliRunner
+from PIL import Image
+
+from pulse_sr.cli import main
+from pulse_sr.sr.files import read_model
+
+RECIPE = """
+title = "tiny"
+source = "tests"
+patch = 16
+batch = 4
+[network]
+architecture = "compact"
+scale = 2
+width = 8
+convolutions = 1
+[[phases]]
+kimg = 0.08
+lr = 1e-3
+losses = { l1 = 1 }
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    tiny_sr_training.write_photos(tmp_path / "photos")
+    (tmp_path / "own.toml").write_text(RECIPE)
+    return tmp_path
+
+
+def run(*words):
+    return CliRunner().invoke(main, ["train-sr", *map(str, words)])
+
+
+def test_a_run_writes_network_pictures_scores_and_card(folder):
+    out = folder / "run"
+    words = [folder / "photos", "-o", out, "--config", folder / "own.toml", "--device", "cpu"]
+    words += ["--snapshot", 0.04, "--held-back", folder / "photos", "--licence", "CC0-1.0"]
+    result = run(*words, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["images"] == 80
+    assert read_model(out).card["licence"] == "CC0-1.0"
+    with Image.open(out / "enlarged-000000.png") as grid:
+        assert grid.size == (4 * 24, 6 * 24)
+    scores = [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]
+    assert [record["images"] for record in scores] == [40, 80]
+    assert read_model(out / "best.safetensors").scale == 2
+    assert "PSNR Y" in (out / "README.md").read_text()
+    assert (out / "curves.png").is_file()
+    log = (out / "log.jsonl").read_text()
+    assert run(*words).exit_code == 0  # nothing is left to do
+    assert (out / "log.jsonl").read_text() == log
+    longer = run(*words, "--kimg", 0.16)
+    assert longer.exit_code == 2
+    assert "kimg was 0.08, is 0.16" in longer.stderr
+
+
+def test_a_dry_run_shows_the_recipe_and_writes_nothing(folder):
+    result = run(folder / "photos", "-o", folder / "run", "--config", "srgan-mse", "--dry-run")
+    settings = json.loads(result.stdout)["settings"]
+    assert settings["network"]["architecture"] == "srresnet"
+    assert settings["phases"]["1"]["adversarial"] == "logistic"
+    assert not (folder / "run").exists()
+
+
+def test_recipes_are_listed_with_their_sources():
+    listed = json.loads(run("--list", "--json").stdout)
+    assert {"name", "title", "source"} == set(listed[0])
+    assert "Ledig" in run("--list").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "expected"),
+    [
+        (["{photos}", "-o", "{out}"], 2, "--config"),
+        (["{photos}", "--config", "srresnet"], 2, "--out"),
+        (["-o", "{out}", "--config", "srresnet"], 2, "DATA"),
+        (["{photos}", "-o", "{out}", "--config", "srresnett"], 2, "no recipe 'srresnett'"),
+        (["{photos}/no", "-o", "{out}", "--config", "{own}"], 2, "no"),
+        (["{photos}", "-o", "{out}", "--config", "{own}", "--kimg", "0"], 2, "kimg"),
+        (
+            ["{photos}", "-o", "{out}", "--config", "{own}", "--max-memory", "0.01MB"],
+            2,
+            "too little",
+        ),
+        (["{photos}", "-o", "{out}", "--config", "compact-x4"], 1, "smaller than a patch"),
+        (["{photos}", "-o", "{out}", "--config", "{own}", "--device", "cuda:99"], 3, "CUDA"),
+        (
+            ["{photos}", "-o", "{out}", "--config", "{vgg}", "--weights-dir", "{photos}"],
+            3,
+            "VGG-19",
+        ),
+    ],
+)
+def test_a_wrong_call_is_one_line(folder, words, code, expected):
+    (folder / "vgg.toml").write_text(RECIPE.replace("l1 = 1", "vgg54 = 1"))
+    places = {"photos": folder / "photos", "out": folder / "run"}
+    places |= {"own": folder / "own.toml", "vgg": folder / "vgg.toml"}
+    result = run(*(word.format(**places) for word in words))
+    assert result.exit_code == code, result.output
+    assert expected in result.stderr

@@ -72,6 +72,11 @@ class FastGANConfig:
         return 1 + len(self.gates)
 
     @property
+    def latent_dim(self) -> int:
+        """Width of a style row: z itself."""
+        return self.z_dim
+
+    @property
     def noise_shapes(self) -> tuple[tuple[int, int], ...]:
         """`(r, r)` of every noise map in the order of the layers, two per noisy block."""
         return tuple((r, r) for r in NOISY_SIDES if r <= self.resolution for _ in range(2))

@@ -27,7 +27,7 @@ def case(kind, direction="fwd", dtype=torch.float32, layout="nhwc"):
 
 
 def draw(each, seed=0):
-    return (op_cases.KINDS | op_cases.PYTORCH_KINDS)[each.kind].draw(op_cases.Draw(each, CPU, seed))
+    return each.draw(CPU, seed)
 
 
 class FakeClock:
@@ -71,7 +71,7 @@ def test_bytes_that_must_move_are_those_counted_by_hand(kind, forward, backward)
     for direction, expected in (("fwd", forward), ("bwd", backward)):
         each = case(kind, direction)
         inputs = draw(each)
-        outputs = (op_cases.KINDS | op_cases.PYTORCH_KINDS)[kind].ours(inputs, "ref")
+        outputs = op_cases.ALL_KINDS[kind].ours(inputs, "ref")
         assert op_cases.must_move(each, inputs, outputs) == expected
 
 

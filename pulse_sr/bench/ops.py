@@ -21,7 +21,6 @@ from pulse_sr.bench.op_cases import (
     ALL_KINDS,
     Call,
     Case,
-    Draw,
     Inputs,
     as_ports_hold_them,
     cotangents_of,
@@ -130,12 +129,12 @@ def measure(case: Case, clock: Clock, impl: str, repeats: int) -> Row:
         PulseError: the compiled op is wrong.
     """
     kind = ALL_KINDS[case.kind]
-    first = kind.draw(Draw(case, clock.device, 0))
+    first = case.draw(clock.device, 0)
     if kind.usual is not None:
         verify(case, first, lambda inputs: kind.ours(inputs, impl))
     moved = must_move(case, first, kind.ours(first, impl))
     calls = max(1, min(_MOST_CALLS, _MEASURED_BYTES // moved))
-    sets = [first, *(kind.draw(Draw(case, clock.device, k)) for k in range(1, calls))]
+    sets = [first, *(case.draw(clock.device, k) for k in range(1, calls))]
     works = {"ours": _work(case, lambda inputs: kind.ours(inputs, impl), sets)}
     if kind.usual is not None:
         works["reference"] = _work(case, lambda inputs: kind.ours(inputs, "ref"), sets)

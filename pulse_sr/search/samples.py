@@ -197,7 +197,7 @@ def _start(
     """What an attempt begins with: after a failure, random points instead of the bank's."""
     candidates = None
     if shuffled is not None and attempt == 0:
-        candidates = shuffled.candidates([index], settings.phased.candidates)[0]
+        candidates = shuffled.candidates(index, settings.phased.candidates)
     seed = sample_seed(settings.seed, sha256, index, attempt)
     return Start(torch.Generator().manual_seed(seed), target, candidates)
 

@@ -12,7 +12,7 @@ Shapes: N bank samples, s thumbnail side, S samples, K candidates of a sample, D
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -42,15 +42,12 @@ class ShuffledBank:
         rng = torch.Generator().manual_seed(seed)
         self.order = torch.randperm(len(errors), generator=rng)
 
-    def candidates(self, members: Sequence[int], count: int) -> torch.Tensor:
-        """Latents of the bank samples nearest to the input in each member's share, `[S, K, D]`.
-
-        K is `count`, or all of a share that is smaller.
-        """
-        return torch.stack([self._candidates_of(member, count) for member in members])
-
     @torch.no_grad()
-    def _candidates_of(self, member: int, count: int) -> torch.Tensor:  # [K, D], nearest first
+    def candidates(self, member: int, count: int) -> torch.Tensor:
+        """Latents of the bank samples nearest to the input in a member's share, `[K, D]`.
+
+        K is `count`, or all of a share that is smaller; the nearest comes first.
+        """
         turn, place = divmod(member, len(self.order) // self.share)
         share = self.order[place * self.share :][: self.share]
         ranks = (turn * count + torch.arange(min(count, self.share))) % self.share

@@ -287,7 +287,7 @@ def _missing_parts(toolkit: Nvcc) -> list[str]:
     """Names what is not installed of a toolkit that says where its parts should be."""
     missing = []
     compiler = toolkit.root / "nvvm" / "bin" / "cicc"
-    if compiler.parents[1].is_dir() or _from_pypi(toolkit):
+    if compiler.parents[1].is_dir() or toolkit.root.parent.name == "nvidia":
         missing += [] if compiler.is_file() else ["nvvm/bin/cicc (nvidia-nvvm)"]
     if not toolkit.includes:  # a distribution's toolkit, with its headers in /usr/include
         return missing
@@ -295,10 +295,6 @@ def _missing_parts(toolkit: Nvcc) -> list[str]:
         if not any((folder / header).is_file() for folder in toolkit.includes):
             missing.append(f"{header} ({package})")
     return missing
-
-
-def _from_pypi(toolkit: Nvcc) -> bool:
-    return toolkit.root.parent.name == "nvidia"
 
 
 def _major(version: str) -> str:

@@ -63,7 +63,8 @@ class _Passes(TorchDispatchMode):
             name, read = func.overloadpacket.__name__, list(args)
             if name == "convolution_backward" and not args[-1][1]:
                 del read[1]  # the input, which the gradient of frozen weights would need
-            tensors = [each for each in tree_leaves((read, kwargs, result)) if _is_tensor(each)]
+            leaves = tree_leaves((read, kwargs, result))
+            tensors = [each for each in leaves if isinstance(each, Tensor)]
             flop = int(formula(*args, **kwargs, out_val=result))
             moved = sum(each.nbytes for each in tensors)
             own = func.namespace == "stylegan_ops"
@@ -71,10 +72,6 @@ class _Passes(TorchDispatchMode):
             part = "convolutions" if "convolution" in name else part
             self.found.append(Pass(part, flop, moved, _format_of(part, tensors[0])))
         return result
-
-
-def _is_tensor(value: object) -> bool:
-    return isinstance(value, Tensor)
 
 
 def _format_of(part: str, x: Tensor) -> str:

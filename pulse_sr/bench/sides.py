@@ -9,7 +9,7 @@ Shapes: S samples, L style rows, D latent width, h w low-res.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,10 @@ from pulse_sr.search.engine import Best, search, started
 from pulse_sr.search.latents import diagonal_map, draw_noise, full_map
 from pulse_sr.search.phased import Phased, PhasedSettings
 from pulse_sr.search.pulse import Pulse
+
+
+#: Our sides.
+METHODS = ("pulse", "phased")
 
 
 def prepared(prior: Prior, precision: str, command: str) -> StyleGAN2Prior:
@@ -61,21 +65,6 @@ def _generators(samples: int, seed: int) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(1000 * (seed + 1) + i) for i in range(samples)]
 
 
-def _pulse(prior: StyleGAN2Prior, samples: int, steps: int) -> Pulse:
-    return Pulse.with_slots(prior, diagonal_map(prior.statistics), samples, steps)
-
-
-def _phased(prior: StyleGAN2Prior, samples: int, steps: int) -> Phased:
-    to_style, settings = full_map(prior.statistics), PhasedSettings(starts=1)
-    return Phased(prior, to_style, _operator(prior), low_side(prior), samples, steps, settings)
-
-
-METHODS: dict[str, Callable[[StyleGAN2Prior, int, int], Pulse | Phased]] = {
-    "pulse": _pulse,
-    "phased": _phased,
-}
-
-
 def start_of_baseline(
     prior: StyleGAN2Prior, samples: int, seed: int
 ) -> tuple[Tensor, list[Tensor]]:
@@ -101,9 +90,16 @@ def begin(side: str, prior: StyleGAN2Prior, samples: int, steps: int, seed: int)
     target = low_res_target(prior)
     if side == BASELINE:
         return BaselineSearch(prior, target, *start_of_baseline(prior, samples, seed), steps).run()
-    method = started(METHODS[side](prior, samples, steps), _generators(samples, seed), target)
+    operator = _operator(prior)
+    method: Pulse | Phased
+    if side == "pulse":
+        method = Pulse.with_slots(prior, diagonal_map(prior.statistics), samples, steps)
+    else:
+        to_style, settings = full_map(prior.statistics), PhasedSettings(starts=1)
+        method = Phased(prior, to_style, operator, low_side(prior), samples, steps, settings)
+    started(method, _generators(samples, seed), target)
     # No sample may freeze: both sides do all steps for all samples.
-    return search(method, _operator(prior), target, Best(target_mse=0.0))
+    return search(method, operator, target, Best(target_mse=0.0))
 
 
 def _main(path: str, side: str, samples: str, steps: str, device: str, precision: str) -> None:

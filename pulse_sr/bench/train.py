@@ -64,18 +64,14 @@ def bench_train(
     return report_of(rows, device, details)
 
 
-def row_name(config: TrainConfig) -> str:
-    """What a row is called."""
-    return f"FastGAN {config.network.resolution} px, batch {config.batch}"
-
-
 def make_row(config: TrainConfig, turns: Turns, in_turn: int) -> Row:
     """Medians of the steps, of which a turn has `in_turn`, and the memory at the end."""
     times = {
         side: [[record["seconds"] / in_turn for record in run] for run in runs]
         for side, runs in turns.items()
     }
-    row = compared(row_name(config), times["ours"], times["baseline"])
+    name = f"FastGAN {config.network.resolution} px, batch {config.batch}"
+    row = compared(name, times["ours"], times["baseline"])
     for side, runs in turns.items():
         records = list(itertools.chain(*runs))
         row[f"{side}_images_per_s"] = config.batch / row[f"{side}_s"]

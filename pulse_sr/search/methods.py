@@ -41,31 +41,21 @@ class Settings:
 Make = Callable[[Prior, Operator, int, Settings], Method]
 
 
-def _phased(prior: Prior, operator: Operator, low_side: int, settings: Settings) -> Method:
-    to_style, slots = full_map(prior.statistics), settings.slots
-    return Phased(prior, to_style, operator, low_side, slots, settings.steps, settings.phased)
-
-
-def _pulse(prior: Prior, operator: Operator, low_side: int, settings: Settings) -> Method:
-    return Pulse.with_slots(prior, diagonal_map(prior.statistics), settings.slots, settings.steps)
-
-
-def _ilo(prior: Prior, operator: Operator, low_side: int, settings: Settings) -> Method:
-    return Ilo(prior, full_map(prior.statistics), settings.slots, settings.steps)
-
-
-def _langevin(prior: Prior, operator: Operator, low_side: int, settings: Settings) -> Method:
-    to_style, slots = full_map(prior.statistics), settings.slots
-    return Langevin.with_slots(prior, to_style, operator, low_side, slots, settings.steps)
-
-
 #: What makes each method, with room for `settings.slots` samples, from the prior, the operator, the
 #: side of the low-res grid and the settings.
 METHODS: dict[str, Make] = {
-    "phased": _phased,
-    "pulse": _pulse,
-    "ilo": _ilo,
-    "langevin": _langevin,
+    "phased": lambda prior, operator, side, s: Phased(
+        prior, full_map(prior.statistics), operator, side, s.slots, s.steps, s.phased
+    ),
+    "pulse": lambda prior, operator, side, s: Pulse.with_slots(
+        prior, diagonal_map(prior.statistics), s.slots, s.steps
+    ),
+    "ilo": lambda prior, operator, side, s: Ilo(
+        prior, full_map(prior.statistics), s.slots, s.steps
+    ),
+    "langevin": lambda prior, operator, side, s: Langevin.with_slots(
+        prior, full_map(prior.statistics), operator, side, s.slots, s.steps
+    ),
 }
 
 

@@ -30,7 +30,6 @@ from pulse_sr.search.latents import diagonal_map, draw_noise, full_map
 from pulse_sr.search.phased import Phased, PhasedSettings
 from pulse_sr.search.pulse import Pulse
 
-
 #: Our sides.
 METHODS = ("pulse", "phased")
 

@@ -17,8 +17,11 @@ _HOMES = {
     "Result": "pulse_sr.api",
     "SearchConfig": "pulse_sr.config",
     "align": "pulse_sr.jobs.aligning",
+    "get_prior": "pulse_sr.jobs.importing",
+    "import_prior": "pulse_sr.jobs.importing",
     "load_prior": "pulse_sr.api",
     "make_operator": "pulse_sr.operators.building",
+    "remove_prior": "pulse_sr.jobs.importing",
     "run": "pulse_sr.jobs.searching",
     "super_resolve": "pulse_sr.api",
     "upscale": "pulse_sr.jobs.upscaling",
@@ -31,8 +34,11 @@ __all__ = [
     "SearchConfig",
     "__version__",
     "align",
+    "get_prior",
+    "import_prior",
     "load_prior",
     "make_operator",
+    "remove_prior",
     "run",
     "super_resolve",
     "upscale",
@@ -44,6 +50,7 @@ if TYPE_CHECKING:
     from pulse_sr.errors import PulseError
     from pulse_sr.inversion.result import Result
     from pulse_sr.jobs.aligning import align
+    from pulse_sr.jobs.importing import get_prior, import_prior, remove_prior
     from pulse_sr.jobs.searching import run
     from pulse_sr.jobs.upscaling import upscale
     from pulse_sr.operators.base import Operator

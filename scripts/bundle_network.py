@@ -15,6 +15,7 @@ import click
 import torch
 
 from pulse_sr.files.atomic import write_atomic
+from pulse_sr.files.documents import json_bytes
 from pulse_sr.models.networks import FOLDER, REGISTRY
 from pulse_sr.sr.files import read_model, save_model
 
@@ -35,7 +36,7 @@ def main(run_dir: Path, name: str, card: Path) -> None:
     registry = FOLDER / REGISTRY
     known = json.loads(registry.read_text()) if registry.is_file() else {}
     known[name] = {"file": file.name, "sha256": digest}
-    write_atomic(registry, (json.dumps(known, indent=2) + "\n").encode())
+    write_atomic(registry, json_bytes(known))
     print(f"{file} {file.stat().st_size / 1e6:.2f} MB sha256 {digest}")
 
 

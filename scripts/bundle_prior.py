@@ -17,6 +17,7 @@ import click
 import torch
 
 from pulse_sr.files.atomic import write_atomic
+from pulse_sr.files.documents import json_bytes
 from pulse_sr.images.write import write_png
 from pulse_sr.models import registry
 from pulse_sr.priors.base import Prior
@@ -67,7 +68,7 @@ def main(run_dir: Path, name: str, card: Path, ema: float | None, out: Path | No
     save_prior(file, prior, torch.float16)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     entry = {name: {"file": file.name, "sha256": digest}}
-    write_atomic(registry.FOLDER / registry.REGISTRY, (json.dumps(entry, indent=2) + "\n").encode())
+    write_atomic(registry.FOLDER / registry.REGISTRY, json_bytes(entry))
     shipped = read_prior(file)
     grid = torch.cat([shipped.sample(range(s, s + 16)) for s in range(0, GRID_SIDE**2, 16)])
     write_png(registry.FOLDER / f"{name}.png", tile(grid, GRID_SIDE))

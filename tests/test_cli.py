@@ -323,7 +323,7 @@ SLOW = """
     from pulse_sr.cli import main
     from pulse_sr.inversion import stream
     from pulse_sr.models import registry
-    registry.load = lambda *_: fake_search.PRIOR
+    registry.load_prior = lambda *_: fake_search.PRIOR
     def search(image, *rest):
         if "b.png" in image.path:
             print("searching", flush=True)

@@ -52,9 +52,14 @@ def prior():
     return StyleGAN2Prior("tiny", official_generator(), statistics)
 
 
-def test_the_mapping_is_the_official_one(generator):
-    ws = generator.mapping(golden("z"))[:, None].expand(-1, CONFIG.num_ws, -1)
-    assert relative(ws, golden("ws_psi1")) < 1e-5
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("ws_psi1", {}), ("ws_trunc", {"psi": 0.7}), ("ws_trunc_cutoff", {"psi": 0.7, "cutoff": 4})],
+)
+def test_mapping_and_truncation_are_the_official_ones(generator, name, options):
+    w = generator.mapping(golden("z"))
+    ws = generator.mapping.truncate(w, CONFIG.num_ws, **options)
+    assert relative(ws, golden(name)) < 1e-5
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,10 +19,10 @@ from pulse_sr.bench.baseline import BaselineSearch
 from pulse_sr.bench.frame import BASELINE, serve
 from pulse_sr.devices import choose_bf16, keep_freed_memory
 from pulse_sr.errors import UsageError
+from pulse_sr.models import registry
 from pulse_sr.operators.base import Operator
 from pulse_sr.operators.building import make_operator
 from pulse_sr.priors.base import Prior
-from pulse_sr.priors.files import read_prior
 from pulse_sr.priors.stylegan2 import StyleGAN2Prior
 from pulse_sr.search.engine import Best, search, started
 from pulse_sr.search.latents import diagonal_map, draw_noise, full_map
@@ -102,7 +101,8 @@ def begin(side: str, prior: StyleGAN2Prior, samples: int, steps: int, seed: int)
 
 
 def _main(path: str, side: str, samples: str, steps: str, device: str, precision: str) -> None:
-    prior = prepared(read_prior(Path(path), device), precision, "bench search")
+    loaded = registry.load_prior(path, torch.device(device))
+    prior = prepared(loaded, precision, "bench search")
 
     def whole_run() -> Iterator[None]:
         for _ in begin(side, prior, int(samples), int(steps), 0):

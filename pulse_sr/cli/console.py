@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import click
+
+from pulse_sr.files.documents import json_text
 
 # Where the options of a command leave what the error handler needs (`click.Context.meta`).
 VERBOSE_KEY = "pulse_sr.verbose"
@@ -78,7 +79,7 @@ def print_error(message: str, hint: str = "") -> None:
 
 def emit_json(document: Any) -> None:
     """Prints the one JSON document of `--json` on stdout."""
-    click.echo(json.dumps(document, indent=2))
+    click.echo(json_text(document, indent=2))
 
 
 def printable(text: str) -> str:

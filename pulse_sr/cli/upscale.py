@@ -66,6 +66,7 @@ def command(
         tile=options.tile,
         device=options.device,
         overwrite=options.overwrite,
+        recursive=options.recursive,
     )
     if dry_run:
         actions = [(action, str(path)) for action, path in plan.actions()]

@@ -21,7 +21,16 @@ from pulse_sr.errors import first_line
 
 #: What the commands import, and what adds to some of them.
 _NEEDED = (
-    *("torch", "numpy", "scipy", "pillow", "opencv-python", "matplotlib", "imagehash"),
+    *(
+        "torch",
+        "numpy",
+        "scipy",
+        "pillow",
+        "pillow-heif",
+        "opencv-python",
+        "matplotlib",
+        "imagehash",
+    ),
     *("click", "jinja2", "safetensors", "filelock"),
 )
 _OPTIONAL = ("torchvision", "lpips", "face-alignment", "pytorch-optimizer")

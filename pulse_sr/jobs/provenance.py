@@ -6,10 +6,11 @@ files.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from pulse_sr import __version__
+from pulse_sr.files.documents import json_text
+from pulse_sr.images.write import OWN_MARK
 from pulse_sr.operators.spec import AUTO
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def text_chunks(settings: dict[str, Any], lr_psnr: float | None = None) -> dict[
     chunks = {
         "Software": f"pulse-sr {__version__}",
         "Comment": COMMENT,
-        "pulse-sr:settings": json.dumps(settings, sort_keys=True),
+        OWN_MARK: json_text(settings, sort_keys=True),
     }
     if lr_psnr is not None:
         chunks["pulse-sr:lr_psnr"] = repr(lr_psnr)

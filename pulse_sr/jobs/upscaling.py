@@ -97,6 +97,7 @@ def plan_upscale(
     tile: int | None = None,
     device: str = "auto",
     overwrite: bool = False,
+    recursive: bool = False,
 ) -> UpscalePlan:
     """Finds the inputs and loads the network; writes nothing.
 
@@ -107,8 +108,8 @@ def plan_upscale(
         SetupError: the network can not be loaded, or there is no such device.
     """
     out = Path(out)
-    options = UpscaleOptions(None, tile, overwrite, device)
-    paths = find_images([str(each) for each in inputs])
+    options = UpscaleOptions(None, tile, overwrite, device, recursive)
+    paths = find_images([str(each) for each in inputs], recursive=recursive)
     for path in paths:
         if path.resolve().parent == out.resolve():
             raise UsageError(

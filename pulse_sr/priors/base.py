@@ -146,31 +146,6 @@ class Prior(ABC):
             return self.synthesize(w[:, None].expand(-1, self.num_ws, -1)).clamp(0, 1)
 
 
-class NetworkPrior(Prior):
-    """A frozen network as a prior; convolution weights lie in channels_last order.
-
-    Attributes:
-        generator: the network; its `config` says what shape it has.
-    """
-
-    generator: Any
-
-    def __init__(
-        self,
-        name: str,
-        generator: Any,
-        statistics: LatentStatistics,
-        card: dict[str, object] | None = None,
-        sha256: str = "",
-    ) -> None:
-        frozen = generator.eval().requires_grad_(False)
-        self.generator = frozen.to(memory_format=torch.channels_last)
-        self.generator.freeze()
-        names = ("resolution", "num_ws", "latent_dim", "noise_shapes")
-        shape = {each: getattr(generator.config, each) for each in names}
-        super().__init__(name, **shape, statistics=statistics, card=card or {}, sha256=sha256)
-
-
 def standard_normal(seed: int, shape: Sequence[int]) -> torch.Tensor:
     """Standard normal float32 of `shape`, drawn on the CPU by a generator of its own."""
     return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed))

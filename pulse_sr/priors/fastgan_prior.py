@@ -11,25 +11,39 @@ Shapes: S samples, L style rows, D latent width, R resolution, r feature resolut
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from pulse_sr.priors.base import NetworkPrior
-from pulse_sr.priors.fastgan import FastGANConfig
+from pulse_sr.priors.base import LatentStatistics, Prior
 from pulse_sr.priors.fastgan_folding import FoldedGenerator
 
 
-class FastGANPrior(NetworkPrior):
+class FastGANPrior(Prior):
     """A frozen FastGAN generator as a prior; weights lie in channels_last order."""
 
-    generator: FoldedGenerator
-
-    @staticmethod
-    def build(config: dict[str, Any]) -> Any:
-        """A network without its weights, from the configuration that a file's header has."""
-        return FoldedGenerator(FastGANConfig(**config))
+    def __init__(
+        self,
+        name: str,
+        generator: FoldedGenerator,
+        statistics: LatentStatistics,
+        card: dict[str, object] | None = None,
+        sha256: str = "",
+    ) -> None:
+        config = generator.config
+        generator = generator.eval().requires_grad_(False)
+        self.generator = generator.to(memory_format=torch.channels_last)
+        self.generator.freeze()
+        super().__init__(
+            name=name,
+            resolution=config.resolution,
+            num_ws=config.num_ws,
+            latent_dim=config.z_dim,
+            noise_shapes=config.noise_shapes,
+            statistics=statistics,
+            card=card or {},
+            sha256=sha256,
+        )
 
     @property
     def device(self) -> torch.device:

@@ -13,18 +13,12 @@ import torch
 
 from pulse_sr.errors import SetupError, UsageError, first_line
 from pulse_sr.files.tensors import UNREADABLE, read_tensors, read_tensors_header, write_tensors
+from pulse_sr.priors.architectures import ARCHITECTURES, stored_as
 from pulse_sr.priors.base import STYLEGAN2_SLOPE, LatentStatistics, Prior
-from pulse_sr.priors.fastgan_prior import FastGANPrior
-from pulse_sr.priors.stylegan2 import StyleGAN2Prior
 
 FILE_NAME = "model.safetensors"
 HEADER_KEY = "pulse-sr"
 SCHEMA = 1
-#: The priors that a file can hold, by what its header calls them.
-ARCHITECTURES: dict[str, type[StyleGAN2Prior] | type[FastGANPrior]] = {
-    "stylegan2": StyleGAN2Prior,
-    "fastgan": FastGANPrior,
-}
 STATISTICS = ("mean", "std", "cholesky")
 
 
@@ -42,15 +36,14 @@ def save_prior(path: Path, prior: Prior, dtype: torch.dtype = torch.float32) -> 
         TypeError: for a prior of another architecture.
         SetupError: the file can not be written.
     """
-    if not isinstance(prior, StyleGAN2Prior | FastGANPrior):
-        raise TypeError(f"{type(prior).__name__} has no file format")
-    generator, statistics = prior.generator, prior.statistics
+    architecture, stored = stored_as(prior)
+    generator, statistics = stored.generator, stored.statistics
     tensors = {f"G.{key}": value.to(dtype) for key, value in generator.state_dict().items()}
     tensors |= {f"latents.{key}": getattr(statistics, key) for key in STATISTICS}
     header = {
         "schema": SCHEMA,
         "name": prior.name,
-        "architecture": next(k for k, each in ARCHITECTURES.items() if isinstance(prior, each)),
+        "architecture": architecture,
         "config": generator.config.to_json(),
         "latents": {"count": statistics.count, "slope": statistics.slope},
         "card": {key: value for key, value in prior.card.items() if key != "architecture"},
@@ -105,7 +98,7 @@ def read_prior(path: Path, device: torch.device | str = "cpu") -> Prior:
     header = read_header(file)
     architecture = ARCHITECTURES[header["architecture"]]
     try:
-        generator = architecture.build(header["config"])
+        generator = architecture.build(dict(header["config"]))
         tensors = read_tensors(file)
         weights = {k[2:]: v.float() for k, v in tensors.items() if k.startswith("G.")}
         generator.load_state_dict(weights)
@@ -120,7 +113,7 @@ def read_prior(path: Path, device: torch.device | str = "cpu") -> Prior:
             f"{file} does not hold the tensors that its header names ({reason})",
             "the file is damaged: restore or retrain it",
         ) from error
-    prior = architecture(
+    prior = architecture.prior(
         name,
         generator.to(device),
         statistics,

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from pulse_sr.priors.base import NetworkPrior
+from pulse_sr.priors.base import LatentStatistics, Prior
 from stylegan_ops import (
     bias_act,
     demodulation,
@@ -84,16 +84,6 @@ class StyleGAN2Config:
     def num_ws(self) -> int:
         """How many style rows the generator takes: one per convolution and one for the last RGB."""
         return 2 * len(self.channels)
-
-    @property
-    def latent_dim(self) -> int:
-        """Width of a style row."""
-        return self.w_dim
-
-    @property
-    def noise_shapes(self) -> tuple[tuple[int, int], ...]:
-        """`(r, r)` of every noise map in the order of the layers."""
-        return tuple((side, side) for side in self.sides for _ in range(1 + (side > 4)))
 
     def to_json(self) -> dict[str, object]:
         """The fields as plain JSON values."""
@@ -160,6 +150,18 @@ class MappingNetwork(nn.Module):
         for i in range(self.num_layers):
             x = getattr(self, f"fc{i}")(x)
         return x
+
+    def truncate(
+        self, w: Tensor, num_ws: int, psi: float = 1.0, cutoff: int | None = None
+    ) -> Tensor:
+        """Copy `w` `[N, D]` to all rows and pull the first `cutoff` of them towards the mean."""
+        ws = w[:, None].expand(-1, num_ws, -1)
+        if psi == 1:
+            return ws
+        pulled = self.w_avg.lerp(ws, psi)
+        if cutoff is None:
+            return pulled
+        return torch.cat([pulled[:, :cutoff], ws[:, cutoff:]], dim=1)
 
 
 class SynthesisLayer(nn.Module):
@@ -384,41 +386,63 @@ class Generator(nn.Module):
         self.mapping = MappingNetwork(config)
         self.synthesis = SynthesisNetwork(config)
 
-    def freeze(self) -> None:
-        """Compute once what depends on the weights alone: from now on they must not change."""
-        for module in self.modules():
-            if isinstance(module, (FullyConnected, SynthesisLayer)):
-                module.freeze()
+    @property
+    def noise_shapes(self) -> tuple[tuple[int, int], ...]:
+        """Shapes of the noise maps in the order of the layers."""
+        return tuple(
+            (block.side, block.side) for block in self.synthesis.blocks for _ in block.layers
+        )
 
     def forward(self, z: Tensor) -> Tensor:
         """`[N, z_dim]` to `[N, 3, R, R]` around [-1, 1], with the fixed noise maps."""
-        ws = self.mapping(z)[:, None].expand(-1, self.config.num_ws, -1)
+        ws = self.mapping.truncate(self.mapping(z), self.config.num_ws)
         return self.synthesis(ws, self.synthesis.fixed_noise())
 
 
-class StyleGAN2Prior(NetworkPrior):
-    """A frozen StyleGAN2 generator as a prior.
+class StylePrior(Prior):
+    """A frozen generator of the StyleGAN family: a mapping, and a synthesis by style rows.
 
     Convolution weights lie in channels_last order, which measures 2 to 4 times faster on a CPU.
     """
 
-    generator: Generator
-
-    @staticmethod
-    def build(config: dict[str, Any]) -> Any:
-        """A network without its weights, from the configuration that a file's header has."""
-        return Generator(StyleGAN2Config(**config | {"channels": tuple(config["channels"])}))
+    def __init__(
+        self,
+        name: str,
+        generator: Any,
+        statistics: LatentStatistics,
+        card: dict[str, object] | None = None,
+        sha256: str = "",
+    ) -> None:
+        config = generator.config
+        generator = generator.eval().requires_grad_(False)
+        self.generator = generator.to(memory_format=torch.channels_last)
+        for module in self.generator.modules():
+            freeze = getattr(module, "freeze", None)
+            if freeze is not None:
+                freeze()
+        super().__init__(
+            name=name,
+            resolution=config.resolution,
+            num_ws=config.num_ws,
+            latent_dim=config.w_dim,
+            noise_shapes=generator.noise_shapes,
+            statistics=statistics,
+            card=card or {},
+            sha256=sha256,
+        )
 
     @property
     def device(self) -> torch.device:
-        return self.generator.mapping.w_avg.device
+        device: torch.device = self.generator.mapping.w_avg.device
+        return device
 
     @property
     def z_dim(self) -> int:
-        return self.generator.config.z_dim
+        return int(self.generator.config.z_dim)
 
     def map(self, z: Tensor) -> Tensor:
-        return self.generator.mapping(z)
+        w: Tensor = self.generator.mapping(z)
+        return w
 
     def synthesize(
         self,
@@ -431,7 +455,7 @@ class StyleGAN2Prior(NetworkPrior):
         for side in feature_deltas or ():
             self.feature_shape(side)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            image = synthesis(w, maps, feature_deltas)
+            image: Tensor = synthesis(w, maps, feature_deltas)
         return image.float() * 0.5 + 0.5
 
     def feature_shape(self, side: int) -> tuple[int, int, int]:
@@ -439,3 +463,9 @@ class StyleGAN2Prior(NetworkPrior):
         if side not in sides:
             raise ValueError(f"no feature map of side {side}, expected one of {sides}")
         return self.generator.config.channels[sides.index(side)], side, side
+
+
+class StyleGAN2Prior(StylePrior):
+    """A frozen StyleGAN2 generator as a prior."""
+
+    generator: Generator

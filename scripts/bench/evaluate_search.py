@@ -11,7 +11,6 @@ file name only; no picture is ever written.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -43,7 +42,8 @@ from pulse_sr.api import load_prior
 from pulse_sr.config import DEFAULT_STEPS
 from pulse_sr.devices import keep_freed_memory
 from pulse_sr.errors import PulseError
-from pulse_sr.files.atomic import write_text_atomic
+from pulse_sr.files.atomic import write_atomic
+from pulse_sr.files.documents import json_bytes
 from pulse_sr.operators.base import Operator
 from pulse_sr.operators.building import make_operator
 from pulse_sr.operators.degrading import degrade
@@ -167,7 +167,7 @@ def main(
     rows = aggregate(records, reference_features(prior, folder, count))
     settings = {"prior": prior.name, "prior_sha256": prior.sha256, "resolution": prior.resolution}
     settings |= {"operator": spec, "scale": scale, "samples": samples, "in_range": in_range}
-    write_text_atomic(out, json.dumps({"settings": settings, "rows": rows}, indent=2) + "\n")
+    write_atomic(out, json_bytes({"settings": settings, "rows": rows}))
     print(f"{markdown(rows)}\n\n{NOTE}")
 
 

@@ -55,7 +55,7 @@ class StyleGAN2Objective(Objective):
         crossover = torch.randint(1, rows, (count,), generator=rng, device=device)
         unmixed = torch.rand(count, generator=rng, device=device) >= self.mixing
         draws["crossover"] = torch.where(unmixed, rows, crossover)
-        for i, shape in enumerate(self.generator.config.noise_shapes):
+        for i, shape in enumerate(self.generator.noise_shapes):
             draws[f"noise{i}"] = torch.randn(count, 1, *shape, generator=rng, device=device)
         return draws
 
@@ -71,7 +71,7 @@ class StyleGAN2Objective(Objective):
         return (self._synthesis(self.styles(draws), self._noise(draws)),)
 
     def _noise(self, draws: Draws) -> list[Tensor]:
-        return [draws[f"noise{i}"] for i in range(len(self.generator.config.noise_shapes))]
+        return [draws[f"noise{i}"] for i in range(len(self.generator.noise_shapes))]
 
     def logits(self, images: Tensor, draws: Draws, augment: Augment) -> Tensor:
         return self.discriminator(augment(images))

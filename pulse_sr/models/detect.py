@@ -1,0 +1,77 @@
+"""What kind of model a file holds, from its header alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pulse_sr.errors import SetupError, UsageError
+from pulse_sr.models.descriptor import Kind, Model
+from pulse_sr.priors.architectures import ARCHITECTURES
+from pulse_sr.priors.files import prior_path, read_header, read_prior
+
+
+@dataclass(frozen=True)
+class Family:
+    """How the files of an architecture are described and read.
+
+    Attributes:
+        kind: see `Model`.
+        read: `(path, device)` to the network.
+    """
+
+    kind: Kind
+    read: Callable[[Path, torch.device], Any]
+
+
+#: The architectures whose files can be read, by the name that their header has.
+FAMILIES: dict[str, Family] = {name: Family("prior", read_prior) for name in ARCHITECTURES}
+
+
+def is_foreign(path: Path) -> bool:
+    """Whether a file is no safetensors file: it has to be imported before it can be used."""
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        # What safetensors begin with: the length of the header as 8 bytes, then the header.
+        return file.read(9)[8:] != b"{"
+
+
+def describe(path: Path, device: torch.device) -> Model:
+    """What a file, or the folder of a training run, holds; reads no weights.
+
+    Raises:
+        UsageError: there is no such file, or it has to be imported first.
+        SetupError: the file is damaged, or of no known architecture.
+    """
+    file = prior_path(path)
+    if is_foreign(file):
+        raise UsageError(
+            f"{path} is no safetensors file: a checkpoint of another program?",
+            f"pulse-sr prior import {path}",
+        )
+    header = read_header(file)
+    family = FAMILIES[header["architecture"]]
+    # What the network's configuration has to say of sizes: that of a generator its resolution, that
+    # of any other how many times it enlarges.
+    size = "resolution" if family.kind == "prior" else "scale"
+    try:
+        return Model(
+            kind=family.kind,
+            architecture=header["architecture"],
+            name=str(header["name"]),
+            path=file,
+            device=device,
+            card=dict(header["card"]),
+            read=family.read,
+            **{size: int(header["config"][size])},  # type: ignore[arg-type]
+        )
+    except (LookupError, TypeError, ValueError) as error:
+        raise SetupError(
+            f"the header of {file} is incomplete ({type(error).__name__}: {error})",
+            "the file is damaged: restore it, or train it again",
+        ) from error

@@ -10,8 +10,8 @@
 #
 #   cat state.safetensors.part-* >state.safetensors && sha256sum --ignore-missing -c SHA256SUMS
 #
-# Nothing is downloaded. Needed: a python3 (or what PYTHON names) with what pyproject.toml lists, pytest, nvcc
-# and a C++ compiler. The training goes on where runs/faces128/state.safetensors stands, or the bundled
+# Nothing is downloaded. Needed: a python3 (or what PYTHON names) with what pyproject.toml lists, pytest, nvcc,
+# ninja and a C++ compiler. The training goes on where runs/faces128/state.safetensors stands, or the bundled
 # state, on runs/faces-128.zip, made by
 #
 #   python scripts/pack_images.py faces/train runs/faces-128.zip --quality 72

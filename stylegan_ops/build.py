@@ -19,7 +19,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from stylegan_ops.compilation import BUILD_HINT, compile_library, number_of_jobs
+from stylegan_ops.compilation import BUILD_HINT, number_of_jobs, run_ninja
 from stylegan_ops.recipe import Recipe, make_recipe
 from stylegan_ops.toolchain import BuildError
 
@@ -202,7 +202,7 @@ def _compile_recorded(
 ) -> list[str]:
     """Compiles in `folder`; writes a failure down, and refuses sources that changed meanwhile."""
     try:
-        warnings = compile_library(place.recipe, folder, jobs, progress)
+        warnings = run_ninja(place.recipe, folder, jobs, progress)
     except BuildError as error:
         place.record_failure(error)
         raise

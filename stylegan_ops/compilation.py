@@ -1,4 +1,4 @@
-"""Runs the compilers, and says in one line why compiling failed."""
+"""Runs ninja, and says in one line why compiling failed."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import logging
 import os
 import re
 import subprocess
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable
 from pathlib import Path
 
-from stylegan_ops.recipe import Recipe
+from stylegan_ops.recipe import Recipe, ninja_text
 from stylegan_ops.toolchain import BuildError
 
 _log = logging.getLogger(__name__)
@@ -32,51 +31,44 @@ _KNOWN_FAILURES = {
 }
 
 
-def compile_library(
+def run_ninja(
     recipe: Recipe, folder: Path, jobs: int, progress: Callable[[str], None]
 ) -> list[str]:
-    """Compiles `recipe` in `folder`, so many sources at once; returns what the compilers said.
+    """Compiles `recipe` in `folder`; returns what the compilers said.
 
     Raises:
         BuildError: a compiler or the linker failed.
     """
-    running: list[subprocess.Popen[str]] = []
-    lines: list[str] = []
-    count = len(recipe.units) + 1
-
-    def run(command: Sequence[str]) -> tuple[int, list[str]]:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env={**os.environ, "LC_ALL": "C"},  # messages are searched for English words
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        )
-        running.append(process)
-        output, _ = process.communicate()
-        return process.returncode, output.splitlines()
-
-    def finish(number: int, name: str, code: int, said: list[str]) -> None:
-        if code != 0:
-            raise _failure(recipe, said, code)
-        lines.extend(said)
-        progress(f"compiling the {recipe.target} ops: {number} of {count} ({name})")
-
+    (folder / "build.ninja").write_text(ninja_text(recipe), encoding="utf-8")
+    command = [str(recipe.ninja), "-j", str(jobs)]
+    # Messages are searched for words, so they must be English; the status for its numbers.
+    environment = {**os.environ, "LC_ALL": "C", "NINJA_STATUS": "[%f/%t] "}
     progress(f"compiling the {recipe.target} ops")
-    pool = ThreadPoolExecutor(jobs)
-    try:
-        futures = {pool.submit(run, recipe.command(unit)): unit for unit in recipe.units}
-        for number, future in enumerate(as_completed(futures), start=1):
-            finish(number, futures[future].source.name, *future.result())
-        finish(count, "linking", *run(recipe.link_command()))
-    finally:  # no compiler goes on after a failure or an interruption
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in running:
-            process.terminate()
-        pool.shutdown()
+    lines: list[str] = []
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                step = re.match(r"\[(\d+)/(\d+)\] (.*)", line)
+                if step:
+                    name = Path(step[3].split()[0]).name if step[3].strip() else ""
+                    progress(f"compiling the {recipe.target} ops: {step[1]} of {step[2]} ({name})")
+                else:
+                    lines.append(line.rstrip())
+        except BaseException:
+            process.terminate()  # no compiler goes on after an interruption
+            raise
+    if process.returncode != 0:
+        raise _failure(recipe, lines, process.returncode)
     for line in lines:
         _log.debug("%s", line)
     return lines
@@ -85,7 +77,7 @@ def compile_library(
 def _failure(recipe: Recipe, lines: list[str], code: int) -> BuildError:
     text = "\n".join(lines)
     errors = [line for line in lines if _CAUSE.search(line)]
-    cause = errors[0] if errors else f"a compiler ended with exit code {code}"
+    cause = errors[0] if errors else f"ninja ended with exit code {code}"
     cause = cause.replace(f"{recipe.folder}{os.sep}", "").strip()[:200]
     hints = [hint for words, hint in _KNOWN_FAILURES.items() if re.search(words, text)]
     return BuildError(

@@ -31,6 +31,7 @@ from stylegan_ops.toolchain import (
     TorchBuild,
     find_compiler,
     find_cudart,
+    find_ninja,
     find_nvcc,
     find_torch,
 )
@@ -83,6 +84,7 @@ class Recipe:
         link_paths: libraries given by path, which do not belong to the key.
         cxx: the C++ compiler, which also links.
         nvcc: the CUDA compiler, for the target "cuda".
+        ninja: the program that runs the compilers.
         torch: what is linked against.
         architectures: for which CPU or GPUs, in words.
     """
@@ -94,6 +96,7 @@ class Recipe:
     link_paths: tuple[str, ...]
     cxx: Compiler
     nvcc: Nvcc | None
+    ninja: Path
     torch: TorchBuild
     architectures: str
 
@@ -135,20 +138,6 @@ class Recipe:
         files = *(unit.source for unit in self.units), *sorted(self.folder.glob("*.h"))
         return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
-    def command(self, unit: Unit) -> list[str]:
-        """Compiles a source to `<its name>.o` in the working directory."""
-        compiler = self.cxx.command
-        if unit.rule == "nvcc":
-            assert self.nvcc is not None  # there are no such units without one
-            compiler = (str(self.nvcc.path),)
-        return [*compiler, *unit.words(), "-c", str(unit.source), "-o", f"{unit.source.name}.o"]
-
-    def link_command(self) -> list[str]:
-        """Links what the units were compiled to."""
-        objects = (f"{unit.source.name}.o" for unit in self.units)
-        after = (*self.link_paths, *self.link_flags)
-        return [*self.cxx.command, "-shared", *objects, "-o", self.library, *after]
-
     def details(self) -> dict[str, str]:
         """Compiler, version, architectures and key, for people."""
         compiler, version = shlex.join(self.cxx.command), self.cxx.version
@@ -179,6 +168,26 @@ def make_recipe(target: str) -> Recipe:
     return _cpu(folder, cpu_sources) if target == "cpu" else _cuda(folder, cuda_sources)
 
 
+def ninja_text(recipe: Recipe) -> str:
+    """Returns the ninja file that compiles `recipe` in the working directory."""
+    link = (*recipe.link_paths, *recipe.link_flags)
+    lines = [
+        "ninja_required_version = 1.5",
+        f"cxx = {_command(recipe.cxx.command)}",
+        *_rule("cxx", "$cxx -MD -MF $out.d $flags -c $in -o $out", deps="gcc"),
+        *_rule("link", f"$cxx -shared $in -o $out {_command(link)}", says="linking"),
+    ]
+    if recipe.nvcc is not None:
+        lines.append(f"nvcc = {_command([str(recipe.nvcc.path)])}")
+        lines += _rule("nvcc", "$nvcc -MD -MF $out.d $flags -c $in -o $out", deps="gcc")
+    objects = [f"{unit.source.name}.o" for unit in recipe.units]
+    for unit, name in zip(recipe.units, objects, strict=True):
+        lines.append(f"build {_path(name)}: {unit.rule} {_path(str(unit.source))}")
+        lines.append(f"  flags = {_command(unit.words())}")
+    lines.append(f"build {_path(recipe.library)}: link {' '.join(map(_path, objects))}")
+    return "\n".join([*lines, ""])
+
+
 def _sources() -> tuple[Path, tuple[str, ...], tuple[str, ...]]:
     try:
         import cuda_kernels
@@ -204,6 +213,7 @@ def _cpu(folder: Path, sources: Sequence[str]) -> Recipe:
         link_paths=(f"-L{torch.folder / 'lib'}",),
         cxx=cxx,
         nvcc=None,
+        ninja=find_ninja(),
         torch=torch,
         architectures="this CPU" if native else f"any {platform.machine()}",
     )
@@ -235,6 +245,7 @@ def _cuda(folder: Path, sources: Sequence[str]) -> Recipe:
         link_paths=(f"-L{torch.folder / 'lib'}", str(find_cudart(torch, nvcc))),
         cxx=cxx,
         nvcc=nvcc,
+        ninja=find_ninja(),
         torch=torch,
         architectures=", ".join(chosen),
     )
@@ -266,3 +277,18 @@ def _link_checks() -> tuple[str, ...]:
 def _host_compiler(cxx: Compiler) -> tuple[str, ...]:
     # A launcher such as ccache is no host compiler for nvcc; it takes its own default then.
     return ("-ccbin", cxx.command[0]) if len(cxx.command) == 1 else ()
+
+
+def _rule(name: str, command: str, deps: str = "", says: str = "$in") -> list[str]:
+    # $in and $out are quoted by ninja itself.
+    lines = [f"rule {name}", f"  command = {command}", f"  description = {says}"]
+    return [*lines, f"  deps = {deps}", "  depfile = $out.d"] if deps else lines
+
+
+def _command(words: Sequence[str]) -> str:
+    """Quotes words for the shell and for ninja."""
+    return shlex.join(words).replace("$", "$$")
+
+
+def _path(name: str) -> str:
+    return name.replace("$", "$$").replace(" ", "$ ").replace(":", "$:")

@@ -1,4 +1,4 @@
-"""Finds what compiles the ops: the C++ compiler, nvcc with its toolkit, torch's libraries.
+"""Finds what compiles the ops: the C++ compiler, nvcc with its toolkit, ninja, torch's libraries.
 
 Nothing is compiled here, and every question to a compiler is asked once a process.
 """
@@ -120,22 +120,43 @@ def find_compiler() -> Compiler:
         BuildError: there is none, or the one that CXX names does not answer.
     """
     named = _words(os.environ.get("CXX", ""))
-    found = None
-    for words in [named] if named else [[name] for name in _CXX_NAMES]:
-        found = _resolved(words)
+    if named:
+        found = _resolved(named)
+        compiler = _probe_compiler(found) if found else None
+        if compiler is None:
+            problem = f"{found[0]} does not answer --version" if found else "it is not on PATH"
+            raise BuildError(
+                f"CXX names {shlex.join(named)}, but {problem}",
+                "set CXX to a C++ compiler, or unset it",
+            )
+        return compiler
+    for name in _CXX_NAMES:
+        found = _resolved([name])
         compiler = _probe_compiler(found) if found else None
         if compiler is not None:
             return compiler
-    if named:
-        problem = f"{found[0]} does not answer --version" if found else "it is not on PATH"
-        raise BuildError(
-            f"CXX names {shlex.join(named)}, but {problem}",
-            "set CXX to a C++ compiler, or unset it",
-        )
     install = "xcode-select --install" if sys.platform == "darwin" else "apt-get install g++"
     raise BuildError(
         f"no C++ compiler: looked at CXX and for {', '.join(_CXX_NAMES)} on PATH", install
     )
+
+
+def find_ninja() -> Path:
+    """Finds ninja: the one of the PyPI package `ninja`, else the one on PATH.
+
+    Raises:
+        BuildError: there is none.
+    """
+    if importlib.util.find_spec("ninja") is not None:
+        import ninja
+
+        program = Path(getattr(ninja, "BIN_DIR", "")) / "ninja"
+        if program.is_file():
+            return program
+    found = shutil.which("ninja")
+    if found is None:
+        raise BuildError("no ninja, neither the PyPI package nor on PATH", "pip install ninja")
+    return Path(found)
 
 
 def nvcc_candidates(cuda: str) -> list[Path]:
@@ -287,7 +308,7 @@ def _missing_parts(toolkit: Nvcc) -> list[str]:
     """Names what is not installed of a toolkit that says where its parts should be."""
     missing = []
     compiler = toolkit.root / "nvvm" / "bin" / "cicc"
-    if compiler.parents[1].is_dir() or toolkit.root.parent.name == "nvidia":
+    if compiler.parents[1].is_dir() or _from_pypi(toolkit):
         missing += [] if compiler.is_file() else ["nvvm/bin/cicc (nvidia-nvvm)"]
     if not toolkit.includes:  # a distribution's toolkit, with its headers in /usr/include
         return missing
@@ -295,6 +316,10 @@ def _missing_parts(toolkit: Nvcc) -> list[str]:
         if not any((folder / header).is_file() for folder in toolkit.includes):
             missing.append(f"{header} ({package})")
     return missing
+
+
+def _from_pypi(toolkit: Nvcc) -> bool:
+    return toolkit.root.parent.name == "nvidia"
 
 
 def _major(version: str) -> str:

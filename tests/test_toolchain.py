@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import fake_compilers
 import pytest
 
@@ -198,6 +200,10 @@ def test_cuda_runtime_of_torch_comes_before_the_one_of_the_toolkit(
     brought.parent.mkdir(parents=True)
     brought.touch()
     assert toolchain.find_cudart(torch, toolkit) == brought
+
+
+def test_ninja_is_found():
+    assert os.access(toolchain.find_ninja(), os.X_OK)
 
 
 # Architectures

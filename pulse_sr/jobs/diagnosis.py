@@ -33,7 +33,7 @@ _NEEDED = (
     ),
     *("click", "jinja2", "safetensors", "filelock"),
 )
-_OPTIONAL = ("torchvision", "lpips", "face-alignment", "pytorch-optimizer", "scikit-image")
+_OPTIONAL = ("torchvision", "lpips", "face-alignment", "ninja", "pytorch-optimizer", "scikit-image")
 _CPU_FILE = Path("/proc/cpuinfo")
 _DRIVER_FILE = Path("/proc/driver/nvidia/version")
 
@@ -195,8 +195,11 @@ def _compilers(cuda: str | None) -> dict[str, dict[str, str]]:
         found = toolchain.find_nvcc(cuda)
         return {"path": str(found.path), "version": found.version, "toolkit": str(found.root)}
 
+    def ninja() -> dict[str, str]:
+        return {"path": str(toolchain.find_ninja())}
+
     answers = {}
-    for name, ask in (("c++", cxx), ("nvcc", nvcc)):
+    for name, ask in (("c++", cxx), ("nvcc", nvcc), ("ninja", ninja)):
         try:
             answers[name] = ask()
         except toolchain.BuildError as error:

@@ -25,7 +25,7 @@ from pulse_sr.jobs import searching
 from pulse_sr.models import registry
 from pulse_sr.operators.building import make_operator
 from pulse_sr.operators.degrading import degrade
-from pulse_sr.priors.bank import find_bank
+from pulse_sr.priors.bank import bank_of
 from pulse_sr.priors.stylegan2 import StyleGAN2Prior
 from pulse_sr.search.methods import Settings
 from pulse_sr.search.records import Observed
@@ -80,7 +80,7 @@ def test_the_search_starts_from_the_bank_of_its_prior(face, prior):
         indices=[2],
     )
     found = {}
-    for name, bank in (("bank", find_bank(prior)), ("none", None)):
+    for name, bank in (("bank", bank_of(prior)), ("none", None)):
         [sampled] = find_samples(prior, given, settings, bank)
         found[name] = to_uint8(sampled.image.double().numpy())
     assert np.array_equal(sample.pixels, found["bank"])
@@ -285,7 +285,7 @@ def test_a_view_in_another_precision_has_the_same_weights(prior):
 
 def test_bundled_prior_is_what_the_registry_says():
     name, entry = next(iter(registry.bundled().items()))
-    file = registry.FOLDER / entry["file"]
+    file = registry.FOLDERS["prior"] / entry["file"]
     assert hashlib.sha256(file.read_bytes()).hexdigest() == entry["sha256"]
     assert file.stat().st_size <= 25e6
     prior = pulse_sr.load_prior(device="cpu")
@@ -299,11 +299,13 @@ def test_bundled_prior_is_what_the_registry_says():
 
 def test_a_changed_bundled_prior_is_refused(tmp_path, monkeypatch):
     name, entry = next(iter(registry.bundled().items()))
-    data = bytearray((registry.FOLDER / entry["file"]).read_bytes())
+    data = bytearray((registry.FOLDERS["prior"] / entry["file"]).read_bytes())
     data[-1] ^= 1
     (tmp_path / entry["file"]).write_bytes(data)
-    (tmp_path / registry.REGISTRY).write_bytes((registry.FOLDER / registry.REGISTRY).read_bytes())
-    monkeypatch.setattr(registry, "FOLDER", tmp_path)
+    (tmp_path / registry.REGISTRY).write_bytes(
+        (registry.FOLDERS["prior"] / registry.REGISTRY).read_bytes()
+    )
+    monkeypatch.setitem(registry.FOLDERS, "prior", tmp_path)
     with pytest.raises(SetupError, match="checksum"):
         pulse_sr.load_prior(name, device="cpu")
 

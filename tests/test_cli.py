@@ -50,6 +50,7 @@ def python(code, *words, **options):
     [
         ["--help"],
         ["run", "-h"],
+        ["eval", "-h"],
         ["prior", "list", "--help"],
         ["train-prior", "-h"],
         ["bench", "ops", "-h"],

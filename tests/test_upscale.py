@@ -198,7 +198,7 @@ def test_files_of_others_are_left_alone(tmp_path, model):
     [
         (["nowhere.png"], 2, "nowhere.png does not exist"),
         (["{photo}", "--model", "compact-x5"], 2, "no network 'compact-x5'"),
-        (["{photo}", "--model", "{photo}"], 3, "not a readable network"),
+        (["{photo}", "--model", "{photo}"], 2, "is no file of a network"),
         (["{photo}", "--model", "{model}", "--tile", "8"], 2, "tile"),
         (["{photo}", "--model", "{model}", "--device", "cuda:99"], 3, "CUDA devices"),
         ([], 2, "INPUT"),

@@ -94,6 +94,14 @@ def table(rows: Sequence[tuple[str, ...]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def progress_bar(done: int, total: int, seconds: float, width: int = 24) -> str:
+    """Returns a bar with how many of `total` are done and how long the rest may take."""
+    filled = width * done // max(total, 1)
+    left = seconds / done * (total - done) if done else 0.0
+    rest = f"{left / 60:.0f} min left" if left >= 120 else f"{left:.0f} s left"
+    return f"[{'#' * filled}{'-' * (width - filled)}] {done}/{total}, {rest}"
+
+
 def show_plan(
     console: Console,
     settings: dict[str, Any],

@@ -20,9 +20,9 @@ from pulse_sr.sr.options import UpscaleOptions
 
 
 def _show_networks(as_json: bool) -> None:
-    from pulse_sr.models.networks import list_networks
+    from pulse_sr.models.registry import list_networks
 
-    cards = list_networks()
+    cards = [model.facts() for model in list_networks()]
     if as_json:
         emit_json(cards)
         return

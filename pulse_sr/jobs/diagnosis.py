@@ -33,7 +33,7 @@ _NEEDED = (
     ),
     *("click", "jinja2", "safetensors", "filelock"),
 )
-_OPTIONAL = ("torchvision", "lpips", "face-alignment", "ninja", "pytorch-optimizer")
+_OPTIONAL = ("torchvision", "lpips", "face-alignment", "ninja", "pytorch-optimizer", "scikit-image")
 _CPU_FILE = Path("/proc/cpuinfo")
 _DRIVER_FILE = Path("/proc/driver/nvidia/version")
 
@@ -249,7 +249,7 @@ def _priors() -> tuple[list[dict[str, str]], list[Problem]]:
         return [], [Problem(error.message, error.hint, needed=True)]
     rows, problems = [], []
     for name, entry in bundled.items():
-        status = _checksum_status(registry.FOLDER / entry["file"], entry["sha256"])
+        status = _checksum_status(registry.FOLDERS["prior"] / entry["file"], entry["sha256"])
         rows.append({"name": name, "sha256": entry["sha256"], "status": status})
         if status != "good":
             problems.append(Problem(f"the bundled prior {name} is {status}", _REINSTALL, True))

@@ -40,11 +40,9 @@ from pulse_sr.jobs.record import SCHEMA, input_entry, make_document, timing_entr
 from pulse_sr.jobs.stems import assign_stems
 from pulse_sr.jobs.steps import clear_steps, finish_steps, has_steps
 from pulse_sr.jobs.task import fingerprint
+from pulse_sr.metrics.psnr import HIGHEST_DB
 from pulse_sr.report.animation import StepFrames
 from pulse_sr.report.page import render_page
-
-#: Stands for "identical" (an infinite PSNR), which JSON has no number for.
-HIGHEST_DB = 200.0
 
 
 def sample_name(index: int) -> str:

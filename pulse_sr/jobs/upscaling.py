@@ -22,7 +22,7 @@ from pulse_sr.jobs.manifest import NAME, Index, Row
 from pulse_sr.jobs.stems import Input, list_inputs
 from pulse_sr.jobs.store import make_folder
 from pulse_sr.jobs.upscale_worker import UpscaleWorker, fingerprint, is_complete, known_rows
-from pulse_sr.models.networks import load_network
+from pulse_sr.models.registry import load_network
 from pulse_sr.sr.files import SrModel
 from pulse_sr.sr.options import UpscaleOptions
 from pulse_sr.sr.tiling import choose_tiling

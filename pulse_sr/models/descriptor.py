@@ -79,12 +79,8 @@ class Model:
         Raises:
             SetupError: the file is damaged, or not the one that the package was built with.
         """
-        if self.expected_sha256 and self.sha256 != self.expected_sha256:
-            raise SetupError(
-                f"{self.path} has checksum {self.sha256[:12]}..., "
-                f"expected {self.expected_sha256[:12]}...",
-                "the file was changed or damaged: reinstall pulse-sr",
-            )
+        if self.expected_sha256:
+            check_sha256(self.path, self.expected_sha256)
         return self.read(self.path, self.device)
 
 
@@ -96,3 +92,17 @@ def file_sha256(path: Path) -> str:
     """
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_sha256(path: Path, expected: str) -> None:
+    """Refuses a file of the package that is another one than it was built with.
+
+    Raises:
+        SetupError: it is.
+    """
+    found = file_sha256(path)
+    if found != expected:
+        raise SetupError(
+            f"{path} has checksum {found[:12]}..., expected {expected[:12]}...",
+            "the file was changed or damaged: reinstall pulse-sr",
+        )

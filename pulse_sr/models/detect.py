@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 
 from pulse_sr.errors import SetupError, UsageError
+from pulse_sr.files.tensors import UNREADABLE, read_tensors_header
 from pulse_sr.models.descriptor import Kind, Model
 from pulse_sr.priors.architectures import ARCHITECTURES
-from pulse_sr.priors.files import prior_path, read_header, read_prior
+from pulse_sr.priors.files import HEADER_KEY, prior_path, read_header, read_prior
+from pulse_sr.sr.architectures import NETWORKS
+from pulse_sr.sr.files import read_model, read_model_header
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,20 @@ class Family:
 
 
 #: The architectures whose files can be read, by the name that their header has.
-FAMILIES: dict[str, Family] = {name: Family("prior", read_prior) for name in ARCHITECTURES}
+FAMILIES: dict[str, Family] = {name: Family("prior", read_prior) for name in ARCHITECTURES} | {
+    name: Family("sr", read_model) for name in NETWORKS
+}
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file has a header of this program."""
+    if is_foreign(path):
+        return False
+    try:
+        with safe_open(path, "pt") as file:
+            return HEADER_KEY in (file.metadata() or {})
+    except UNREADABLE:
+        return True  # reading it says what is wrong
 
 
 def is_foreign(path: Path) -> bool:
@@ -54,7 +71,7 @@ def describe(path: Path, device: torch.device) -> Model:
             f"{path} is no safetensors file: a checkpoint of another program?",
             f"pulse-sr prior import {path}",
         )
-    header = read_header(file)
+    header = _header(file)
     family = FAMILIES[header["architecture"]]
     # What the network's configuration has to say of sizes: that of a generator its resolution, that
     # of any other how many times it enlarges.
@@ -75,3 +92,13 @@ def describe(path: Path, device: torch.device) -> Model:
             f"the header of {file} is incomplete ({type(error).__name__}: {error})",
             "the file is damaged: restore it, or train it again",
         ) from error
+
+
+def _header(file: Path) -> dict[str, Any]:
+    """The header of a prior, or of a supervised network."""
+    try:
+        found = read_tensors_header(file, HEADER_KEY)
+    except UNREADABLE:
+        found = None  # reading it as a prior says what is wrong
+    is_network = isinstance(found, dict) and found.get("kind") == "sr"
+    return read_model_header(file) if is_network else read_header(file)

@@ -13,31 +13,40 @@ from pathlib import Path
 import torch
 
 from pulse_sr.errors import SetupError, UsageError
-from pulse_sr.models.descriptor import Model
-from pulse_sr.models.detect import describe
+from pulse_sr.models.descriptor import Kind, Model, check_sha256
+from pulse_sr.models.detect import describe, is_foreign, is_ours
+from pulse_sr.options import suggest
 from pulse_sr.priors.base import Prior
 from pulse_sr.priors.files import FILE_NAME
+from pulse_sr.sr.files import SrModel
+from pulse_sr.sr.foreign import read_foreign
 from stylegan_ops.build import user_cache
 
 log = logging.getLogger(__name__)
 
-FOLDER = Path(__file__).parents[1] / "priors" / "bundled"
+_PACKAGE = Path(__file__).parents[1]
+#: Where the models of the package are, with a registry of their checksums.
+FOLDERS: dict[Kind, Path] = {
+    "prior": _PACKAGE / "priors" / "bundled",
+    "sr": _PACKAGE / "sr" / "bundled",
+}
 REGISTRY = "registry.json"
+_WORDS: dict[Kind, str] = {"prior": "prior", "sr": "network"}
 
 _CPU = torch.device("cpu")
 
 
-def bundled() -> dict[str, dict[str, str]]:
-    """Name -> file and sha256 of the bundled priors; the first is the default.
+def bundled(kind: Kind = "prior") -> dict[str, dict[str, str]]:
+    """Name -> file and sha256 of the bundled models of a kind; the first is the default.
 
     Raises:
         SetupError: when the registry is missing or damaged.
     """
     try:
-        registry: dict[str, dict[str, str]] = json.loads((FOLDER / REGISTRY).read_text())
+        registry: dict[str, dict[str, str]] = json.loads((FOLDERS[kind] / REGISTRY).read_text())
     except (OSError, ValueError) as error:
         raise SetupError(
-            f"the list of bundled priors can not be read ({error})", "reinstall pulse-sr"
+            f"the list of bundled {_WORDS[kind]}s can not be read ({error})", "reinstall pulse-sr"
         ) from error
     return registry
 
@@ -56,28 +65,31 @@ def installed_folder() -> Path | None:
     return None if cache is None else cache / "priors"
 
 
-def load(name_or_path: str | Path | None = None, device: torch.device = _CPU) -> Model:
+def load(
+    name_or_path: str | Path | None = None, device: torch.device = _CPU, kind: Kind = "prior"
+) -> Model:
     """Find out what a name or a path is; its weights are read by `Model.build`.
 
     Args:
-        name_or_path: a bundled or imported prior, a file, or the folder of a training run; None:
-            the default prior.
+        name_or_path: a bundled or imported model, a file, or the folder of a training run; None:
+            the default of the kind.
         device: where the network will be.
+        kind: which names are known. What a file holds, it says itself.
 
     Raises:
         UsageError: no such model.
         SetupError: the file is damaged, or of no known architecture.
     """
-    known = bundled()
+    known = bundled(kind)
     name = next(iter(known)) if name_or_path is None else str(name_or_path)
     if name in known:
-        return _bundled_model(name, known[name], device)
+        return _bundled_model(kind, name, known[name], device)
     path = Path(name)
     if not path.exists():
-        imported = installed()
+        imported = installed() if kind == "prior" else {}
         if name not in imported:
-            names = ", ".join([*known, *imported])
-            raise UsageError(f"no prior {name!r}", f"give a path, or one of: {names}")
+            words = suggest(name, [*known, *imported])
+            raise UsageError(f"no {_WORDS[kind]} {name!r}", f"give a path; {words}")
         path = imported[name]
     return describe(path, device)
 
@@ -99,10 +111,37 @@ def load_prior(name_or_path: str | Path | None = None, device: torch.device = _C
     return prior
 
 
+def load_network(name_or_path: str | Path | None = None, device: torch.device = _CPU) -> SrModel:
+    """The supervised network that a name or a path stands for, with its weights.
+
+    A file of another program is read as data (`sr.foreign`).
+
+    Raises:
+        UsageError: no such model, or it is a prior.
+        SetupError: the file is damaged, or is not the one that the package was built with.
+    """
+    path = Path(name_or_path) if name_or_path is not None else None
+    if path is not None and path.is_file() and not is_ours(path):
+        return read_foreign(path, device)
+    model = load(name_or_path, device, "sr")
+    if model.kind != "sr":
+        raise UsageError(
+            f"{model.path} holds a prior ({model.architecture}), no network that enlarges",
+            "pulse-sr upscale --list shows the networks",
+        )
+    network: SrModel = model.build()
+    network.name = model.name
+    return network
+
+
 def list_priors() -> list[Model]:
     """The bundled priors, the default first, and the imported ones."""
-    own = [_bundled_model(name, entry, _CPU) for name, entry in bundled().items()]
-    return own + installed_models()
+    return _bundled_models("prior") + installed_models()
+
+
+def list_networks() -> list[Model]:
+    """The bundled supervised networks, the default first."""
+    return _bundled_models("sr")
 
 
 def installed_models() -> list[Model]:
@@ -116,8 +155,14 @@ def installed_models() -> list[Model]:
     return found
 
 
-def _bundled_model(name: str, entry: dict[str, str], device: torch.device) -> Model:
-    file = FOLDER / entry["file"]
+def _bundled_models(kind: Kind) -> list[Model]:
+    return [_bundled_model(kind, name, entry, _CPU) for name, entry in bundled(kind).items()]
+
+
+def _bundled_model(kind: Kind, name: str, entry: dict[str, str], device: torch.device) -> Model:
+    file = FOLDERS[kind] / entry["file"]
     if not file.is_file():
-        raise SetupError(f"the bundled prior {file} is missing", "reinstall pulse-sr")
+        raise SetupError(f"the bundled {_WORDS[kind]} {file} is missing", "reinstall pulse-sr")
+    if is_foreign(file):
+        check_sha256(file, entry["sha256"])
     return replace(describe(file, device), name=name, expected_sha256=entry["sha256"])

@@ -23,6 +23,7 @@ from pulse_sr.images.jpeg import jpeg_noise_level
 from pulse_sr.images.pixels import to_uint8
 from pulse_sr.images.read import read_image
 from pulse_sr.images.write import OWN_MARK, write_png
+from pulse_sr.jobs.task import file_sha256
 
 
 def save(image: Image.Image, path: Path, **options: Any) -> Path:
@@ -316,6 +317,16 @@ def test_missing_path_folder_and_postscript(tmp_path: Path) -> None:
 
 
 # --- writing ----------------------------------------------------------------------------------
+
+
+def test_a_pipe_is_refused_and_never_opened(tmp_path: Path) -> None:
+    """Opening it would wait for somebody to write."""
+    os.mkfifo(tmp_path / "x.png")
+    with pytest.raises(InputError, match=r"x\.png is not a regular file"):
+        read_image(tmp_path / "x.png")
+    with pytest.raises(UsageError, match=r"x\.png is not a regular file"):
+        find_images([str(tmp_path / "x.png")])
+    assert file_sha256(tmp_path / "x.png") == ""
 
 
 def test_png_round_trip_with_text_and_xmp(tmp_path: Path) -> None:

@@ -206,6 +206,21 @@ def test_a_background_that_does_not_suit_is_one_line(call, portrait, words, expe
     assert not Path("pulse_out").exists()
 
 
+def test_inputs_where_results_would_go_are_refused(call, face, party, tmp_path):
+    """Once `run mean/mean.png -o .` replaced its input, and removed files named like samples."""
+    face("mean/mean.png")
+    face("sample_old/sample_old.png")
+    (tmp_path / "party-2").mkdir()
+    twin = shutil.copy(party, "party-2/party.png")
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*.png")}
+    for words in (("mean/mean.png",), ("sample_old/sample_old.png",), (twin, "--scale", 4)):
+        result = call(*words, "--samples", 1, "-o", ".")
+        assert result.exit_code == 2
+        assert "lies in a folder for results of ." in result.stderr
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.png")} == files
+    assert not Path("manifest.json").exists()
+
+
 def test_the_photo_keeps_opacity_profile_dates_and_density(call, portrait):
     with Image.open(DATA / "photos" / "p3.png") as found:
         profile = found.info["icc_profile"]

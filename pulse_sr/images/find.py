@@ -39,7 +39,8 @@ def find_images(
         the pictures, in the order given, without repeats.
 
     Raises:
-        UsageError: a path that does not exist, a folder or glob without images.
+        UsageError: a path that does not exist or is no regular file, a folder or glob without
+            images.
     """
     found: dict[Path, Path] = {}
     for text in inputs:
@@ -76,6 +77,8 @@ def _expand(text: str, recursive: bool, out: Path | None) -> tuple[list[Path], s
         complaint = f"the folder {text} has no images"
         return _pictures(_below(path, recursive), complaint, out)
     if path.exists():
+        if not path.is_file():  # a pipe: opening it would wait for somebody to write
+            raise UsageError(f"{text} is not a regular file", _GIVE_IMAGES)
         return [path], ""
     if not glob.has_magic(text):
         raise UsageError(f"{text} does not exist", "check the path")

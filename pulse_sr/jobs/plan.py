@@ -18,7 +18,7 @@ from pulse_sr.jobs.intake import Intake
 from pulse_sr.jobs.manifest import read_rows
 from pulse_sr.jobs.stems import list_inputs
 from pulse_sr.jobs.task import Input, Task, fingerprint
-from pulse_sr.models.networks import load_network
+from pulse_sr.models.registry import load_network
 from pulse_sr.operators.building import check_operator
 from pulse_sr.operators.spec import AUTO, parse_operator
 from pulse_sr.priors.base import Prior
@@ -62,7 +62,8 @@ def plan_run(
         looking: called with (inputs looked at, inputs) before each of them.
 
     Raises:
-        UsageError: a path does not exist, or an option does not suit the prior or the network.
+        UsageError: a path does not exist, an input lies where results go, or an option does not
+            suit the prior or the network.
         SetupError: the prior or the network can not be loaded.
     """
     paths = find_images([str(each) for each in inputs], recursive=options.recursive, out=Path(out))
@@ -81,7 +82,19 @@ def plan_run(
             if looking is not None:
                 looking(i, len(entries))
             tasks += _tasks(plan, intake, entry, failures)
+    _check_folders(out, tasks)
     return replace(plan, tasks=tuple(tasks))
+
+
+def _check_folders(out: Path, tasks: Sequence[Task]) -> None:
+    """Refuses inputs that lie where the files of a result go, before one is replaced."""
+    folders = {(out / stem).resolve() for task in tasks for stem in (task.stem, task.base)}
+    for task in tasks:
+        if task.path.resolve().parent in folders:
+            raise UsageError(
+                f"{task.path} lies in a folder for results of {out}, one could replace it",
+                "choose another folder with -o DIR",
+            )
 
 
 def _tasks(plan: Plan, intake: Intake, entry: Input, failures: Failures | None) -> list[Task]:

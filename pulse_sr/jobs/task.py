@@ -75,6 +75,8 @@ def fingerprint(input_sha256: str, prior_sha256: str, config: SearchConfig) -> s
 
 def file_sha256(path: Path) -> str:
     """Returns the sha256 of a file's bytes, or an empty string if it can not be read."""
+    if not path.is_file():  # opening a pipe would wait
+        return ""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -44,10 +44,10 @@ from pulse_sr.images.write import write_png
 from pulse_sr.jobs.searching import run
 from pulse_sr.metrics.psnr import psnr
 from pulse_sr.metrics.squeezenet import feature_distance
+from pulse_sr.metrics.ssim import ssim
 from pulse_sr.models import registry
-from pulse_sr.models.networks import load_network
+from pulse_sr.models.registry import load_network
 from pulse_sr.sr.enlarging import by_network
-from pulse_sr.sr.losses.content import ssim
 
 Row = dict[str, Any]
 NETWORK = "compact-x4"
@@ -145,7 +145,7 @@ def _scores(crops: Sequence[torch.Tensor], truth: torch.Tensor) -> Row:
     distance = feature_distance(found.float(), truth.float())
     return {
         "psnr": round(float(psnr(found, truth).mean()), 3),
-        "ssim": round(float(ssim(found, truth.expand_as(found)).mean()), 4),
+        "ssim": round(float(ssim(found, truth).mean()), 4),
         "features": round(float(distance.mean()), 4),
     }
 

@@ -24,6 +24,7 @@ from pulse_sr.images.pixels import to_pillow
 from pulse_sr.images.read import read_image
 from pulse_sr.jobs.provenance import COMMENT
 from pulse_sr.jobs.stems import Names, clean_stem, face_names
+from pulse_sr.jobs.store import read_photo, write_page
 from pulse_sr.models import registry
 from pulse_sr.operators.degrading import degrade
 from pulse_sr.sr.architectures import build_network
@@ -164,8 +165,9 @@ def test_a_network_enlarges_what_is_not_a_face(call, portrait, tmp_path, scale, 
     large = read_image(path).pixels.repeat(scale, axis=1).repeat(scale, axis=2)
     if scale > upscale:
         size = (plain.shape[2], plain.shape[1])
-        picture = to_pillow(large).resize(size, Image.Resampling.LANCZOS)
-        large = np.asarray(picture).transpose(2, 0, 1)
+        planes = [Image.fromarray(each.astype(np.float32)) for each in large]
+        small = [np.asarray(each.resize(size, Image.Resampling.LANCZOS)) for each in planes]
+        large = np.stack(small).clip(0, 255)
     whole = json.loads(Path("pulse_out/mp/photo.json").read_text())
     quad = np.array(whole["faces"][0]["quad"])
     weight = mask(quad, slice(0, made.shape[1]), slice(0, made.shape[2]))
@@ -335,6 +337,26 @@ def test_a_lost_photo_is_made_again_without_a_search(call, portrait, fake_api, l
     fake_api.search_image = None
     assert "1 skipped" in call(*words).stderr
     assert {p.name: p.read_bytes() for p in Path("pulse_out/mp").glob("photo*")} == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"width": "x"}, {"faces": [{}]}, {"files": ["../../x.png"]}, {"background": []}, {"input": 1}],
+    ids=str,
+)
+def test_a_damaged_record_of_a_photo_is_made_again(call, portrait, change):
+    portrait("mp.jpg")
+    words = ("mp.jpg", "--samples", 1, "--scale", 2)
+    call(*words)
+    file = Path("pulse_out/mp/photo.json")
+    before = file.read_bytes()
+    document = json.loads(before) | change
+    file.write_text(json.dumps(document))
+    assert read_photo(file.parent) is None
+    write_page(Path("pulse_out"))
+    assert "the whole photo" not in Path("pulse_out/index.html").read_text()
+    assert "1 skipped" in call(*words).stderr
+    assert file.read_bytes() == before
 
 
 def test_other_options_or_another_photo_make_it_again(call, portrait):

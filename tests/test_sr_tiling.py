@@ -16,7 +16,7 @@ from PIL import Image
 from pulse_sr.errors import SetupError, UsageError
 from pulse_sr.images.png import About, png_parts
 from pulse_sr.sr.architectures import build_network
-from pulse_sr.sr.enlarging import bicubic
+from pulse_sr.sr.enlarging import bicubic, network_bands
 from pulse_sr.sr.files import SrModel, read_model, save_model
 from pulse_sr.sr.tiling import Tiling, choose_tiling, enlarge, receptive_radius
 
@@ -41,6 +41,28 @@ def network_of(name, arguments):
 def picture(height, width, dtype=np.uint16, channels=3):
     rng = np.random.default_rng(0)
     return rng.integers(0, np.iinfo(dtype).max, (channels, height, width), dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("factor", [1, 2, 3, 4])
+def test_bands_that_are_made_smaller_are_the_whole_picture_made_smaller(dtype, factor):
+    """Pillow's resize of the whole enlarged picture is what bands must give."""
+    network = build_network("compact", {"scale": 4, "width": 4, "convolutions": 1})
+    pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (3, 150, 37), dtype)
+    model = SrModel("x", "compact", network.eval())
+    large = whole(enlarge(model.network, pixels, Tiling(32, 8)))
+    size = (37 * factor, 150 * factor)
+    planes = [Image.fromarray(plane.astype(np.float32)) for plane in large]
+    expected = np.stack(
+        [np.asarray(each.resize(size, Image.Resampling.LANCZOS)) for each in planes]
+    )
+    expected = np.rint(np.clip(expected, 0, np.iinfo(dtype).max))
+    bands = list(network_bands(model, pixels, factor, tile=32))
+    assert len(bands) > 2
+    made = whole(bands)
+    assert made.dtype == dtype
+    assert made.shape == (3, 150 * factor, 37 * factor)
+    assert np.abs(made.astype(int) - expected.astype(int)).max() <= 1
 
 
 def whole(bands):

@@ -25,7 +25,7 @@ from pulse_sr.alignment.paste import enlarged_quad
 from pulse_sr.config import RunOptions
 from pulse_sr.errors import InputError
 from pulse_sr.files.atomic import write_atomic, write_parts_atomic
-from pulse_sr.files.documents import json_bytes, read_json
+from pulse_sr.files.documents import json_bytes
 from pulse_sr.images.original import read_original
 from pulse_sr.jobs import store
 from pulse_sr.jobs.drawing import read_pixels
@@ -109,8 +109,8 @@ class Photos:
         names = [photo_name(index) for index in range(count)]
         files = [*names, BEFORE, AFTER]
         identity = _identity(first.sha256, self.upscale, count, faces, self.background)
-        record = read_json(folder / PHOTO)
-        known = isinstance(record, dict) and record.get("fingerprint") == identity
+        record = store.read_photo(folder)
+        known = record is not None and record.get("fingerprint") == identity
         if known and all((folder / name).is_file() for name in files):
             return
         original = read_original(first.path)

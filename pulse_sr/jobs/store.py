@@ -68,6 +68,25 @@ def read_record(folder: Path) -> Document | None:
     return document if isinstance(document, dict) else None
 
 
+def read_photo(folder: Path) -> Document | None:
+    """Returns the `photo.json` of a folder, or None if it is missing or damaged."""
+    document = read_json(folder / PHOTO)
+    try:
+        sizes = [document[name] for name in ("upscale", "width", "height")]
+        corners = [np.asarray(face["quad"], float) for face in document["faces"]]
+        numbers = [face["number"] for face in document["faces"]]
+        names = [*document["files"], *document["left_out"], document["input"]["path"]]
+        names.append(document.get("background", {}).get("source", ""))
+    except (AttributeError, LookupError, TypeError, ValueError):
+        return None
+    whole = all(type(each) is int and 0 < each < 2**31 for each in (*sizes, *numbers))
+    framed = all(each.shape == (4, 2) and np.isfinite(each).all() for each in corners)
+    inside = all(isinstance(each, str) for each in names) and not any(
+        Path(name).name != name for name in document["files"]
+    )
+    return document if whole and framed and inside else None
+
+
 def write_result(
     folder: Path,
     result: Result,
@@ -233,7 +252,7 @@ def write_page(out: Path) -> None:
         out,
         read_rows(out),
         lambda stem: read_record(out / stem),
-        lambda base: read_json(out / base / PHOTO),
+        lambda base: read_photo(out / base),
     )
     write_parts_atomic(out / PAGE, (part.encode("utf-8", "replace") for part in parts))
 

@@ -123,8 +123,8 @@ def _enlarging(photo: Record | None) -> dict[str, Any]:
     """How a photo was enlarged, as options."""
     if photo is None:
         return {}
-    found = {"upscale": photo["upscale"]}
-    return found | ({"background": photo["background"]["source"]} if "background" in photo else {})
+    background = photo.get("background", {}).get("source")
+    return {"upscale": photo["upscale"]} | ({"background": background} if background else {})
 
 
 def command_of(record: Record, photo: Record | None = None) -> str:

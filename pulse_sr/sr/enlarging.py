@@ -91,8 +91,10 @@ def _shrunk(
 def _lanczos(
     plane: NDArray[Any], size: tuple[int, int], box: tuple[float, float, float, float]
 ) -> NDArray[Any]:
-    """A part of a channel, uint8 or uint16, in another size; pixels around the part count too."""
-    kind = plane.dtype
-    image = Image.fromarray(plane if kind == np.uint8 else plane.astype(np.float32))
+    """A part of a channel, uint8 or uint16, in another size; pixels around the part count too.
+
+    In floating point: Pillow clips 8 bits between its two passes, which a part may not repeat.
+    """
+    image = Image.fromarray(plane.astype(np.float32))
     made = np.asarray(image.resize(size, Image.Resampling.LANCZOS, box))
-    return made if kind == np.uint8 else np.rint(np.clip(made, 0, 65535)).astype(kind)
+    return np.rint(np.clip(made, 0, np.iinfo(plane.dtype).max)).astype(plane.dtype)

@@ -17,6 +17,7 @@ _HOMES = {
     "Result": "pulse_sr.api",
     "SearchConfig": "pulse_sr.config",
     "align": "pulse_sr.jobs.aligning",
+    "compare": "pulse_sr.jobs.comparing",
     "load_prior": "pulse_sr.api",
     "make_operator": "pulse_sr.operators.building",
     "run": "pulse_sr.jobs.searching",
@@ -31,6 +32,7 @@ __all__ = [
     "SearchConfig",
     "__version__",
     "align",
+    "compare",
     "load_prior",
     "make_operator",
     "run",
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from pulse_sr.errors import PulseError
     from pulse_sr.inversion.result import Result
     from pulse_sr.jobs.aligning import align
+    from pulse_sr.jobs.comparing import compare
     from pulse_sr.jobs.searching import run
     from pulse_sr.jobs.upscaling import upscale
     from pulse_sr.operators.base import Operator

@@ -6,6 +6,7 @@ import logging
 import os
 from pathlib import Path
 
+from pulse_sr.data.idx import IdxSource, is_idx
 from pulse_sr.data.shards import expand_shards, shards_in
 from pulse_sr.data.sources import FolderSource, ImageSource
 from pulse_sr.data.tar import TarSource
@@ -14,16 +15,20 @@ log = logging.getLogger(__name__)
 
 
 def open_source(data: str | os.PathLike[str]) -> ImageSource:
-    """The images of a folder, or of one or several tars.
+    """The images of a folder, of one or several tars, or of an idx file.
 
     Args:
         data: a folder of images; a tar, gzip'ed or not; a pattern of tars such as
-            `faces-{000..003}.tar` or `faces-*.tar`; a folder of tars without other images.
+            `faces-{000..003}.tar` or `faces-*.tar`; a folder of tars without other images; an
+            idx file such as `t10k-images-idx3-ubyte.gz`.
 
     Raises:
         UsageError: when there is no such thing.
+        InputError: an idx file is damaged.
     """
     folder = Path(data)
+    if is_idx(folder):
+        return IdxSource(folder)
     if not folder.is_dir():
         return TarSource(str(data), expand_shards(str(data)))
     source, shards = FolderSource(folder), shards_in(folder)

@@ -42,6 +42,16 @@ def list_networks() -> list[dict[str, Any]]:
     return found
 
 
+def load_network_of_scale(scale: int, device: torch.device) -> SrModel | None:
+    """The first bundled network that enlarges so many times; None: there is none.
+
+    Raises:
+        SetupError: see `load_network`.
+    """
+    names = [card["name"] for card in list_networks() if card["scale"] == scale]
+    return load_network(names[0], device) if names else None
+
+
 def load_network(name_or_path: str | Path | None, device: torch.device) -> SrModel:
     """Read a network by its bundled name or from a path; None is the default one.
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pulse_sr.data.crops import CropStream, list_photos
-from pulse_sr.data.idx import is_idx, read_idx
+from pulse_sr.data.idx import IdxSource, is_idx, read_idx
 from pulse_sr.data.open import open_source
 from pulse_sr.errors import InputError, UsageError
 
@@ -42,7 +42,7 @@ def test_labels_are_no_images(tmp_path):
     assert np.array_equal(read_idx(path), np.arange(10))
     assert not is_idx(path)
     with pytest.raises(UsageError):
-        open_source(path)
+        IdxSource(path)
 
 
 @pytest.mark.parametrize(

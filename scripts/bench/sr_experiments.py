@@ -26,7 +26,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from sr_experiment_rows import FINDINGS, ROWS, Finding, Row
 from torch import Tensor
@@ -44,7 +43,7 @@ from pulse_sr.images.pixels import Pixels
 from pulse_sr.images.read import read_image
 from pulse_sr.metrics.psnr import psnr
 from pulse_sr.metrics.squeezenet import LEAST_SIDE, feature_distance
-from pulse_sr.operators.degrading import degrade
+from pulse_sr.operators.building import rectangular_operator
 from pulse_sr.sr.digit_classifier import DigitClassifier
 from pulse_sr.sr.losses.content import ssim
 from pulse_sr.sr.spectrum import grey_of
@@ -89,8 +88,10 @@ class Data:
         for truth in self.truths:
             height, width = (side // config.scale * config.scale for side in truth.shape[-2:])
             high = truth[..., :height, :width]
-            made = [degrade(each.numpy(), config.operator, config.scale) for each in high]
-            yield torch.from_numpy(np.stack(made)) / 255, high / 255
+            size = (height // config.scale, width // config.scale)
+            operator = rectangular_operator(config.operator, size, (height, width))
+            low = operator(high.double() / 255).clamp(0, 1).mul(255).round() / 255
+            yield low.float(), high / 255
 
 
 def main() -> None:

@@ -18,8 +18,11 @@ _HOMES = {
     "SearchConfig": "pulse_sr.config",
     "align": "pulse_sr.jobs.aligning",
     "compare": "pulse_sr.jobs.comparing",
+    "get_prior": "pulse_sr.jobs.importing",
+    "import_prior": "pulse_sr.jobs.importing",
     "load_prior": "pulse_sr.api",
     "make_operator": "pulse_sr.operators.building",
+    "remove_prior": "pulse_sr.jobs.importing",
     "run": "pulse_sr.jobs.searching",
     "super_resolve": "pulse_sr.api",
     "upscale": "pulse_sr.jobs.upscaling",
@@ -33,8 +36,11 @@ __all__ = [
     "__version__",
     "align",
     "compare",
+    "get_prior",
+    "import_prior",
     "load_prior",
     "make_operator",
+    "remove_prior",
     "run",
     "super_resolve",
     "upscale",
@@ -47,6 +53,7 @@ if TYPE_CHECKING:
     from pulse_sr.inversion.result import Result
     from pulse_sr.jobs.aligning import align
     from pulse_sr.jobs.comparing import compare
+    from pulse_sr.jobs.importing import get_prior, import_prior, remove_prior
     from pulse_sr.jobs.searching import run
     from pulse_sr.jobs.upscaling import upscale
     from pulse_sr.operators.base import Operator

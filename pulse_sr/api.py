@@ -14,16 +14,14 @@ from typing import Any
 import numpy as np
 
 from pulse_sr.config import SearchConfig
-from pulse_sr.devices import choose_device
 from pulse_sr.errors import UsageError
 from pulse_sr.images.read import LowResImage, read_image
 from pulse_sr.inversion import result as inversion
 from pulse_sr.inversion.stream import OnStep, Request, SearchProgress, search_images
+from pulse_sr.jobs import importing
 from pulse_sr.jobs.store import save_result
 from pulse_sr.models import registry
 from pulse_sr.priors.base import Prior
-
-list_priors = registry.list_priors
 
 
 class Result(inversion.Result):
@@ -49,14 +47,20 @@ def load_prior(name_or_path: str | Path | None = None, device: str = "auto") -> 
     """Load a prior.
 
     Args:
-        name_or_path: name of a bundled prior, a prior file or a training run; None: the default.
+        name_or_path: name of a bundled or imported prior, a prior file, a training run, or a
+            checkpoint of another program, which is imported into the cache first; None: default.
         device: "auto", "cpu", "cuda" or "cuda:N".
 
     Raises:
         UsageError: no such prior.
         SetupError: no such device, or the file is damaged.
     """
-    return registry.load(name_or_path, choose_device(device))
+    return importing.load_prior(name_or_path, device)
+
+
+def list_priors() -> list[dict[str, Any]]:
+    """The cards of the priors that can be had by name, the default first."""
+    return [model.facts() for model in registry.list_priors()]
 
 
 def super_resolve(

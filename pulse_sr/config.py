@@ -23,9 +23,11 @@ from pulse_sr.options import (
     path,
     precision_option,
     prior_option,
+    recursive_option,
     seed_option,
     text,
     whole,
+    whole_numbers,
 )
 
 METHODS = ("phased", "pulse", "ilo", "langevin")
@@ -184,15 +186,16 @@ class RunOptions(Options):
     `align` "auto" finds the faces of photos, searches each and pastes it back, and leaves low-res
     faces as they are (`alignment.intake.faces_to_search`); "always" takes every input as a photo,
     "never" none. `cluster` shows the samples in covering order (`metrics.covering`), also of
-    complete inputs. With `save_steps` samples that were found without are searched again. `shard`
-    is (i, N): every N-th input from the i-th, in the order of their resolved paths, so that N
-    processes can share one run folder.
+    complete inputs. A face of a photo is searched where it has `min_score` and `min_size`, and
+    where the prior can improve it at this `upscale`. With `save_steps` samples that were found
+    without are searched again. `shard` is (i, N): every N-th input from the i-th, in the order of
+    their resolved paths, so that N processes can share one run folder.
     """
 
     prior: str | None = prior_option()
     align: str = option(
         "auto",
-        "Find the faces of photos, search each and paste it back.",
+        "Find the faces of photos, search each, and put them into the enlarged photo.",
         one_of("auto", "always", "never"),
     )
     cluster: bool = option(
@@ -206,6 +209,27 @@ class RunOptions(Options):
         None, "Only the i-th of N parts of the inputs, from 0.", PART
     )
     retry_failed: bool = option(False, "Try again what failed in an earlier run.")
+    recursive: bool = recursive_option()
+    upscale: int = option(
+        2, "How many times as large photos come back, with a sample of every face.", whole(1, 8)
+    )
+    min_score: float = option(
+        0.85, "Leave out faces that the detector is less sure of.", number(0, 1)
+    )
+    min_size: float = option(
+        16.0, "Leave out faces whose crop has fewer px in the photo.", number(1)
+    )
+    faces: tuple[int, ...] = option(
+        (),
+        "Only these faces of each photo, by the page's numbers.",
+        whole_numbers("numbers of faces such as 1,3", "N,N"),
+    )
+
+    def selection(self) -> dict[str, Any]:
+        """Returns what decides which faces of a photo are searched, as JSON."""
+        names = ("upscale", "min_score", "min_size")
+        chosen = {name: getattr(self, name) for name in names} | {"faces": list(self.faces)}
+        return {"align": self.align, "selection": chosen}
 
 
 @dataclass(frozen=True)
@@ -225,6 +249,7 @@ class CompareOptions(Options):
         unset="the bundled one of the scale",
     )
     overwrite: bool = overwrite_option()
+    recursive: bool = recursive_option()
 
 
 @dataclass(frozen=True)
@@ -241,6 +266,7 @@ class DegradeOptions(Options):
         unset="8; 1 for an operator that keeps the size",
     )
     seed: int = seed_option()
+    recursive: bool = recursive_option()
 
     @property
     def spec(self) -> OperatorSpec:

@@ -93,6 +93,23 @@ def number(low: float | None = None, high: float | None = None, unit: str = "") 
     return Kind(expects, lambda value: finite(value, *ends), "NUMBER", float, plain, float)
 
 
+def whole_numbers(expects: str, metavar: str, low: int = 1) -> Kind:
+    """Whole numbers from `low` on, as a sorted tuple without repeats; in a text `16,32`."""
+
+    def accept(value: Any) -> tuple[int, ...]:
+        return tuple(
+            sorted({int(finite(of_type(each, int), low)) for each in of_type(value, tuple)})
+        )
+
+    return Kind(
+        expects,
+        accept,
+        metavar,
+        lambda text: tuple(int(word) for word in text.split(",")),
+        lambda value: ",".join(map(str, value)),
+    )
+
+
 def one_of(*choices: str) -> Kind:
     """Some words."""
 
@@ -245,6 +262,11 @@ precision_option = partial(
 overwrite_option = partial(
     option, False, "Do everything again, or skip what is complete.", off="resume"
 )
+
+
+def recursive_option() -> bool:
+    """The field `recursive` of commands that take folders."""
+    return option(False, "Take the subfolders of folders too.")
 
 
 def prior_option() -> str | None:

@@ -15,7 +15,8 @@ import click
 import torch
 
 from pulse_sr.files.atomic import write_atomic
-from pulse_sr.models.networks import FOLDER, REGISTRY
+from pulse_sr.files.documents import json_bytes
+from pulse_sr.models.registry import FOLDERS, REGISTRY
 from pulse_sr.sr.files import read_model, save_model
 
 
@@ -28,14 +29,15 @@ def main(run_dir: Path, name: str, card: Path) -> None:
     model = read_model(run_dir)
     model.name = name
     model.card = json.loads(card.read_text()) | {"training": model.card["training"]}
-    FOLDER.mkdir(exist_ok=True)
-    file = FOLDER / f"{name}.safetensors"
+    folder = FOLDERS["sr"]
+    folder.mkdir(exist_ok=True)
+    file = folder / f"{name}.safetensors"
     save_model(file, model, torch.float16)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    registry = FOLDER / REGISTRY
+    registry = folder / REGISTRY
     known = json.loads(registry.read_text()) if registry.is_file() else {}
     known[name] = {"file": file.name, "sha256": digest}
-    write_atomic(registry, (json.dumps(known, indent=2) + "\n").encode())
+    write_atomic(registry, json_bytes(known))
     print(f"{file} {file.stat().st_size / 1e6:.2f} MB sha256 {digest}")
 
 

@@ -17,6 +17,7 @@ import click
 import torch
 
 from pulse_sr.files.atomic import write_atomic
+from pulse_sr.files.documents import json_bytes
 from pulse_sr.images.write import write_png
 from pulse_sr.models import registry
 from pulse_sr.priors.base import Prior
@@ -59,7 +60,7 @@ def main(run_dir: Path, name: str, card: Path, ema: float | None, out: Path | No
         save_prior(out, prior, torch.float16)
         return
     facts = json.loads(card.read_text()) | {"training": prior.card["training"]}
-    file = registry.FOLDER / f"{name}.safetensors"
+    file = registry.FOLDERS["prior"] / f"{name}.safetensors"
     file.parent.mkdir(parents=True, exist_ok=True)
     if "trained_with" in prior.card:  # the networks that may not judge it
         facts["trained_with"] = prior.card["trained_with"]
@@ -67,10 +68,10 @@ def main(run_dir: Path, name: str, card: Path, ema: float | None, out: Path | No
     save_prior(file, prior, torch.float16)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     entry = {name: {"file": file.name, "sha256": digest}}
-    write_atomic(registry.FOLDER / registry.REGISTRY, (json.dumps(entry, indent=2) + "\n").encode())
+    write_atomic(registry.FOLDERS["prior"] / registry.REGISTRY, json_bytes(entry))
     shipped = read_prior(file)
     grid = torch.cat([shipped.sample(range(s, s + 16)) for s in range(0, GRID_SIDE**2, 16)])
-    write_png(registry.FOLDER / f"{name}.png", tile(grid, GRID_SIDE))
+    write_png(registry.FOLDERS["prior"] / f"{name}.png", tile(grid, GRID_SIDE))
     print(f"{file} {file.stat().st_size / 1e6:.2f} MB sha256 {digest}")
 
 

@@ -100,5 +100,5 @@ def fake_api(monkeypatch):
     monkeypatch.setitem(sys.modules, "pulse_sr.api", api)
     searched = "pulse_sr.inversion.stream.search_images"
     monkeypatch.setattr(searched, lambda *a, **k: api.search_images(*a, **k))
-    monkeypatch.setattr("pulse_sr.models.registry.load", lambda *a: api.load_prior(*a))
+    monkeypatch.setattr("pulse_sr.models.registry.load_prior", lambda *a: api.load_prior(*a))
     return api

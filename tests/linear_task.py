@@ -48,6 +48,7 @@ class LinearTask:
 
     device = torch.device("cpu")
     averaged, group, smaller = "line", 1, "take a smaller line"
+    steadier = "take a smaller rate"
 
     def __post_init__(self):
         self.line = nn.Linear(2, 1)

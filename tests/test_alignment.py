@@ -7,15 +7,19 @@ are official ones of the United States Congress (Government Printing Office, pub
 
 from __future__ import annotations
 
+import io
 import math
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pictures import smooth
 from PIL import Image
+from scipy.ndimage import map_coordinates
 
 from pulse_sr.alignment.crop import crop_quad, prepare
+from pulse_sr.alignment.detail import detail_side
 from pulse_sr.alignment.duplicates import MOST_BITS, SeenHashes, perceptual_hash
 from pulse_sr.alignment.faces import frame_faces, reason_against, sharpness
 from pulse_sr.alignment.geometry import (
@@ -33,7 +37,8 @@ from pulse_sr.alignment.intake import faces_to_search, identity_of, low_res_face
 from pulse_sr.alignment.landmarks.base import Face, box_of
 from pulse_sr.alignment.landmarks.yunet import YuNet
 from pulse_sr.alignment.options import Limits
-from pulse_sr.alignment.paste import mask, paste
+from pulse_sr.alignment.paste import enlarged_quad, mask, paste
+from pulse_sr.config import RunOptions
 from pulse_sr.errors import InputError, SetupError
 from pulse_sr.images.face import face_of_record
 from pulse_sr.images.pixels import to_pillow
@@ -116,6 +121,63 @@ def test_ffhq_of_five_points_is_that_of_the_68_they_come_from(golden):
     assert np.abs(ffhq_quad(five_points(points)) - ffhq_quad(points)).max() < 1e-9
 
 
+@pytest.mark.parametrize("shift", [0.0, -70.0, 90.0])
+def test_a_face_is_pasted_alike_whatever_else_the_photo_shows(portrait, shift: float) -> None:
+    """The part that is cut out to paste reaches as far as the whole photo would matter."""
+    quad = np.array([[60.0, 60.0], [62.0, 140.0], [142.0, 138.0], [140.0, 58.0]]) + shift
+    crop = smooth(128, 128).transpose(2, 0, 1)
+    whole = paste(portrait.pixels, crop, quad)
+    wide = np.pad(portrait.pixels, ((0, 0), (0, 600), (0, 600)), "edge")
+    again = paste(wide, crop, quad)[:, : whole.shape[1], : whole.shape[2]]
+    inside = (slice(None), slice(0, 250), slice(0, 200))  # the far rim is mirrored, or goes on
+    if shift <= 0:
+        np.testing.assert_array_equal(again[inside], whole[inside])
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3])
+def test_the_place_of_a_face_in_an_enlarged_photo(factor: int) -> None:
+    quad = np.array([[10.5, 12.5], [10.5, 42.5], [40.5, 42.5], [40.5, 12.5]])
+    photo = np.zeros((3, 64, 64), np.uint8)
+    photo[:, 13:43, 11:41] = 200  # the pixels whose edges the quad is
+    large = photo.repeat(factor, axis=1).repeat(factor, axis=2)
+    crop = crop_quad(large, enlarged_quad(quad, factor), 30 * factor, parity=False)
+    turned = crop[:, ::-1, ::-1].astype(int)  # a shift by an eighth of a pixel would show
+    assert np.abs(crop - turned).max() <= 1
+    assert (crop[:, 4:-4, 4:-4] > 190).all()
+    np.testing.assert_allclose(side_of(enlarged_quad(quad, factor)), 30 * factor)
+
+
+@pytest.mark.parametrize("k", [16, 32, 64])
+@pytest.mark.parametrize("quality", [None, 75])
+def test_the_detail_of_an_enlarged_face_is_measured(portrait, k: int, quality: int | None) -> None:
+    (framed,) = frame_faces(portrait, YuNet(), FRAMING)
+    crop = to_pillow(crop_quad(portrait.pixels, framed.quad, 128, parity=False))
+    small = crop.resize((k, k), Image.Resampling.LANCZOS)
+    picture = small.resize((128, 128), Image.Resampling.BICUBIC)
+    if quality:
+        buffer = io.BytesIO()
+        picture.save(buffer, "JPEG", quality=quality)
+        picture = Image.open(buffer)
+    assert detail_side(np.asarray(picture).transpose(2, 0, 1)) == k
+    assert detail_side(np.asarray(small).transpose(2, 0, 1)) == k
+
+
+def test_outside_of_parity_a_crop_keeps_the_mean_colour(portrait) -> None:
+    quad = np.array([[60.0, 60.0], [62.0, 180.0], [182.0, 178.0], [180.0, 58.0]])
+    affine = affine_of(quad, 512)
+    grid = np.meshgrid(np.arange(512.0), np.arange(512.0))
+    x, y = np.tensordot(affine, np.stack([*grid, np.ones((512, 512))]), axes=1)
+    wanted = np.array(
+        [map_coordinates(band.astype(float), [y, x], order=1).mean() for band in portrait.pixels]
+    )
+    means = {
+        parity: crop_quad(portrait.pixels, quad, 128, parity=parity).mean(axis=(1, 2))
+        for parity in (True, False)
+    }
+    assert np.abs(means[False] - wanted).max() < 0.03
+    assert np.abs(means[True] - (wanted - 0.5)).max() < 0.06  # as FFHQ's own procedure
+
+
 def test_a_similarity_is_found_exactly_and_never_reflects():
     rng = np.random.default_rng(0)
     source = rng.normal(size=(5, 2))
@@ -163,9 +225,9 @@ def test_the_template_comes_from_the_card_and_is_ffhq_without_one():
 
 
 def test_the_bundled_prior_names_its_template():
-    from pulse_sr.models.registry import read_card
+    from pulse_sr.models import registry
 
-    found = framing_of(read_card(None)).template
+    found = framing_of(registry.load().card).template
     assert found is not None
     assert np.allclose(found, FRAMING.template)
 
@@ -202,7 +264,7 @@ def test_a_pasted_identity_crop_changes_almost_nothing_and_nothing_outside(name,
     photo = read_image(DATA / name)
     [framed] = frame_faces(photo, YuNet(), FRAMING)
     side = math.ceil(framed.side * times)
-    crop = crop_quad(photo.pixels, framed.quad, side, blur_border=False)
+    crop = crop_quad(photo.pixels, framed.quad, side, parity=False)
     pasted = paste(photo.pixels, crop, framed.quad)
     weight = mask(framed.quad, slice(0, photo.height), slice(0, photo.width))
     change = pasted.astype(float) - photo.pixels
@@ -215,7 +277,7 @@ def test_a_pasted_identity_crop_of_a_face_at_the_border(golden):
     photo = golden["imageB_rgb"].transpose(2, 0, 1)
     quad = ffhq_quad(golden["landmarksB"])
     assert inside_share(quad, photo.shape[2], photo.shape[1]) < 0.9
-    pasted = paste(photo, crop_quad(photo, quad, 512, blur_border=False), quad)
+    pasted = paste(photo, crop_quad(photo, quad, 512, parity=False), quad)
     weight = mask(quad, slice(0, photo.shape[1]), slice(0, photo.shape[2]))
     change = pasted.astype(float) - photo
     assert np.sqrt((change[:, weight > 0] ** 2).mean()) < 1.0
@@ -299,9 +361,9 @@ def test_the_low_res_side_is_what_the_face_really_has(real, resolution, scale, s
 
 
 def test_a_low_res_face_is_what_the_operator_makes_of_the_crop(portrait):
-    [face] = faces_to_search(portrait, 64, FRAMING, YuNet(), operator="area")
+    [face] = faces_to_search(portrait, 64, FRAMING, YuNet(), RunOptions(), operator="area", scale=2)
     made = low_res_face(portrait, face, 64)
-    crop = crop_quad(portrait.pixels, face.corners, 64, blur_border=False)
+    crop = crop_quad(portrait.pixels, face.corners, 64, parity=False)
     assert (made.pixels == degrade(crop, "area", 2)).all()
     assert (made.width, made.height, face.side) == (32, 32, 32)
     assert 0 < made.jpeg_noise < portrait.jpeg_noise
@@ -324,50 +386,54 @@ def aligned(photo, quad, side):
 @pytest.mark.parametrize(("side", "resolution"), [(16, 64), (48, 64), (64, 128), (96, 128)])
 def test_aligned_low_res_faces_pass_through(portrait, quad, side, resolution):
     image = aligned(portrait, quad, side)
-    assert faces_to_search(image, resolution, FRAMING, YuNet()) == []
+    assert faces_to_search(image, resolution, FRAMING, YuNet(), RunOptions()) == []
 
 
 def test_small_pictures_without_a_face_pass_through(portrait):
     noise = np.random.default_rng(0).integers(0, 255, (3, 64, 40)).astype(np.uint8)
     image = replace(portrait, pixels=noise, width=40, height=64)
-    assert faces_to_search(image, 64, FRAMING, YuNet()) == []
-    assert faces_to_search(image, 64, FRAMING, YuNet(), mode="never") == []
+    assert faces_to_search(image, 64, FRAMING, YuNet(), RunOptions()) == []
+    assert faces_to_search(image, 64, FRAMING, YuNet(), RunOptions(align="never")) == []
     with pytest.raises(InputError, match="no face found"):
-        faces_to_search(image, 64, FRAMING, YuNet(), mode="always")
+        faces_to_search(image, 64, FRAMING, YuNet(), RunOptions(align="always"))
 
 
 def test_a_small_photo_whose_face_does_not_fill_it_is_aligned(portrait):
-    [face] = faces_to_search(resized(portrait, 90, 110), 128, FRAMING, YuNet())
-    assert face.side == 32
+    [face] = faces_to_search(resized(portrait, 90, 110), 128, FRAMING, YuNet(), RunOptions())
+    assert face.side == 64
+    assert face.detail == pytest.approx(63, abs=4)
     assert face.real_size == pytest.approx(63, abs=4)
 
 
-def test_a_high_res_aligned_face_is_made_small(portrait, quad):
-    [face] = faces_to_search(aligned(portrait, quad, 128), 64, FRAMING, YuNet())
+def test_a_high_res_face_is_made_small_where_it_is_asked_for(portrait, quad):
+    image, options = aligned(portrait, quad, 128), RunOptions()
+    with pytest.raises(InputError, match="as fine as the prior could") as caught:
+        faces_to_search(image, 64, FRAMING, YuNet(), options)
+    assert "--scale 2" in caught.value.hint
+    [face] = faces_to_search(image, 64, FRAMING, YuNet(), options, scale=2)
     assert face.side == 32
 
 
 def test_a_large_picture_without_a_face_needs_a_word_of_the_user(portrait):
     grey = replace(portrait, pixels=np.full_like(portrait.pixels, 128))
     with pytest.raises(InputError, match=r"no face found in .* \(225x275 px\)") as caught:
-        faces_to_search(grey, 64, FRAMING, YuNet())
+        faces_to_search(grey, 64, FRAMING, YuNet(), RunOptions())
     assert "--align never" in caught.value.hint
-    assert faces_to_search(grey, 64, FRAMING, YuNet(), fit="crop") == []
+    assert faces_to_search(grey, 64, FRAMING, YuNet(), RunOptions(), fit="crop") == []
 
 
 def test_faces_below_the_wanted_size_are_named(portrait):
-    with pytest.raises(InputError, match="16 are needed") as caught:
-        faces_to_search(
-            resized(portrait, 25, 30), 64, FRAMING, Fixed(tiny()), mode="always", scale=4
-        )
-    assert "--scale" in caught.value.hint
+    options = RunOptions(align="always", min_size=4)
+    with pytest.raises(InputError, match=r"face 1: too small to search \(6 px\)"):
+        faces_to_search(resized(portrait, 25, 30), 64, FRAMING, Fixed(tiny()), options, scale=4)
 
 
 def test_small_faces_beside_large_ones_are_left_out_with_a_word(portrait, caplog):
     [large] = YuNet().find(portrait)
-    [face] = faces_to_search(portrait, 64, FRAMING, Fixed(large, tiny()))
-    assert (face.index, face.of) == (1, 1)
-    assert "1 of 2 faces left out, too small to search (6 px)" in caplog.text
+    [face] = faces_to_search(portrait, 256, FRAMING, Fixed(large, tiny()), RunOptions())
+    assert (face.index, face.of, face.searched) == (1, 2, 1)
+    assert face.left_out == ("face 2: too small to search (6 px)",)
+    assert "face 2: too small to search (6 px)" in caplog.text
 
 
 def tiny():

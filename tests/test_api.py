@@ -285,7 +285,7 @@ def test_a_view_in_another_precision_has_the_same_weights(prior):
 
 def test_bundled_prior_is_what_the_registry_says():
     name, entry = next(iter(registry.bundled().items()))
-    file = registry.FOLDER / entry["file"]
+    file = registry.FOLDERS["prior"] / entry["file"]
     assert hashlib.sha256(file.read_bytes()).hexdigest() == entry["sha256"]
     assert file.stat().st_size <= 25e6
     prior = pulse_sr.load_prior(device="cpu")
@@ -299,11 +299,13 @@ def test_bundled_prior_is_what_the_registry_says():
 
 def test_a_changed_bundled_prior_is_refused(tmp_path, monkeypatch):
     name, entry = next(iter(registry.bundled().items()))
-    data = bytearray((registry.FOLDER / entry["file"]).read_bytes())
+    data = bytearray((registry.FOLDERS["prior"] / entry["file"]).read_bytes())
     data[-1] ^= 1
     (tmp_path / entry["file"]).write_bytes(data)
-    (tmp_path / registry.REGISTRY).write_bytes((registry.FOLDER / registry.REGISTRY).read_bytes())
-    monkeypatch.setattr(registry, "FOLDER", tmp_path)
+    (tmp_path / registry.REGISTRY).write_bytes(
+        (registry.FOLDERS["prior"] / registry.REGISTRY).read_bytes()
+    )
+    monkeypatch.setitem(registry.FOLDERS, "prior", tmp_path)
     with pytest.raises(SetupError, match="checksum"):
         pulse_sr.load_prior(name, device="cpu")
 

@@ -236,7 +236,7 @@ def test_a_prior_keeps_its_bank(prior, tmp_path, monkeypatch):
 
 def test_the_bundled_prior_has_its_bank(monkeypatch):
     forbid_drawing(monkeypatch)
-    bundled = registry.load(None, torch.device("cpu"))
+    bundled = registry.load_prior()
     bank = bank_of(bundled)
     assert bank.thumbnails.shape == (1024, 3, 16, 16)
     drawn = bundled.sample([bank.first_seed + 5])

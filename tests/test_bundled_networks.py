@@ -20,8 +20,8 @@ from PIL import Image, ImageDraw
 
 from pulse_sr.errors import SetupError, UsageError
 from pulse_sr.metrics.psnr import luma_psnr
-from pulse_sr.models import networks
-from pulse_sr.models.networks import bundled_networks, list_networks, load_network
+from pulse_sr.models import registry
+from pulse_sr.models.registry import bundled, list_networks, load_network
 from pulse_sr.operators.degrading import degrade
 from pulse_sr.sr.architectures import build_network
 from pulse_sr.sr.enlarging import bicubic, by_network
@@ -50,12 +50,12 @@ def drawing(side=128):
 
 
 def test_the_default_enlarges_photos_by_four():
-    assert next(iter(bundled_networks())) == "compact-x4"
+    assert next(iter(bundled("sr"))) == "compact-x4"
     model = load_network(None, CPU)
     assert (model.name, model.scale) == ("compact-x4", 4)
 
 
-@pytest.mark.parametrize("name", bundled_networks())
+@pytest.mark.parametrize("name", bundled("sr"))
 def test_a_network_is_small_and_says_where_it_comes_from(name):
     model = load_network(name, CPU)
     assert model.file.stat().st_size < 4e6
@@ -71,12 +71,12 @@ def test_the_default_does_better_than_bicubic():
 
 
 def test_names_and_damage_are_told_apart(tmp_path, monkeypatch):
-    assert [card["name"] for card in list_networks()] == list(bundled_networks())
+    assert [model.name for model in list_networks()] == list(bundled("sr"))
     with pytest.raises(UsageError, match="no network 'compact-x5'"):
         load_network("compact-x5", CPU)
     folder = tmp_path / "bundled"
-    shutil.copytree(networks.FOLDER, folder)
-    monkeypatch.setattr(networks, "FOLDER", folder)
+    shutil.copytree(registry.FOLDERS["sr"], folder)
+    monkeypatch.setitem(registry.FOLDERS, "sr", folder)
     (folder / "compact-x4.safetensors").write_bytes(b"other")
     with pytest.raises(SetupError, match="has checksum"):
         load_network(None, CPU)
@@ -108,7 +108,7 @@ def test_scores_are_means_over_photos(tmp_path, monkeypatch, capsys):
     photos = [drawing(), drawing()[:, :126, :67][:, :, ::-1].copy()]
     for i, photo in enumerate(photos):
         Image.fromarray(photo.transpose(1, 2, 0)).save(tmp_path / f"{i}.png")
-    model = str(networks.FOLDER / "compact-x4.safetensors")
+    model = str(registry.FOLDERS["sr"] / "compact-x4.safetensors")
     monkeypatch.setattr("sys.argv", ["sr_scores", str(tmp_path), "--model", model, "--json"])
     script("bench/sr_scores.py").main()
     plain, network = json.loads(capsys.readouterr().out)
@@ -125,8 +125,7 @@ def test_scores_are_means_over_photos(tmp_path, monkeypatch, capsys):
 def test_a_run_is_bundled(tmp_path, monkeypatch):
     """In half precision, beside what is there, with its card and its training."""
     module = script("bundle_network.py")
-    monkeypatch.setattr(module, "FOLDER", tmp_path)
-    monkeypatch.setattr(networks, "FOLDER", tmp_path)
+    monkeypatch.setitem(registry.FOLDERS, "sr", tmp_path)
     network = build_network("compact", {"scale": 2, "width": 4, "convolutions": 1})
     save_model(
         tmp_path / "model.safetensors", SrModel("run", "compact", network, {"training": {"a": 1}})
@@ -135,7 +134,7 @@ def test_a_run_is_bundled(tmp_path, monkeypatch):
     for name in ("first", "second"):
         words = [str(tmp_path), "--name", name, "--card", str(tmp_path / "card.json")]
         assert CliRunner().invoke(module.main, words).exit_code == 0
-    assert list(bundled_networks()) == ["first", "second"]
+    assert list(bundled("sr")) == ["first", "second"]
     model = load_network("second", CPU)
     assert model.card == {"licence": "CC0-1.0", "training": {"a": 1}}
 

@@ -8,13 +8,14 @@ import shutil
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from packed_images import images_in
 from PIL import Image
 
 from pulse_sr.alignment.duplicates import MOST_BITS, near_duplicates
 from pulse_sr.alignment.geometry import FFHQ
 from pulse_sr.cli import main
 from pulse_sr.data.check import CheckedImage, DataCheck, check_data
-from pulse_sr.data.picture import NOT_TRAINING_DATA, walk_images
+from pulse_sr.data.picture import NOT_TRAINING_DATA
 from pulse_sr.errors import UsageError
 from pulse_sr.report.data_check import lines, verdict
 
@@ -212,7 +213,7 @@ def framing_line(data):
 
 def test_framings_of_sidecars_are_compared(data):
     assert "no sidecars" in framing_line(data)
-    names = [path.relative_to(data) for path in walk_images(data)[0]]
+    names = [path.relative_to(data) for path in images_in(data)]
     put_sidecars(data, FFHQ.describe(), names[:15])
     assert "(15 ffhq; 5 images without a sidecar)" in framing_line(data)
     put_sidecars(data, FFHQ.describe(), names)
@@ -329,7 +330,7 @@ def test_without_o_the_files_lie_beside_and_a_repeat_removes_old_ones(data, call
 def test_sheets_inside_the_data_do_not_become_data(data, call):
     assert call(data, "-o", data).exit_code == 0
     assert (data / "check" / "contact_sheet.png").is_file()
-    assert len(walk_images(data)[0]) == 20
+    assert len(images_in(data)) == 20
 
 
 def test_damaged_files_are_named_with_the_reason(data, call):

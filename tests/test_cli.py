@@ -50,6 +50,7 @@ def python(code, *words, **options):
     [
         ["--help"],
         ["run", "-h"],
+        ["eval", "-h"],
         ["prior", "list", "--help"],
         ["train-prior", "-h"],
         ["bench", "ops", "-h"],
@@ -323,7 +324,7 @@ SLOW = """
     from pulse_sr.cli import main
     from pulse_sr.inversion import stream
     from pulse_sr.models import registry
-    registry.load = lambda *_: fake_search.PRIOR
+    registry.load_prior = lambda *_: fake_search.PRIOR
     def search(image, *rest):
         if "b.png" in image.path:
             print("searching", flush=True)

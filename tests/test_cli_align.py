@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from packed_images import images_in
 from PIL import Image
 
 from pulse_sr.alignment.geometry import affine_of, framing_of
 from pulse_sr.cli import main
 from pulse_sr.data.open import open_source
-from pulse_sr.data.picture import NOT_TRAINING_DATA, walk_images
+from pulse_sr.data.picture import NOT_TRAINING_DATA
 from pulse_sr.images.read import read_image
 from pulse_sr.operators.degrading import degrade
 
@@ -289,13 +290,13 @@ def test_options_from_toml(call, portrait):
 def test_training_takes_the_crops_and_nothing_else(call, portrait):
     portrait("p/a.jpg"), portrait("p/b.jpg", "b")
     call("p", "-o", "out", "--lr", "16,32")
-    assert [path.name for path in walk_images(Path("out"))[0]] == ["a.png", "b.png"]
+    assert [path.name for path in images_in(Path("out"))] == ["a.png", "b.png"]
     assert Path("out/lr_16", NOT_TRAINING_DATA).is_file()
     # The prior's card takes over how the faces lie.
     assert framing_of({"alignment": open_source("out").alignment()}).template is not None
     assert open_source("p").alignment() is None
     # The folder itself may be trained on when it is named.
-    assert [path.name for path in walk_images(Path("out/lr_16"))[0]] == ["a.png", "b.png"]
+    assert [path.name for path in images_in(Path("out/lr_16"))] == ["a.png", "b.png"]
 
 
 def python(words, cwd):

@@ -214,8 +214,8 @@ def test_files_of_others_are_left_alone(tmp_path, run, pair, model):
         (["{low}", "--truth", "{tmp}/none.png"], 2, "--truth expects a path that exists"),
         (["{low}", "{other}", "--truth", "{truth}"], 2, "is one picture, there are 2 inputs"),
         (["{low}", "--truth", "{tmp}/empty"], 2, "has no images"),
-        (["{other}", "--truth", "{tmp}/truths"], 2, "holds 0 pictures of the name b"),
-        (["{low}", "--truth", "{tmp}/truths"], 2, "holds 2 pictures of the name a"),
+        (["{other}", "--truth", "{tmp}/one"], 2, "has no picture named b"),
+        (["{low}", "--truth", "{tmp}/truths"], 2, "two pictures named a"),
         (["{low}", "--model", "compact-face-x8"], 1, "enlarges by 8"),
         (["{low}", "--model", "compact-x5"], 2, "no network 'compact-x5'"),
         (["{low}", "--scale", "3"], 2, "does not suit prior"),
@@ -225,9 +225,9 @@ def test_files_of_others_are_left_alone(tmp_path, run, pair, model):
 def test_a_wrong_call_is_one_line(tmp_path, run, pair, words, code, expected):
     (low, truth), (other, _) = pair("a"), pair("b")
     (tmp_path / "empty").mkdir()
-    (tmp_path / "truths").mkdir()
-    for suffix in ("png", "bmp"):
-        Image.open(truth).save(tmp_path / "truths" / f"a.{suffix}")
+    for file in ("one/a.png", "truths/a.png", "truths/a.bmp"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        Image.open(truth).save(tmp_path / file)
     names = {"low": low, "other": other, "truth": truth, "tmp": tmp_path}
     result = run(*(word.format(**names) for word in words), "-o", tmp_path / "out")
     assert result.exit_code == code

@@ -147,8 +147,8 @@ def test_torch_that_does_not_load_is_exit_3_with_a_report(monkeypatch):
     ],
 )
 def test_damaged_prior_is_exit_3(monkeypatch, tmp_path, damage, status):
-    shutil.copytree(registry.FOLDER, tmp_path / "bundled")
-    monkeypatch.setattr(registry, "FOLDER", tmp_path / "bundled")
+    shutil.copytree(registry.FOLDERS["prior"], tmp_path / "bundled")
+    monkeypatch.setitem(registry.FOLDERS, "prior", tmp_path / "bundled")
     assert doctor().exit_code == 0
     name, entry = next(iter(registry.bundled().items()))
     damage(tmp_path / "bundled" / entry["file"])
@@ -158,7 +158,7 @@ def test_damaged_prior_is_exit_3(monkeypatch, tmp_path, damage, status):
 
 
 def test_missing_list_of_priors_is_exit_3(monkeypatch, tmp_path):
-    monkeypatch.setattr(registry, "FOLDER", tmp_path)
+    monkeypatch.setitem(registry.FOLDERS, "prior", tmp_path)
     result = doctor()
     assert result.exit_code == 3
     assert "to repair: reinstall pulse-sr  (the list of bundled priors" in result.stdout

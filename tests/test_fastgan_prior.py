@@ -15,7 +15,7 @@ from fastgan_golden import CONFIG, NOISE, every_fourth, golden, official_generat
 
 from pulse_sr.api import super_resolve
 from pulse_sr.cli import main
-from pulse_sr.models.registry import read_card
+from pulse_sr.models import registry
 from pulse_sr.operators.building import make_operator
 from pulse_sr.priors.fastgan import FastGANConfig, FastGANGenerator
 from pulse_sr.priors.fastgan_folding import fold
@@ -287,7 +287,7 @@ def test_half_precision_is_near(tmp_path, prior):
 
 
 def test_its_card_is_shown(path):
-    assert read_card(path)["licence"] == "CC0"
+    assert registry.load(path).licence == "CC0"
     result = CliRunner().invoke(main, ["prior", "info", str(path.parent), "--json"])
     assert result.exit_code == 0, result.output
     card = json.loads(result.output)

@@ -17,12 +17,12 @@ from pictures import chw, picture, smooth
 from PIL import Image, ImageCms, ImageFile
 
 from pulse_sr.errors import InputError, UsageError
-from pulse_sr.images import read
+from pulse_sr.images import decode
 from pulse_sr.images.find import find_images
 from pulse_sr.images.jpeg import jpeg_noise_level
 from pulse_sr.images.pixels import to_uint8
 from pulse_sr.images.read import read_image
-from pulse_sr.images.write import write_png
+from pulse_sr.images.write import OWN_MARK, write_png
 
 
 def save(image: Image.Image, path: Path, **options: Any) -> Path:
@@ -54,7 +54,7 @@ def test_every_8_bit_mode(tmp_path: Path, mode: str) -> None:
         stored = original.convert(mode)
         expected, tolerance = np.asarray(stored.convert("RGB")), 0
     if mode == "HSV":  # no file format keeps it
-        rgb, _ = read._to_rgb("a", stored, False)
+        rgb, _ = decode._to_rgb("a", stored, None)
         np.testing.assert_array_equal(rgb, expected)
         return
     suffix = "tif" if mode in ("CMYK", "YCbCr", "LAB") else "png"
@@ -97,13 +97,13 @@ def png16(values: np.ndarray) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + body
 
 
-def test_16_bit_colour_png(tmp_path: Path) -> None:
-    pixels = picture()
+def test_16_bit_colour_is_rounded_not_cut(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 65536, (5, 7, 3), np.uint16)
     path = tmp_path / "a.png"
-    path.write_bytes(png16(pixels.astype(np.uint16) * 257))
+    path.write_bytes(png16(values))
     image = read_image(path)
-    np.testing.assert_array_equal(image.pixels, chw(pixels))
-    assert image.notes == ("16-bit: high byte kept",)
+    np.testing.assert_array_equal(image.pixels, chw(np.rint(values / 257.0)))
+    assert image.notes == ("16-bit: rounded to 8 bits",)
 
 
 @pytest.mark.parametrize(("low", "high"), [(-1, 10), (0, 65536)])
@@ -380,12 +380,32 @@ def test_a_file_with_brackets_in_its_name_is_a_file(folder: Path) -> None:
     assert [path.name for path in find_images([f"{folder}/x[1].png"])] == ["x[1].png"]
 
 
+def test_what_is_left_out_is_counted_by_kind_and_named_once(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.mp4", "b.mp4", "notes", "sub.png/deep.png", ".hidden"):
+        (folder / name).write_bytes(b"x")
+    (folder / "out").mkdir()
+    (folder / "out" / "z.png").write_bytes(b"x")
+    write_png(folder / "old.png", chw(picture()), {OWN_MARK: "{}"})
+    found = find_images([str(folder)], out=folder / "out")
+    assert [path.name for path in found] == ["a.JPG", "b.png", "c.webp"]
+    (note,) = caplog.messages
+    for words in ("2 .mp4", "1 without a suffix", "2 subfolders (--rec", "1 samples of earlier"):
+        assert words in note
+    deep = find_images([str(folder)], recursive=True, out=folder / "out")
+    assert [path.name for path in deep] == ["a.JPG", "b.png", "c.webp", "deep.png"]
+    assert "1 in the output folder" in caplog.messages[1]
+    assert find_images([str(folder / "old.png")])  # named outright: the user's word
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         ("no.png", "no.png does not exist"),
         ("empty", "the folder .*empty has no images"),
         ("*.gif", r"no image matches .*\*.gif"),
+        ("x[1]*.png", r"no image matches .*x\[1\]"),
     ],
 )
 def test_inputs_that_give_nothing(folder: Path, name: str, message: str) -> None:

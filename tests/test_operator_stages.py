@@ -97,24 +97,39 @@ def test_gain_is_the_mean_of_the_diagonal(mask):
 
 @pytest.mark.parametrize("spec", ["bicubic", "area|gray", "gray", "gaussian:1.6|pillow|jpeg:90"])
 def test_projection_to_the_noise_stops_where_the_residual_is_noise(spec):
-    """Images that are off by white noise: the residual halves where both variances are equal."""
+    """Images that are off by white noise: the residual falls as the noise does."""
     low = HIGH if spec == "gray" else LOW
     A = rectangular_operator(spec, low, HIGH)
     x, y = uniform(3, *HIGH), uniform(3, *low, seed=1)
     residual = float((A.observe(y) - A.linear(x)).square().mean())
-    assert project_to_noise(A, x, y, residual) is x
-    assert project_to_noise(A, x, y, 2 * residual) is x
-    # lambda = gain: with one singular value of sqrt(gain) the step is half of the exact one.
-    made = project_to_noise(A, x, y, residual / 2)
-    assert torch.allclose(made, A.project_soft(x, y, A.gain), rtol=0, atol=1e-12)
     left = [
         float(
             (A.observe(y) - A.linear(project_to_noise(A, x, y, share * residual))).square().mean()
         )
-        for share in (0.9, 0.5, 0.1, 1e-6)
+        for share in (2, 1, 0.9, 0.5, 0.1, 1e-6)
     ]
     assert left == sorted(left, reverse=True)
+    assert left[0] > 0.7 * residual  # detail that may be noise stays: only the mean colour moves
     assert left[-1] < 1e-6 * residual
+
+
+@pytest.mark.parametrize("spec", ["bicubic", "area|gray", "gaussian:1.6|pillow|jpeg:90"])
+@pytest.mark.parametrize("sigma", [0.01, 0.04])
+def test_mean_colour_and_lowest_frequencies_are_those_of_a_noisy_input(spec, sigma):
+    A = rectangular_operator(spec, LOW, HIGH)
+    truth = 0.25 + 0.5 * uniform(3, *HIGH)
+    generator = torch.Generator().manual_seed(3)
+    clean = A.linear(truth)
+    y = clean + sigma * torch.randn(clean.shape, generator=generator, dtype=torch.float64)
+    rows, columns = (torch.linspace(-1, 1, side, dtype=torch.float64) for side in HIGH)
+    drift = 0.06 + 0.04 * rows[:, None] - 0.03 * columns
+    made = project_to_noise(A, truth + drift, A.picture(y), sigma**2)
+    before, after = (float((A.linear(each) - clean).mean().abs()) for each in (truth + drift, made))
+    pixels = clean.numel() / clean.shape[-3]
+    assert after < 0.02 * before + 4 * sigma / math.sqrt(pixels)
+    across = torch.linspace(-1, 1, clean.shape[-1], dtype=torch.float64)
+    slopes = [float(((A.linear(each) - clean) * across).mean()) for each in (truth + drift, made)]
+    assert abs(slopes[1]) < 0.1 * abs(slopes[0]) + 4 * sigma / math.sqrt(pixels)
 
 
 def test_projections_are_the_dense_solves(mask):

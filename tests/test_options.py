@@ -16,13 +16,15 @@ from pulse_sr.cli import main
 from pulse_sr.cli.options import load_toml, takes
 from pulse_sr.config import DegradeOptions, RunOptions, SearchConfig
 from pulse_sr.errors import UsageError
+from pulse_sr.models.options import ImportOptions
 from pulse_sr.options import options_of, suggest
 from pulse_sr.training.gan.options import GanOptions
 from pulse_sr.training.options import BYTES, MachineOptions, Observation, ScheduleOptions
+from pulse_sr.training.sr.options import SrOptions, SrScheduleOptions
 
 GROUPS = [SearchConfig, RunOptions, DegradeOptions, AlignOptions, Limits, GanOptions]
 GROUPS += [ScheduleOptions, Observation, MachineOptions, SearchBench, MatchBench, OpsBench]
-GROUPS += [TrainBench]
+GROUPS += [TrainBench, ImportOptions]
 
 
 def from_words(group, words, toml=None):
@@ -141,6 +143,24 @@ def test_the_message_is_the_same_wherever_a_value_comes_from(group, field, text)
             make()
         messages.add((caught.value.message, caught.value.hint))
     assert len(messages) == 1
+
+
+@pytest.mark.parametrize(
+    "group", [GanOptions, SrOptions, ScheduleOptions, SrScheduleOptions, Observation]
+)
+def test_every_number_of_a_training_has_two_ends(group):
+    """What no run could do anything with is refused when it is said: --w-dim 1e22, --kimg nan."""
+    of_numbers = [
+        each for each in options_of(group).values()
+        if (isinstance(each.default, (int, float)) and not isinstance(each.default, bool))
+        or each.kind.expects.startswith(("a number", "a whole number", "an amount", "a time"))
+    ]  # fmt: skip
+    known = {GanOptions: 16, SrOptions: 3, ScheduleOptions: 4, SrScheduleOptions: 4}
+    assert len(of_numbers) == known.get(group, 1)
+    for each in of_numbers:
+        for value in (math.nan, math.inf, -math.inf, -1, -(10**30), 10**30, 1e30):
+            with pytest.raises(UsageError, match=f"--{each.name} expects "):
+                each.check(value)
 
 
 def test_a_number_becomes_a_float_and_a_word_of_choice_has_a_suggestion():

@@ -281,7 +281,9 @@ def test_page_shows_records_of_before_there_were_intervals(face, tmp_path):
     make_run([face("a.png")], out)
     record = read_record(out / "a")
     record["diversity"] = {key: record["diversity"][key] for key in ("pixel_std", "min_pair_rms")}
-    text = Page("".join(page.render_page(out, read_rows(out), {"a": record}.get))).text
+    text = Page(
+        "".join(page.render_page(out, read_rows(out), {"a": record}.get, lambda base: None))
+    ).text
     assert "Where the samples disagree" not in text
     assert "sample_01.png" in text
 

@@ -17,10 +17,11 @@ from pulse_sr.alignment.crop import crop_quad
 from pulse_sr.alignment.landmarks.yunet import YuNet
 from pulse_sr.alignment.paste import mask
 from pulse_sr.cli import main
+from pulse_sr.images.pixels import to_pillow
 from pulse_sr.images.read import read_image
 from pulse_sr.jobs.provenance import COMMENT
 from pulse_sr.jobs.stems import Names, face_names
-from pulse_sr.models.registry import read_card
+from pulse_sr.models import registry
 from pulse_sr.operators.degrading import degrade
 
 DATA = Path(__file__).parent / "data"
@@ -30,7 +31,7 @@ DATA = Path(__file__).parent / "data"
 def call(fake_api, tmp_path, monkeypatch):
     """Runs the command line in an empty folder, with the bundled prior's framing."""
     monkeypatch.chdir(tmp_path)
-    card = {**fake_search.PRIOR.card, "alignment": read_card(None)["alignment"]}
+    card = {**fake_search.PRIOR.card, "alignment": registry.load().card["alignment"]}
     prior = SimpleNamespace(**{**vars(fake_search.PRIOR), "card": card})
     fake_api.load_prior = lambda name=None, device="auto": prior
 
@@ -40,14 +41,22 @@ def call(fake_api, tmp_path, monkeypatch):
     return invoke
 
 
+def soft(which):
+    """A portrait whose face has detail for a search at 32 px, not for 64."""
+    sharp = Image.open(DATA / f"portrait_{which}.jpg").convert("RGB")
+    small = sharp.resize((50, 61), Image.Resampling.LANCZOS)
+    return small.resize((225, 275), Image.Resampling.BICUBIC)
+
+
 @pytest.fixture
 def portrait(tmp_path):
-    """A function that puts a portrait somewhere: portrait("x/a.jpg", "b")."""
+    """A function that puts a soft portrait somewhere: portrait("x/a.jpg", "b")."""
 
     def put(name, which="a"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        return Path(shutil.copy(DATA / f"portrait_{which}.jpg", path))
+        soft(which).save(path, quality=95)
+        return path
 
     return put
 
@@ -57,7 +66,7 @@ def party(tmp_path):
     """A photo of three people, the smallest face some 20 px large."""
     canvas = Image.new("RGB", (460, 300), (90, 110, 130))
     for which, left, width, degrees in (("a", 10, 180, 8), ("b", 220, 120, -12), ("a", 390, 30, 0)):
-        face = Image.open(DATA / f"portrait_{which}.jpg").convert("RGB")
+        face = soft(which)
         face = face.resize((width, round(width * 275 / 225)), Image.Resampling.LANCZOS)
         turned = face.rotate(degrees, Image.Resampling.BICUBIC, fillcolor=(90, 110, 130))
         canvas.paste(turned, (left, 30))
@@ -74,9 +83,9 @@ def manifest(out="pulse_out"):
     return json.loads(Path(out, "manifest.json").read_text())
 
 
-def test_a_photo_is_searched_as_its_face_and_pasted_back(call, portrait):
+def test_a_photo_is_searched_as_its_face_and_comes_back_with_it(call, portrait):
     path = portrait("mp.jpg")
-    result = call("mp.jpg", "--samples", 2)
+    result = call("mp.jpg", "--samples", 2, "--upscale", 1)
     assert result.exit_code == 0
     assert "[1/1] mp  done" in result.stderr
     document = record("pulse_out/mp")
@@ -85,20 +94,97 @@ def test_a_photo_is_searched_as_its_face_and_pasted_back(call, portrait):
     assert (document["input"]["width"], document["input"]["sha256"]) == (225, photo.sha256)
     assert (face["base"], face["index"], face["of"], face["side"]) == ("mp", 1, 1, 32)
     quad = np.array(face["quad"])
-    low_res = degrade(crop_quad(photo.pixels, quad, 64), "bicubic", 2)
+    low_res = degrade(crop_quad(photo.pixels, quad, 64, parity=False), "bicubic", 2)
     assert (read_image("pulse_out/mp/input.png").pixels == low_res).all()
     weight = mask(quad, slice(0, photo.height), slice(0, photo.width))
+    whole = json.loads(Path("pulse_out/mp/photo.json").read_text())
+    assert (whole["files"], whole["upscale"]) == (["photo_00.png", "photo_01.png"], 1)
     for k, sample in enumerate(document["samples"]):
-        assert sample["pasted"] == f"pasted_{k:02d}.png"
-        pasted = read_image(f"pulse_out/mp/pasted_{k:02d}.png").pixels
+        pasted = read_image(f"pulse_out/mp/photo_{k:02d}.png").pixels
         assert (pasted[:, weight == 0] == photo.pixels[:, weight == 0]).all()
         # Cut out again, the middle is the sample (blurred a little by two resamplings).
-        again = crop_quad(pasted, quad, 64).astype(float)[:, 16:48, 16:48]
+        again = crop_quad(pasted, quad, 64, parity=False).astype(float)[:, 16:48, 16:48]
         wanted = read_image(f"pulse_out/mp/{sample['file']}").pixels[:, 16:48, 16:48]
         assert np.abs(again.mean(axis=(1, 2)) - wanted.mean(axis=(1, 2))).max() < 1.0
         assert np.corrcoef(again.ravel(), wanted.ravel())[0, 1] > 0.95
-        assert Image.open(f"pulse_out/mp/pasted_{k:02d}.png").text["Comment"] == COMMENT
-    assert "in the photo" in Path("pulse_out/index.html").read_text()
+        assert Image.open(f"pulse_out/mp/photo_{k:02d}.png").text["Comment"] == COMMENT
+    assert "photo_00.png" in Path("pulse_out/index.html").read_text()
+
+
+@pytest.mark.parametrize("upscale", [2, 3])
+def test_a_photo_comes_back_larger_with_sample_k_of_every_face(call, party, upscale):
+    assert call("party.png", "--samples", 2, "--scale", 4, "--upscale", upscale).exit_code == 0
+    photo = read_image(party)
+    size = (photo.width * upscale, photo.height * upscale)
+    picture = to_pillow(photo.pixels).resize(size, Image.Resampling.LANCZOS)
+    plain = np.asarray(picture).transpose(2, 0, 1)
+    whole = json.loads(Path("pulse_out/party/photo.json").read_text())
+    assert [face["number"] for face in whole["faces"]] == [1, 2, 3]
+    for k in (0, 1):
+        made = read_image(f"pulse_out/party/photo_{k:02d}.png").pixels
+        untouched = np.ones(made.shape[1:], bool)
+        for face in whole["faces"]:
+            quad = np.array(face["quad"])
+            untouched &= mask(quad, slice(0, size[1]), slice(0, size[0])) == 0
+            sample = read_image(f"pulse_out/{face['stem']}/sample_{k:02d}.png").pixels
+            again = crop_quad(made, quad, 64, parity=False).astype(float)[:, 16:48, 16:48]
+            assert np.corrcoef(again.ravel(), sample[:, 16:48, 16:48].ravel())[0, 1] > 0.9
+        assert (made[:, untouched] == plain[:, untouched]).all()
+        assert untouched.mean() > 0.3
+
+
+def test_the_photo_keeps_opacity_profile_dates_and_density(call, portrait):
+    with Image.open(DATA / "photos" / "p3.png") as found:
+        profile = found.info["icc_profile"]
+    source = Image.open(DATA / "portrait_a.jpg").convert("RGB")
+    alpha = Image.new("L", source.size, 255)
+    alpha.paste(77, (0, 0, 30, 275))
+    source.putalpha(alpha)
+    exif = Image.Exif()
+    exif[0x0112], exif[0x0132], exif[0x010F] = 1, "2020:01:02 03:04:05", "Camera"
+    exif.get_ifd(0x8769)[0x9003] = "2020:01:02 03:04:05"
+    exif.get_ifd(0x8769)[0xA431] = "serial 1234"
+    exif.get_ifd(0x8825)[1] = "N"
+    source.save("mp.png", icc_profile=profile, exif=exif, dpi=(300, 300))
+    assert call("mp.png", "--samples", 1, "--scale", 2, "--upscale", 1).exit_code == 0
+    with Image.open("pulse_out/mp/photo_00.png") as made:
+        assert made.info["icc_profile"] == profile
+        assert made.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+        kept = made.getexif()
+        assert (kept[0x0112], kept[0x0132]) == (1, "2020:01:02 03:04:05")
+        assert kept.get_ifd(0x8769)[0x9003] == "2020:01:02 03:04:05"
+        assert b"serial" not in kept.tobytes()
+        assert not kept.get_ifd(0x8825)
+        assert 0x010F not in kept
+        pixels = np.asarray(made).transpose(2, 0, 1)
+    before = np.asarray(source).transpose(2, 0, 1)
+    quad = np.array(record("pulse_out/mp")["face"]["quad"])
+    outside = mask(quad, slice(0, 275), slice(0, 225)) == 0
+    assert (pixels[3] == before[3]).all()
+    assert (pixels[:, outside] == before[:, outside]).all()
+    assert (pixels[:3, ~outside] != before[:3, ~outside]).any()
+
+
+def test_faces_can_be_chosen_and_doubtful_ones_are_named(call, party):
+    words = ("party.png", "--samples", 1, "--scale", 4)
+    result = call(*words, "--faces", "1,3")
+    assert "face 2: not among --faces" in result.stderr
+    assert [row["stem"] for row in manifest()] == ["party-1", "party-3"]
+    assert "0 done, 2 skipped" in call(*words, "--faces", "1,3").stderr
+    strict = call(*words, "--min-score", 0.999, "-o", "strict")
+    assert strict.exit_code == 1
+    assert "doubtful, score 0.9" in strict.stderr
+    small = call(*words, "--min-size", 40, "-o", "small")
+    assert "too small to search" in small.stderr
+    assert [row["stem"] for row in manifest("small")] == ["party-1", "party-2"]
+
+
+def test_a_face_that_the_photo_shows_fine_enough_is_not_invented_again(call):
+    shutil.copy(DATA / "portrait_a.jpg", "mp.jpg")
+    result = call("mp.jpg", "--samples", 1)  # the prior has 64 px, the face more
+    assert result.exit_code == 1
+    assert "shows it as fine as the prior could" in result.stderr
+    assert "hint: --scale 2" in result.stderr
 
 
 def test_one_result_for_each_face_of_a_group(call, party):
@@ -142,19 +228,25 @@ def test_the_same_command_resumes_without_looking_again(call, party, monkeypatch
     assert {p: p.read_bytes() for p in before} == before
     fresh = call("party.png", "--samples", 2, "-o", "fresh")
     assert fresh.exit_code == 0
-    for name in ("sample_01.png", "pasted_01.png", "mean.png", "grid.png"):
+    assert Path("pulse_out/party/photo_01.png").read_bytes() == (
+        Path("fresh/party/photo_01.png").read_bytes()
+    )
+    for name in ("sample_01.png", "mean.png", "grid.png"):
         for k in (1, 2, 3):
             one = Path(f"pulse_out/party-{k}", name).read_bytes()
             assert one == Path(f"fresh/party-{k}", name).read_bytes()
 
 
-def test_a_lost_pasted_photo_is_made_again(call, portrait):
+@pytest.mark.parametrize("lost", ["photo_01.png", "photo.json"])
+def test_a_lost_photo_is_made_again_without_a_search(call, portrait, fake_api, lost):
     portrait("mp.jpg")
-    call("mp.jpg", "--samples", 2)
-    before = Path("pulse_out/mp/pasted_01.png").read_bytes()
-    Path("pulse_out/mp/pasted_01.png").unlink()
-    assert "1 more, now 2 samples" in call("mp.jpg", "--samples", 2).stderr
-    assert Path("pulse_out/mp/pasted_01.png").read_bytes() == before
+    words = ("mp.jpg", "--samples", 2, "--scale", 2)
+    call(*words)
+    before = {p.name: p.read_bytes() for p in Path("pulse_out/mp").glob("photo*")}
+    Path("pulse_out/mp", lost).unlink()
+    fake_api.search_image = None
+    assert "1 skipped" in call(*words).stderr
+    assert {p.name: p.read_bytes() for p in Path("pulse_out/mp").glob("photo*")} == before
 
 
 def test_other_options_or_another_photo_make_it_again(call, portrait):
@@ -163,7 +255,7 @@ def test_other_options_or_another_photo_make_it_again(call, portrait):
     assert "1 done" in call("mp.jpg", "--samples", 1, "--scale", 4).stderr
     assert record("pulse_out/mp")["face"]["side"] == 16
     assert "1 done" in call("mp.jpg", "--samples", 1, "--operator", "area").stderr
-    shutil.copy(DATA / "portrait_b.jpg", path)
+    soft("b").save(path)
     assert "1 done" in call("mp.jpg", "--samples", 1, "--operator", "area").stderr
 
 

@@ -168,6 +168,20 @@ def test_colourisation_gives_colours_to_a_grey_file(here, prior, truth):
         assert np.abs(written[0].astype(int) - written[2]).mean() > 5
 
 
+@pytest.mark.parametrize("kind", ["png", "jpg"])
+def test_a_grey_input_gives_grey_faces(here, prior, truth, kind):
+    low = degrade(truth, "bicubic|gray", 8)[0]
+    path = here / f"face.{kind}"
+    Image.fromarray(low).save(path, **({"quality": 85} if kind == "jpg" else {}))
+    record, found = search(path, prior, "bicubic")
+    assert record.status == "done"
+    assert any("so the faces are" in note for note in found["input"]["notes"])
+    for written in samples(found, "out/face"):
+        assert (written == written[:1]).all()
+    if kind == "png":
+        assert found["status"] == "ok"
+
+
 def test_of_a_colour_file_gray_sees_the_luma_only(here, prior, truth):
     low = degrade(truth, "area", 8)
     _, found = search(save("face.png", low), prior, "area|gray", samples=1)

@@ -219,6 +219,23 @@ def test_scores_after_the_state_are_dropped_and_made_again(tmp_path, quick):
     assert [record["scores"] for record in after] == [record["scores"] for record in before]
 
 
+def test_damaged_scores_are_passed_over_and_what_is_not_finite_is_null(tmp_path):
+    file = tmp_path / "scores.jsonl"
+    record = {"images": 1000, "best": False, "scores": {FRECHET: 1.0}}
+    later = record | {"images": 3000, "best": True}
+    file.write_text(
+        f'{json.dumps(record)}\n{{"images": 20\n[1]\n{{"images": 5}}\n{json.dumps(later)}\n'
+    )
+    book = ScoreBook(tmp_path, 4000)
+    assert book.records == [record, later]
+    assert records_of(tmp_path) == book.records
+    assert not book.add({"images": 4000, "scores": {FRECHET: math.nan}})
+    assert "NaN" not in file.read_text()
+    again = ScoreBook(tmp_path, 4000)
+    assert again.best == later
+    assert math.isnan(again.records[-1]["scores"][FRECHET])
+
+
 def test_a_best_prior_of_dropped_scores_is_dropped_too(tmp_path):
     (tmp_path / "scores.jsonl").write_text(
         "".join(

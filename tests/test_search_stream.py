@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import logging
 import weakref
@@ -327,5 +328,14 @@ def test_slots_fill_the_memory_and_no_more_than_the_work(memory, each, samples, 
     assert slots_within(memory, each, samples) == slots
 
 
+def replace_resolution(prior, resolution):
+    """A view of a prior that says to be of another resolution."""
+    view = copy.copy(prior)
+    view.resolution = resolution
+    return view
+
+
 def test_a_cpu_has_a_fixed_number_of_slots(network):
     assert automatic_slots(network, 1) == automatic_slots(network, 1000) == 8
+    sides = {256: 8, 512: 2, 1024: 1, 2048: 1}
+    assert {r: automatic_slots(replace_resolution(network, r)) for r in sides} == sides

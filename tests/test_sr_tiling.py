@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from pulse_sr.errors import SetupError, UsageError
-from pulse_sr.images.png import png_parts
+from pulse_sr.images.png import About, png_parts
 from pulse_sr.sr.architectures import build_network
 from pulse_sr.sr.enlarging import bicubic
 from pulse_sr.sr.files import SrModel, read_model, save_model
@@ -118,7 +118,7 @@ def test_a_png_in_bands_is_read_back(dtype, channels):
     pixels = picture(150, 31, dtype, channels)
     pixels[:, 70:80] = pixels[:, 69:70]  # rows that the one above predicts
     bands = [pixels[:, :1], pixels[:, 1:100], pixels[:, 100:]]
-    data = b"".join(png_parts((150, 31), bands, {"Software": "test"}, b"profile"))
+    data = b"".join(png_parts((150, 31), bands, {"Software": "test"}, About(b"profile")))
     image = Image.open(io.BytesIO(data))
     image.load()
     assert image.info["Software"] == "test"

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
 
 import pytest
 from click.testing import CliRunner
+from packed_images import encoded, encrypt, numbered, pack
 from PIL import Image
 from tiny_training import few_statistics, log_of
 
 from pulse_sr.cli import main
 from pulse_sr.priors.files import read_prior
+from pulse_sr.training.gan.step import Step
 
 TINY = ["--channel-base", "64", "--channel-max", "8", "--w-dim", "16", "--batch", "4"]
 TINY += ["--device", "cpu", "--precision", "fp32", "--score-samples", "0"]
@@ -119,6 +122,15 @@ def test_a_folder_that_does_not_exist_ends_with_2(tmp_path, extra):
         (["--arch", "fastgan", "--path-length", "2"], "--path-length is for StyleGAN2"),
         (["--arch", "fastgan", "--w-dim", "16"], "--w-dim"),
         (["--ngf", "16"], "--ngf"),
+        (["--lr", "nan"], "--lr expects a number from 1e-09 to 1, got nan"),
+        (["--lr", "-1"], "--lr expects a number from 1e-09 to 1, got -1.0"),
+        (["--kimg", "nan"], "--kimg expects a number from 0.001 to 1000000000, got nan"),
+        (["--kimg", "0"], "--kimg expects"),
+        (["--w-dim", "1e22"], "--w-dim expects a whole number from 1 to 8192, got '1e22'"),
+        (["--w-dim", "9" * 30], "--w-dim expects a whole number from 1 to 8192"),
+        (["--gamma", "inf"], "--gamma expects"),
+        (["--ema-bank", "5,1e22"], "--ema-bank expects"),
+        (["--member", "a/b"], "--member expects a field such as image.png"),
         (["--freeze-d", "1"], "--freeze-d"),
         (["--cutout", "--augment", "ada"], "--cutout"),
     ],
@@ -207,6 +219,114 @@ def test_too_little_memory_is_a_usage_error(folder, tmp_path):
     result = invoke(folder, "-o", tmp_path / "out", *TINY, "--max-memory", "0.01MB")
     assert result.exit_code == 2
     assert "--max-memory: 0.00 GB is too little" in result.stderr
+
+
+# zips, fields, kinds that are left out
+
+
+@pytest.fixture
+def samples(tmp_path):
+    """A zip of 18 WebDataset samples, with masks and captions."""
+    files = {}
+    for i in range(18):
+        files[f"{i:03d}.image.png"] = encoded(i)
+        files[f"{i:03d}.mask.png"] = encoded(100, size=(64, 64))
+        files[f"{i:03d}.txt"] = b"a caption"
+    return pack(tmp_path / "faces.zip", files | {"LICENSE": b"CC0"})
+
+
+def test_a_zip_is_checked_and_trained_on(samples, tmp_path):
+    """The images alone, which are 16 px; nothing is unpacked; what is left out is said once."""
+    check = invoke(samples, "--check-data", "--member", "image.png", "-o", tmp_path / "out")
+    assert check.exit_code == 0, check.output
+    assert check.stdout.startswith(f"18 of 18 images in {samples} can be read\n")
+    assert "left out: 18 .mask.png, 18 .txt\n" in check.stdout
+    assert "licence: LICENSE" in check.stdout
+    run = [samples, "-o", tmp_path / "out", "--member", "image", *TINY]
+    assert settings(*run)["member"] == "image"
+    result = invoke(*run, "--kimg", "0.008")
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("18 images (left out: 18 .mask.png, 18 .txt), batch 4") == 1
+    prior = read_prior(tmp_path / "out")
+    assert (prior.resolution, prior.card["data"]) == (16, "18 images of faces")
+    names = [path.name for path in tmp_path.rglob("*.png")]
+    assert [name for name in names if "image" in name or "mask" in name] == []
+
+
+def test_a_field_that_is_not_there_lists_those_that_are(samples, tmp_path):
+    for extra in (["--dry-run"], ["--check-data"], []):
+        result = invoke(samples, "-o", tmp_path / "out", *TINY, "--member", "picture", *extra)
+        assert result.exit_code == 2, result.output
+        (error, hint) = result.stderr.splitlines()
+        assert error.startswith("error: --member: no file has the field picture; there are ")
+        assert "image.png (18), mask.png (18), txt (18)" in error
+        assert hint == "hint: --member image.png"
+    assert not (tmp_path / "out").exists()
+
+
+def test_held_back_samples_have_the_same_field(samples, tmp_path):
+    more = {f"{i}.image.png": encoded(i) for i in range(12)} | {"0.mask.png": b"broken"}
+    held_back = pack(tmp_path / "more.tar", more)
+    scored = [word if word != "0" else "12" for word in TINY]
+    run = [samples, "-o", tmp_path / "out", "--member", "image", *scored, "--kimg", "0.004"]
+    result = invoke(*run, "--held-back", held_back)
+    assert result.exit_code == 0, result.output
+
+
+def test_kinds_that_are_not_read_are_counted_in_a_folder(folder, tmp_path):
+    for name in ("a.heif_", "b.txt", "0/c.TXT", "0/00.json", "README", "LICENSE", ".hidden.txt"):
+        (folder / name).write_text("{}")
+    check = invoke(folder, "--check-data", "-o", tmp_path / "out", "--json")
+    assert json.loads(check.stdout)["left_out"] == {".heif_": 1, ".txt": 2, "without a suffix": 1}
+    result = invoke(folder, "-o", tmp_path / "out", *TINY, "--kimg", "0.004")
+    assert result.exit_code == 0, result.output
+    said = "20 images (left out: 1 .heif_, 2 .txt, 1 without a suffix), batch 4"
+    assert result.stderr.count("left out") == result.stderr.count(said) == 1
+
+
+def test_an_encrypted_or_cut_zip_is_refused_in_one_line(tmp_path):
+    locked = pack(tmp_path / "locked.zip", numbered(0, 2))
+    encrypt(locked, "000.png", "001.png")
+    cut = pack(tmp_path / "cut.zip", numbered(0, 18))
+    os.truncate(cut, 500)
+    for path, words in ((locked, "is encrypted"), (cut, "list of its files")):
+        for extra in ([], ["--check-data"], ["--dry-run"]):
+            result = invoke(path, "-o", tmp_path / "out", *TINY, *extra)
+            assert result.exit_code == 2, result.output
+            assert len(result.stderr.splitlines()) == 2
+            assert words in result.stderr.splitlines()[0]
+
+
+# divergence
+
+
+def test_a_run_that_diverges_ends_with_1_and_keeps_what_was_good(folder, tmp_path, monkeypatch):
+    """Losses are nan from the sixth step on; the state is written after every step."""
+    real = Step.run
+
+    def run(self, images, images_shown):
+        found = real(self, images, images_shown)
+        return found if images_shown < 20 else found | {"generator": found["generator"] * math.nan}
+
+    monkeypatch.setattr(Step, "run", run)
+    out = tmp_path / "out"
+    words = [folder, "-o", out, *TINY, "--kimg", "0.4", "--checkpoint-every", "0s"]
+    result = invoke(*words)
+    assert result.exit_code == 1, result.output
+    error, hint = result.stderr.splitlines()[-2:]
+    assert error == (
+        "error: the training diverged at 0.06 kimg: generator not finite in 10 of the last 15 "
+        f"steps; {out} keeps the state at 0.02 kimg"
+    )
+    assert hint.startswith("hint: try a smaller --lr, a larger --gamma or --precision fp32; ")
+    assert read_prior(out).card["training"]["images"] == 20
+    lines = (out / "log.jsonl").read_text().splitlines()
+    assert "NaN" not in "".join(lines)
+    assert [json.loads(line)["generator"] is None for line in lines] == [False] * 5 + [True] * 10
+    monkeypatch.setattr(Step, "run", real)
+    again = invoke(*words[:-4], "--kimg", "0.04")
+    assert again.exit_code == 0, again.output
+    assert [record["images"] for record in log_of(out)] == list(range(4, 41, 4))
 
 
 # heads

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import tiny_sr_training
 from click.testing import CliRunner
+from packed_images import encoded, pack
 from PIL import Image
 
 from pulse_sr.cli import main
 from pulse_sr.sr.files import read_model
+from pulse_sr.training.sr.step import SrStep
 
 RECIPE = """
 title = "tiny"
@@ -77,6 +80,36 @@ def test_recipes_are_listed_with_their_sources():
     assert "Ledig" in run("--list").stdout
 
 
+def test_a_zip_of_samples_gives_the_chosen_field(folder):
+    files = {f"{i}.image.png": encoded(i, size=(40, 40)) for i in range(6)}
+    files |= {f"{i}.mask.png": b"broken" for i in range(6)}
+    words = [pack(folder / "photos.zip", files), "-o", folder / "run", "--device", "cpu"]
+    words += ["--config", folder / "own.toml", "--member", "image.png"]
+    assert json.loads(run(*words, "--dry-run").stdout)["settings"]["member"] == "image.png"
+    result = run(*words, "--kimg", 0.008)
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("6 photos (left out: 6 .mask.png), batch 4 of 16 px") == 1
+    assert read_model(folder / "run").card["data"] == "6 photos of photos"
+
+
+def test_a_run_that_diverges_ends_with_1_and_keeps_what_was_good(folder, monkeypatch):
+    real = SrStep.run
+
+    def broken(self, low, high, shown):
+        found = real(self, low, high, shown)
+        return found if shown < 20 else found | {"l1": found["l1"] * math.nan}
+
+    monkeypatch.setattr(SrStep, "run", broken)
+    words = [folder / "photos", "-o", folder / "run", "--config", folder / "own.toml"]
+    result = run(*words, "--device", "cpu", "--checkpoint-every", "0s")
+    assert result.exit_code == 1, result.output
+    error, hint = result.stderr.splitlines()[-2:]
+    assert "the training diverged at 0.06 kimg: l1 not finite in 10 of the last 15 steps" in error
+    assert error.endswith("run keeps the state at 0.02 kimg")
+    assert hint.startswith("hint: try a recipe with a smaller lr")
+    assert read_model(folder / "run").card["training"]["images"] == 20
+
+
 @pytest.mark.parametrize(
     ("words", "code", "expected"),
     [
@@ -86,6 +119,9 @@ def test_recipes_are_listed_with_their_sources():
         (["{photos}", "-o", "{out}", "--config", "srresnett"], 2, "no recipe 'srresnett'"),
         (["{photos}/no", "-o", "{out}", "--config", "{own}"], 2, "no"),
         (["{photos}", "-o", "{out}", "--config", "{own}", "--kimg", "0"], 2, "kimg"),
+        (["{photos}", "-o", "{out}", "--config", "{own}", "--kimg", "nan"], 2, "--kimg expects"),
+        (["{photos}", "-o", "{out}", "--config", "{own}", "--batch", "1e9"], 2, "--batch expects"),
+        (["{photos}", "-o", "{out}", "--config", "{own}", "--member", "x"], 2, "png (6)"),
         (
             ["{photos}", "-o", "{out}", "--config", "{own}", "--max-memory", "0.01MB"],
             2,

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from packed_images import images_in
 from PIL import Image
 
 from pulse_sr.data.cache import cache_images
@@ -24,7 +25,7 @@ from pulse_sr.data.picture import (
     decode,
     decode_bytes,
     require_resolution,
-    walk_images,
+    walk_files,
 )
 from pulse_sr.errors import InputError, SetupError, UsageError
 from pulse_sr.images.read import read_image
@@ -76,7 +77,7 @@ def test_a_folder_gives_all_formats_in_any_case_and_no_other_files(tmp_path):
     for name in ("notes.txt", "labels.csv", "a.json", "none", ".hidden.png", "._a.png"):
         (tmp_path / name).write_text("no image")
     save(tmp_path / ".thumbnails" / "a.png", picture(0))
-    assert {path.name for path in walk_images(tmp_path)[0]} == set(names)
+    assert {path.name for path in images_in(tmp_path)} == set(names)
 
 
 def test_the_order_is_that_of_the_parts_of_the_paths(tmp_path):
@@ -85,7 +86,7 @@ def test_the_order_is_that_of_the_parts_of_the_paths(tmp_path):
         save(tmp_path / name, picture(0))
     expected = ["A.png", "a/b/y.png", "a/x.png", "a-b/x.png", "a.png"]
     assert list(open_source(tmp_path).names) == expected
-    assert [path.relative_to(tmp_path).as_posix() for path in walk_images(tmp_path)[0]] == expected
+    assert [path.relative_to(tmp_path).as_posix() for path in images_in(tmp_path)] == expected
 
 
 def test_links_are_followed_once_and_loops_end(data, tmp_path):
@@ -102,8 +103,8 @@ def test_links_are_followed_once_and_loops_end(data, tmp_path):
 def test_a_marked_folder_is_left_out_unless_it_is_asked_for(data):
     save(data / "lr_16" / "deep" / "00.png", picture(0))
     (data / "lr_16" / NOT_TRAINING_DATA).touch()
-    assert len(walk_images(data)[0]) == 20
-    assert len(walk_images(data / "lr_16")[0]) == 1
+    assert len(images_in(data)) == 20
+    assert len(images_in(data / "lr_16")) == 1
 
 
 def test_a_folder_that_can_not_be_listed_is_named(data, tmp_path, monkeypatch):
@@ -115,7 +116,7 @@ def test_a_folder_that_can_not_be_listed_is_named(data, tmp_path, monkeypatch):
         return real(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    files, refused = walk_images(data)
+    files, refused = walk_files(data)
     assert len(files) == 13
     assert refused == [(data / "1", "cannot be listed: Permission denied")]
 
@@ -245,9 +246,9 @@ def test_the_cache_holds_the_decoded_images_in_order(data, tmp_path):
     found = cached(data, tmp_path / "cache")
     assert isinstance(found.pixels, np.memmap)
     assert found.pixels.shape == (20, 3, 8, 8)
-    expected = [decode(path, 8) for path in walk_images(data)[0]]
+    expected = [decode(path, 8) for path in images_in(data)]
     assert np.array_equal(found.pixels, expected)
-    assert list(found.names) == [p.relative_to(data).as_posix() for p in walk_images(data)[0]]
+    assert list(found.names) == [p.relative_to(data).as_posix() for p in images_in(data)]
     assert (found.images, found.skipped, found.notes()) == (20, (), [])
     files = sorted(path.suffix for path in (tmp_path / "cache").iterdir())
     assert files == [".json", ".npy"]
@@ -478,7 +479,7 @@ def test_a_process_killed_while_decoding_leaves_nothing_that_stays(data, tmp_pat
     assert unfinished(cache) == [left]
     found = cached(data, cache)
     assert unfinished(cache) == []
-    assert np.array_equal(found.pixels, [decode(path, 8) for path in walk_images(data)[0]])
+    assert np.array_equal(found.pixels, [decode(path, 8) for path in images_in(data)])
 
 
 def test_a_second_process_waits_for_the_one_that_decodes(data, tmp_path):

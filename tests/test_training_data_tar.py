@@ -1,14 +1,17 @@
-"""Training images in tars: the same bytes as from the folder, in WebDataset's way of naming."""
+"""Training images in tars and zips: the same bytes as from the folder, named as WebDataset does.
+
+What is of zips alone: `test_training_data_zip`.
+"""
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import tarfile
 
 import numpy as np
 import pytest
+from packed_images import contents, encoded, numbered, pack, write_folder
 from PIL import Image
 
 from pulse_sr.data.cache import cache_images
@@ -19,48 +22,12 @@ from pulse_sr.data.shards import expand_shards
 from pulse_sr.data.sources import FolderSource
 from pulse_sr.errors import InputError, UsageError
 
-
-def encoded(seed, size=(16, 16), kind="PNG"):
-    """A smooth picture as the bytes of a file."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(file, kind)
-    return file.getvalue()
+KINDS = pytest.mark.parametrize("kind", ["tar", "zip"])
 
 
-def pack(path, files, mode="w"):
-    """Writes a tar; a value is the content of a file, or a function that changes its header."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, mode) as tar:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            if callable(content):
-                content(info)
-                tar.addfile(info)
-            else:
-                info.size = len(content)
-                tar.addfile(info, io.BytesIO(content))
-    return path
-
-
-def numbered(first, last, suffix="png", **options):
-    return {f"{i:03d}.{suffix}": encoded(i, **options) for i in range(first, last)}
-
-
-def write_folder(folder, files):
-    for name, content in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
-    return folder
-
-
-def contents(source):
-    """The bytes of all images, in the order of training."""
-    found = dict(source.read())
-    return [found[place]() for place in range(len(source.names))]
-
-
-@pytest.mark.parametrize(("name", "mode"), [("a.tar", "w"), ("a.tgz", "w:gz"), ("a.xz", "w:xz")])
+@pytest.mark.parametrize(
+    ("name", "mode"), [("a.tar", "w"), ("a.tgz", "w:gz"), ("a.xz", "w:xz"), ("a.zip", "w")]
+)
 def test_a_tar_is_the_folder_it_was_packed_from(tmp_path, name, mode):
     """Names, bytes, cache: also where the order in the archive is another one."""
     files = {f"{i % 3}/{i:02d}.png": encoded(i) for i in range(18)}
@@ -110,36 +77,43 @@ def test_an_unchanged_tar_is_not_even_listed(tmp_path, monkeypatch):
 # samples
 
 
-def test_a_sample_gives_its_image_and_not_its_other_fields(tmp_path):
+@KINDS
+def test_a_sample_gives_its_image_and_not_its_other_fields(tmp_path, kind):
     fields = {
         "000.jpg": encoded(0, kind="JPEG"), "000.seg.png": encoded(1), "000.json": b"{}",
         "000.cls": b"3", "a.b/001.PNG": encoded(2), "a.b/001.mask.png": encoded(3),
     }  # fmt: skip
-    assert list(open_source(pack(tmp_path / "a.tar", fields)).names) == ["000.jpg", "a.b/001.PNG"]
+    assert list(open_source(pack(tmp_path / f"a.{kind}", fields)).names) == [
+        "000.jpg",
+        "a.b/001.PNG",
+    ]
 
 
-def test_names_with_dots_are_images_where_nothing_says_otherwise(tmp_path):
+@KINDS
+def test_names_with_dots_are_images_where_nothing_says_otherwise(tmp_path, kind):
     files = {"photo.v2.jpg": encoded(0), "photo.v3.jpg": encoded(1), "x.1.5.webp": encoded(2)}
-    source = open_source(pack(tmp_path / "a.tar", files))
+    source = open_source(pack(tmp_path / f"a.{kind}", files))
     assert list(source.names) == list(files)
 
 
-def test_hidden_and_marked_members_are_left_out(tmp_path):
+@KINDS
+def test_hidden_and_marked_members_are_left_out(tmp_path, kind):
     files = numbered(0, 2) | {
         "./._000.png": b"of another system",
         "__MACOSX/._000.png": b"the same",
         "lr_16/000.png": encoded(5),
         f"lr_16/{NOT_TRAINING_DATA}": b"",
     }
-    assert list(open_source(pack(tmp_path / "a.tar", files)).names) == ["000.png", "001.png"]
+    assert list(open_source(pack(tmp_path / f"a.{kind}", files)).names) == ["000.png", "001.png"]
 
 
-def test_members_with_a_dot_in_front_and_absolute_ones_are_read_in_place(tmp_path):
+@KINDS
+def test_members_with_a_dot_in_front_and_absolute_ones_are_read_in_place(tmp_path, kind):
     files = {"./faces/a.png": encoded(0), "/faces/b.png": encoded(1), "../c.png": encoded(2)}
-    source = open_source(pack(tmp_path / "deep" / "a.tar", files))
+    source = open_source(pack(tmp_path / "deep" / f"a.{kind}", files))
     assert list(source.names) == ["../c.png", "faces/a.png", "faces/b.png"]
     assert contents(source) == [encoded(2), encoded(0), encoded(1)]
-    assert [path.name for path in tmp_path.rglob("*")] == ["deep", "a.tar"]
+    assert [path.name for path in tmp_path.rglob("*")] == ["deep", f"a.{kind}"]
 
 
 def link(kind, target):
@@ -162,7 +136,9 @@ def test_links_are_the_files_they_point_to(tmp_path):
     for name in ("a/one.png", "a/hard.png", "b/soft.png"):
         assert opened[name]() == encoded(0)
     for name in ("c/lost.png", "c/loop.png"):
-        with pytest.raises(InputError, match=f"{name} links to a file that the tar does not hold"):
+        with pytest.raises(
+            InputError, match=f"{name} links to a file that the archive does not hold"
+        ):
             opened[name]()
 
 
@@ -180,8 +156,8 @@ def test_sidecars_and_licences_are_members(tmp_path):
         "LICENSE.txt": b"CC0",
         "deep/er/LICENSE": b"of a part",
     }
-    for mode in ("w", "w:gz"):
-        source = open_source(pack(tmp_path / "a.tar", files, mode))
+    for name, mode in (("a.tar", "w"), ("a.tar.gz", "w:gz"), ("a.zip", "w")):
+        source = open_source(pack(tmp_path / name, files, mode))
         assert source.alignment() == {"name": "ffhq"}
         assert source.framings() == {0: {"name": "ffhq"}, 2: {"name": "template"}}
         assert source.licences() == {"LICENSE.txt": "CC0"}
@@ -243,12 +219,13 @@ def test_a_missing_tar_of_a_range_is_named(shards):
         open_source(shards / "none-*.tar")
 
 
-def test_the_same_names_in_two_tars_are_told_apart(tmp_path):
+@KINDS
+def test_the_same_names_in_two_tars_are_told_apart(tmp_path, kind):
     for name, first in (("a", 0), ("b", 100)):
         files = {f"{i:02d}.png": encoded(first + i) for i in range(10)}
         files["03.json"] = json.dumps({"framing": {"name": name}}).encode()
-        pack(tmp_path / f"{name}.tar", files | {"05.png": b"broken"})
-    source = open_source(tmp_path / "{a,b}.tar")
+        pack(tmp_path / f"{name}.{kind}", files | {"05.png": b"broken"})
+    source = open_source(tmp_path / f"{{a,b}}.{kind}")
     assert source.names[3] == "a/03.png"
     assert source.names[13] == "b/03.png"
     assert {place: f["name"] for place, f in source.framings().items()} == {3: "a", 13: "b"}
@@ -257,11 +234,13 @@ def test_the_same_names_in_two_tars_are_told_apart(tmp_path):
     assert {reason for _, reason in found.skipped} == {"is not an image (6 bytes)"}
 
 
-def test_a_folder_with_images_is_no_folder_of_tars(shards, caplog):
+def test_a_folder_with_images_is_no_folder_of_tars(shards):
     (shards / "LICENSE").write_text("CC0")
     assert open_source(shards).licences() == {"LICENSE": "CC0"}
     write_folder(shards, numbered(0, 2))
-    assert isinstance(open_source(shards), FolderSource)
+    source = open_source(shards)
+    assert isinstance(source, FolderSource)
+    assert source.left_out == {".tar": 4}
 
 
 # damage
@@ -313,20 +292,35 @@ def test_garbage_in_a_tar_is_named(tmp_path):
 # --check-data
 
 
-def test_a_check_of_a_tar_finds_what_a_check_of_the_folder_finds(tmp_path):
+@KINDS
+def test_a_check_of_a_tar_finds_what_a_check_of_the_folder_finds(tmp_path, kind):
     files = numbered(0, 20) | {
         "wide.jpg": encoded(30, (32, 16), "JPEG"),
         "again.png": encoded(3),
         "broken.png": b"broken",
+        "notes.txt": b"",
+        "x/a.raw": b"",
+        "y": b"",
+        "x/b.RAW": b"",
+        ".hidden.txt": b"",
         "000.json": json.dumps({"framing": {"name": "ffhq"}}).encode(),
         "LICENSE": b"CC0",
     }
     folder = check_data(write_folder(tmp_path / "data", files))
-    tar = check_data(pack(tmp_path / "a.tar.gz", files, "w:gz"), None)
-    for name in ("images", "unreadable", "duplicates", "licences", "resolution", "exit_code"):
+    tar = check_data(pack(tmp_path / f"a.{kind}", files), None)
+    for name in (
+        "images",
+        "left_out",
+        "unreadable",
+        "duplicates",
+        "licences",
+        "resolution",
+        "exit_code",
+    ):
         assert getattr(tar, name) == getattr(folder, name), name
     assert (len(tar.images), tar.exit_code, tar.framings[0][1]) == (22, 1, 1)
-    assert tar.data == str(tmp_path / "a.tar.gz")
+    assert tar.left_out == {".raw": 2, ".txt": 1, "without a suffix": 1}
+    assert tar.data == str(tmp_path / f"a.{kind}")
 
 
 def test_the_sheets_of_a_tar_show_its_images(tmp_path):

@@ -82,7 +82,7 @@ def test_the_colour_profile_stays_and_a_photo_stands_upright(tmp_path, model):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(pixels).save(tmp_path / "p.png", icc_profile=SRGB, exif=exif)
-    assert read_original(tmp_path / "p.png").profile == SRGB
+    assert read_original(tmp_path / "p.png").about.profile == SRGB
     [row] = pulse_sr.upscale([tmp_path / "p.png"], tmp_path / "out", model)
     assert row["notes"] == ["rotated by EXIF"]
     with Image.open(tmp_path / "out" / "p.png") as found:
@@ -198,7 +198,7 @@ def test_files_of_others_are_left_alone(tmp_path, model):
     [
         (["nowhere.png"], 2, "nowhere.png does not exist"),
         (["{photo}", "--model", "compact-x5"], 2, "no network 'compact-x5'"),
-        (["{photo}", "--model", "{photo}"], 3, "not a readable network"),
+        (["{photo}", "--model", "{photo}"], 2, "is no file of a network"),
         (["{photo}", "--model", "{model}", "--tile", "8"], 2, "tile"),
         (["{photo}", "--model", "{model}", "--device", "cuda:99"], 3, "CUDA devices"),
         ([], 2, "INPUT"),

@@ -13,6 +13,7 @@ from scipy.ndimage import laplace
 from pulse_sr.alignment.crop import crop_quad
 from pulse_sr.alignment.geometry import Framing, Points, inside_share, rounded, side_of
 from pulse_sr.alignment.landmarks.base import Face, Landmarks
+from pulse_sr.alignment.landmarks.turning import find_faces
 from pulse_sr.alignment.options import Limits
 from pulse_sr.errors import InputError
 from pulse_sr.images.pixels import Pixels
@@ -43,14 +44,14 @@ class FramedFace:
 
 
 def frame_faces(image: LowResImage, landmarks: Landmarks, framing: Framing) -> list[FramedFace]:
-    """Finds the faces of a photo and frames them, from left to right.
+    """Finds the faces of a photo, whichever way up it is, and frames them, from left to right.
 
     Raises:
         InputError: landmarks that make no crop: in one place, or of another photo.
         SetupError: the landmark source can not work.
     """
     framed = []
-    for face in landmarks.find(image):
+    for face in find_faces(landmarks, image):
         try:
             quad = rounded(framing.quad(face.points))
         except ValueError as error:
@@ -89,6 +90,8 @@ def reason_against(framed: FramedFace, sharp: float, limits: Limits) -> str | No
     return None
 
 
-def cut_out(image: LowResImage, framed: FramedFace, side: int) -> Pixels:  # [3, S, S]
-    """Returns the crop of a face with S = `side`."""
-    return crop_quad(image.pixels, framed.quad, side)
+def cut_out(
+    image: LowResImage, framed: FramedFace, side: int, framing: Framing
+) -> Pixels:  # [3, S, S]
+    """Returns the crop of a face with S = `side`; FFHQ's framing as FFHQ made it (`crop_quad`)."""
+    return crop_quad(image.pixels, framed.quad, side, parity=framing.template is None)

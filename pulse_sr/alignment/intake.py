@@ -14,10 +14,12 @@ from dataclasses import replace
 import numpy as np
 
 from pulse_sr.alignment.crop import crop_quad
+from pulse_sr.alignment.detail import detail_side
 from pulse_sr.alignment.faces import FramedFace, frame_faces
 from pulse_sr.alignment.geometry import Framing
 from pulse_sr.alignment.landmarks.base import Landmarks
 from pulse_sr.alignment.paste import FEATHER
+from pulse_sr.config import RunOptions
 from pulse_sr.errors import InputError
 from pulse_sr.images.face import FaceOfPhoto
 from pulse_sr.images.fit import low_res_sides
@@ -33,9 +35,12 @@ SURELY_LOW_RES = 48
 FRAMING_TOLERANCE = 0.25
 #: Faces with fewer pixels a side are not searched for in photos.
 SMALLEST_FACE = 8
+#: A face is searched at a side up to so many times that of its detail: at the next smaller side,
+#: detail of the photo would be thrown away, and what is found would not go with it.
+_NEARLY = 1.35
 
 #: Part of every identity: raise it when equal settings start to give other low-res faces.
-REVISION = 1
+REVISION = 2
 
 
 def identity_of(face: FaceOfPhoto, photo_sha256: str) -> str:
@@ -53,37 +58,38 @@ def faces_to_search(
     resolution: int,
     framing: Framing,
     landmarks: Landmarks,
+    options: RunOptions,
     *,
-    mode: str = "auto",
     operator: str = "bicubic",
     scale: int | None = None,
     fit: str | None = None,
 ) -> list[FaceOfPhoto]:
     """Returns the faces to search instead of the picture; none: the picture is a low-res face.
 
-    With "auto" a picture is a low-res face if its longer side is at most `SURELY_LOW_RES`; or if it
-    is no larger than the prior's images, and shows no face or one that fills it as the prior's
-    framing does. Where nothing was found but `fit` says how to place the picture, it is one too.
+    With `align` "auto" a picture is a low-res face if its longer side is at most `SURELY_LOW_RES`;
+    or if it is no larger than the prior's images, and shows no face or one that fills it as the
+    prior's framing does. Where nothing was found but `fit` says how to place the picture, it is one
+    too.
 
     Args:
         image: the input.
         resolution: R.
         framing: of the prior.
         landmarks: the source of landmarks.
-        mode: one of `config.ALIGN_MODES`.
+        options: which faces, and how large the photo comes back.
         operator: how low-res faces are made of the crops, which have R px.
         scale: R / h if the user asked for one, else the largest h that a face supports.
         fit: the user's wish for placing the whole picture, see `fitting.fit_to_prior`.
 
     Raises:
-        InputError: no face was found, or none is large enough.
+        InputError: no face was found, or there is a reason against each.
         UsageError: the scale does not suit the prior.
     """
     longest = max(image.width, image.height)
-    if mode == "never" or (mode == "auto" and longest <= SURELY_LOW_RES):
+    if options.align == "never" or (options.align == "auto" and longest <= SURELY_LOW_RES):
         return []
     found = frame_faces(image, landmarks, framing)
-    if mode == "auto":
+    if options.align == "auto":
         fills = any(_fills(face, image) for face in found)
         if longest <= resolution and (fills or not found):
             return []
@@ -94,28 +100,82 @@ def faces_to_search(
             f"no face found in {image.path} ({image.width}x{image.height} px)",
             "--align never --fit pad takes the whole picture as a face",
         )
-    sides = [low_res_side(face.side, resolution, scale) for face in found]
-    large = [(face, side) for face, side in zip(found, sides, strict=True) if side is not None]
-    if not large:
-        raise _too_small(image, found, resolution, scale)
-    if len(large) < len(found):
-        smallest = min(face.side for face in found)
-        number = len(found) - len(large)
-        words = "%s: %d of %d faces left out, too small to search (%.0f px)"
-        log.warning(words, image.path, number, len(found), smallest)
+    sides: dict[int, tuple[int, int]] = {}
+    left_out: list[str] = []
+    for number, face in enumerate(found, start=1):
+        side = low_res_side(face.side, resolution, scale)
+        detail = _detail(image, face, resolution)
+        asked = 0 if scale else detail
+        reason = _reason_against(number, face, side, asked, resolution, options)
+        if reason:
+            left_out.append(f"face {number}: {reason}")
+        else:
+            assert side is not None  # there is a reason against faces without one
+            sides[number] = (detail, _side(face.side, asked, resolution) if asked else side)
+    if not sides:
+        raise InputError(
+            f"{image.path} has no face to search: {'; '.join(left_out)}", _hint(left_out)
+        )
+    if left_out:
+        log.warning("%s: %s", image.path, "; ".join(left_out))
     return [
         FaceOfPhoto(
-            index=place,
-            of=len(large),
-            quad=tuple((float(x), float(y)) for x, y in face.quad),
-            real_size=round(face.side, 2),
-            inside=round(face.inside, 4),
-            score=round(face.face.score, 4),
+            index=number,
+            of=len(found),
+            searched=len(sides),
+            left_out=tuple(left_out),
+            quad=tuple((float(x), float(y)) for x, y in found[number - 1].quad),
+            real_size=round(found[number - 1].side, 2),
+            inside=round(found[number - 1].inside, 4),
+            score=round(found[number - 1].face.score, 4),
+            detail=detail,
             side=side,
             operator=operator.strip(),
         )
-        for place, (face, side) in enumerate(large, start=1)
+        for number, (detail, side) in sides.items()
     ]
+
+
+def _detail(image: LowResImage, face: FramedFace, resolution: int) -> int:
+    """Up to which side the photo shows the face with detail of its own (`detail.detail_side`)."""
+    side = min(resolution, max(int(face.side + 0.5), SMALLEST_FACE))
+    return detail_side(crop_quad(image.pixels, face.quad, side, parity=False))
+
+
+def _side(real_size: float, detail: int, resolution: int) -> int:
+    """The side at which a face is searched: the one next to its detail, which it nearly has."""
+    fitting = [side for side in low_res_sides(resolution, None) if side <= resolution / 2]
+    most = min(detail, real_size) * _NEARLY
+    return max([side for side in fitting if SMALLEST_FACE <= side <= most], default=SMALLEST_FACE)
+
+
+def _reason_against(
+    number: int,
+    face: FramedFace,
+    side: int | None,
+    detail: int,
+    resolution: int,
+    options: RunOptions,
+) -> str:
+    """Why a face is not searched; empty if it is."""
+    if options.faces and number not in options.faces:
+        return "not among --faces"
+    if face.face.score < options.min_score:
+        return f"doubtful, score {face.face.score:.2f} below {options.min_score:g}"
+    if side is None or face.side < options.min_size:
+        return f"too small to search ({face.side:.0f} px)"
+    if detail >= min(resolution, face.side * options.upscale):
+        return f"the photo shows it as fine as the prior could ({detail} px)"
+    return ""
+
+
+def _hint(reasons: Sequence[str]) -> str:
+    """What helps where there is a reason against every face."""
+    if any("doubtful" in each for each in reasons):
+        return "--min-score accepts doubtful faces; --align never takes the whole picture"
+    if any("as fine" in each for each in reasons):
+        return "--scale 2 makes the face small and searches it all the same"
+    return "use a larger version of the photo, or other --faces, --min-size, --scale"
 
 
 def low_res_side(real_size: float, resolution: int, scale: int | None = None) -> int | None:
@@ -140,12 +200,12 @@ def low_res_face(photo: LowResImage, face: FaceOfPhoto, resolution: int) -> LowR
     Returns:
         pixels uint8 [3, h, h]; `sha256` is `identity_of` the face.
     """
-    crop = crop_quad(photo.pixels, face.corners, resolution, blur_border=False)
+    crop = crop_quad(photo.pixels, face.corners, resolution, parity=False)
     pixels = degrade(crop, face.operator, resolution // face.side)
     made = f"face {face.index} of {face.of}: {face.real_size:.0f} px in the photo, {face.side} px"
-    notes = [*photo.notes, made + " searched"]
-    if face.real_size > resolution:
-        notes.append(f"the photo shows the face finer than the prior's {resolution} px")
+    notes = [*photo.notes, made + " searched", *face.left_out]
+    if turned := _turn(face):
+        notes.append(f"found after a turn of the photo by {turned} degrees")
     if face.inside < 0.995:
         notes.append(f"{1 - face.inside:.0%} of the crop lies outside the photo and is mirrored")
     return replace(
@@ -161,6 +221,12 @@ def low_res_face(photo: LowResImage, face: FaceOfPhoto, resolution: int) -> LowR
     )
 
 
+def _turn(face: FaceOfPhoto) -> int:
+    """By how many degrees, a multiple of 90, the face is turned to the right in its photo."""
+    along = face.corners[3] - face.corners[0]
+    return int(np.round(np.degrees(np.arctan2(along[1], along[0])) / 90.0)) * 90 % 360
+
+
 def _fills(face: FramedFace, image: LowResImage) -> bool:
     """Whether the picture, if it is square, is already the crop of this face."""
     side = image.width
@@ -168,14 +234,3 @@ def _fills(face: FramedFace, image: LowResImage) -> bool:
         return False
     corners = np.array([[0, 0], [0, side], [side, side], [side, 0]]) - 0.5
     return bool(np.hypot(*(face.quad - corners).T).max() <= FRAMING_TOLERANCE * side)
-
-
-def _too_small(
-    image: LowResImage, found: Sequence[FramedFace], resolution: int, scale: int | None
-) -> InputError:
-    largest = max(face.side for face in found)
-    wanted = SMALLEST_FACE if scale is None else resolution // scale
-    hint = "use a larger version of the photo" if scale is None else "leave out --scale"
-    return InputError(
-        f"the largest face in {image.path} has {largest:.0f} px, {wanted} are needed", hint
-    )

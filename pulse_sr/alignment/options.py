@@ -7,35 +7,18 @@ from pathlib import Path
 
 from pulse_sr.config import OPERATOR
 from pulse_sr.options import (
-    Kind,
     Options,
     device_option,
     number,
-    of_type,
     one_of,
     option,
     overwrite_option,
     path,
     prior_option,
+    recursive_option,
     text,
     whole,
-)
-
-
-def _sides_of(text: str) -> tuple[int, ...]:
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() for part in parts):
-        raise ValueError(text)
-    return tuple(sorted({int(part) for part in parts}))
-
-
-#: Whole numbers, in a text without order and with repeats.
-SIDES = Kind(
-    "sizes such as 16,32",
-    lambda value: of_type(value, tuple),
-    "N,N",
-    _sides_of,
-    lambda value: ",".join(map(str, value)),
+    whole_numbers,
 )
 
 
@@ -59,7 +42,9 @@ class CropOptions(Options):
     """What is made of each face; the sides in `lr` are divisors of `size`."""
 
     size: int = option(256, "Side of the crops.", whole(4, 4096))
-    lr: tuple[int, ...] = option((), "Also write low-res versions, lr_N/.", SIDES)
+    lr: tuple[int, ...] = option(
+        (), "Also write low-res versions, lr_N/.", whole_numbers("sizes such as 16,32", "N,N")
+    )
     operator: str = option("bicubic", "How --lr makes them.", OPERATOR)
     skip_duplicates: bool = option(False, "Leave out near-duplicates, not only note.")
 
@@ -83,3 +68,4 @@ class AlignOptions(CropOptions):
     download: bool = option(False, "Let fan fetch its weights (96 MB) if missing.")
     overwrite: bool = overwrite_option()
     device: str = device_option()
+    recursive: bool = recursive_option()

@@ -22,6 +22,11 @@ FEATHER = 0.12
 _DENSITY = 2.0
 
 
+def enlarged_quad(quad: Points, factor: int) -> Points:
+    """The same place in the photo made `factor` times as large."""
+    return (quad + 0.5) * factor - 0.5
+
+
 def paste(photo: Pixels, crop: Pixels, quad: Points, feather: float = FEATHER) -> Pixels:
     """Returns the photo with the crop in its place; pixels outside of the crop keep their bits.
 
@@ -32,16 +37,43 @@ def paste(photo: Pixels, crop: Pixels, quad: Points, feather: float = FEATHER) -
         feather: width of the rim over which the crop fades in, in units of its side.
     """
     pasted = photo.copy()
+    paste_into(pasted, crop, quad, feather)
+    return pasted
+
+
+def paste_into(photo: Pixels, crop: Pixels, quad: Points, feather: float = FEATHER) -> None:
+    """Does what `paste` does to the photo itself: a large one is not copied for every face."""
     box = _box(quad, photo.shape[2], photo.shape[1])
     if box is None:
-        return pasted
+        return
     rows, columns = box
-    place = pasted[:, rows, columns]
+    place = photo[:, rows, columns]
     warped = _warped(photo, crop, quad, place, rows, columns)
-    weight = mask(quad, rows, columns, feather)
-    mixed = place + weight * (warped - place)
-    place[:] = np.where(weight > 0, np.rint(np.clip(mixed, 0, 255)), place).astype(np.uint8)
-    return pasted
+    _mix(place, warped - place, mask(quad, rows, columns, feather))
+
+
+def add_into(
+    photo: Pixels, change: NDArray[np.float64], quad: Points, feather: float = FEATHER
+) -> None:
+    """Adds the detail that a face that was found has beyond its photo, to the photo itself.
+
+    What is finer than the photo's pixels is left out: it would alias.
+
+    Args:
+        photo: uint8 RGB [3, H, W].
+        change: [3, S, S] in levels of 255.
+        quad, feather: see `paste`.
+    """
+    box = _box(quad, photo.shape[2], photo.shape[1])
+    if box is not None:
+        thin = _thin_out(change, side_of(quad), density=1.0)
+        _mix(photo[:, *box], unwarp(thin, quad, *box), mask(quad, *box, feather))
+
+
+def _mix(place: Pixels, change: NDArray[np.float64], weight: NDArray[np.float64]) -> None:
+    """Adds a weighted change to a patch [3, b, t] where there is a weight."""
+    mixed = np.rint(np.clip(place + weight * change, 0, 255))
+    place[:] = np.where(weight > 0, mixed, place).astype(np.uint8)
 
 
 def _warped(
@@ -56,8 +88,28 @@ def _warped(
     size, side = side_of(quad), crop.shape[-1]
     if side < size:
         return unwarp(crop, quad, rows, columns)
-    change = crop.astype(np.float64) - crop_quad(photo, quad, side, blur_border=False)
+    change = crop.astype(np.float64) - _own_crop(photo, quad, side)
     return place + unwarp(_thin_out(change, size), quad, rows, columns)
+
+
+def _own_crop(photo: Pixels, quad: Points, side: int) -> Pixels:  # [3, S, S]
+    """What the photo itself shows in the quad, cut out of the part of it that this takes."""
+    reach = int(side_of(quad)) + 4
+    start = np.maximum(np.floor(quad.min(axis=0)).astype(int) - reach, 0)
+    stop = np.ceil(quad.max(axis=0)).astype(int) + reach
+    part = photo[:, start[1] : stop[1], start[0] : stop[0]]
+    return crop_quad(part, quad - start, side, parity=False)
+
+
+def mask_box(
+    quad: Points, width: int, height: int, feather: float = FEATHER
+) -> tuple[tuple[slice, slice], NDArray[np.float64]] | None:
+    """Returns the rows and columns of a photo that a crop may change, and its weight there.
+
+    None: the crop lies outside of the photo.
+    """
+    box = _box(quad, width, height)
+    return None if box is None else (box, mask(quad, *box, feather))
 
 
 def mask(quad: Points, rows: slice, columns: slice, feather: float = FEATHER) -> NDArray:
@@ -125,9 +177,9 @@ def _cut_out(
     )
 
 
-def _thin_out(crop: NDArray, pixels_in_photo: float) -> NDArray:
+def _thin_out(crop: NDArray, pixels_in_photo: float, density: float = _DENSITY) -> NDArray:
     """Shrinks a crop that is denser than the photo, by Lanczos in floating point."""
-    side = int(np.ceil(pixels_in_photo * _DENSITY))
+    side = int(np.ceil(pixels_in_photo * density))
     if side >= crop.shape[-1]:
         return crop
     return np.stack(

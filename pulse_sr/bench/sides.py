@@ -9,7 +9,6 @@ Shapes: S samples, L style rows, D latent width, h w low-res.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import resource
@@ -25,9 +24,10 @@ from torch import Tensor
 from pulse_sr.bench.baseline import BaselineSearch
 from pulse_sr.bench.step_work import Moved
 from pulse_sr.devices import choose_bf16, keep_freed_memory
+from pulse_sr.files.documents import json_text
+from pulse_sr.models import registry
 from pulse_sr.operators.base import Operator
 from pulse_sr.operators.building import make_operator
-from pulse_sr.priors.files import read_prior
 from pulse_sr.priors.stylegan2 import StyleGAN2Prior
 from pulse_sr.search.engine import Best, Method, search
 from pulse_sr.search.latents import diagonal_map, draw_noise, full_map
@@ -173,10 +173,10 @@ def measure_alone(prior: StyleGAN2Prior, side: str, samples: int, steps: int) ->
 
 
 def _main(path: str, side: str, samples: str, steps: str, device: str, precision: str) -> None:
-    prior = read_prior(Path(path), device)
+    prior = registry.load_prior(path, torch.device(device))
     assert isinstance(prior, StyleGAN2Prior)  # the parent process wrote it
     prior = prior.in_precision(bf16=choose_bf16(precision, prior.device))
-    sys.stdout.write(json.dumps(measure_alone(prior, side, int(samples), int(steps))))
+    sys.stdout.write(json_text(measure_alone(prior, side, int(samples), int(steps))))
 
 
 if __name__ == "__main__":

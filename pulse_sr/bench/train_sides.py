@@ -7,7 +7,6 @@ has its own allocator settings and its own peak memory, and the caller lets them
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import sys
@@ -24,6 +23,7 @@ from pulse_sr.bench.sides import peak_memory_mb, synchronize
 from pulse_sr.bench.train_baseline import BaselineTraining
 from pulse_sr.data.order import ImageStream
 from pulse_sr.devices import choose_bf16, keep_freed_memory
+from pulse_sr.files.documents import json_line
 from pulse_sr.priors.fastgan import FastGANConfig
 from pulse_sr.training.gan.build import build_objective, build_step
 from pulse_sr.training.gan.config import TrainConfig, recipe
@@ -117,7 +117,7 @@ def take_turns(
 def _main(side: str, resolution: str, batch: str, ngf: str, device: str) -> None:
     config = training_config(int(resolution), int(batch), int(ngf))
     for record in take_turns(side, config, torch.device(device), sys.stdin):
-        sys.stdout.write(json.dumps(record) + "\n")
+        sys.stdout.write(json_line(record))
         sys.stdout.flush()
 
 

@@ -40,6 +40,7 @@ COMMANDS = {
     "train-sr": ("pulse_sr.cli.train_sr:command", "Train a supervised network on photos."),
     "upscale": ("pulse_sr.cli.upscale:command", "Enlarge pictures with a supervised network."),
     "compare": ("pulse_sr.cli.compare:command", "Bicubic, supervised, latent search side by side."),
+    "eval": ("pulse_sr.cli.eval:command", "Measure results against their references."),
     "prior": ("pulse_sr.cli.prior:command", "List priors and show what they are."),
     "degrade": ("pulse_sr.cli.degrade:command", "Make low-res test inputs with a known operator."),
     "check-op": ("pulse_sr.cli.check_op:command", "Rank the operators that turn HR into LR."),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import click
+
+from pulse_sr.files.documents import json_text
 
 # Where the options of a command leave what the error handler needs (`click.Context.meta`).
 VERBOSE_KEY = "pulse_sr.verbose"
@@ -78,7 +79,7 @@ def print_error(message: str, hint: str = "") -> None:
 
 def emit_json(document: Any) -> None:
     """Prints the one JSON document of `--json` on stdout."""
-    click.echo(json.dumps(document, indent=2))
+    click.echo(json_text(document, indent=2))
 
 
 def printable(text: str) -> str:
@@ -91,6 +92,14 @@ def table(rows: Sequence[tuple[str, ...]]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))] if rows else []
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def progress_bar(done: int, total: int, seconds: float, width: int = 24) -> str:
+    """Returns a bar with how many of `total` are done and how long the rest may take."""
+    filled = width * done // max(total, 1)
+    left = seconds / done * (total - done) if done else 0.0
+    rest = f"{left / 60:.0f} min left" if left >= 120 else f"{left:.0f} s left"
+    return f"[{'#' * filled}{'-' * (width - filled)}] {done}/{total}, {rest}"
 
 
 def show_plan(

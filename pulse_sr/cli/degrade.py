@@ -39,7 +39,7 @@ def command(
     from pulse_sr.images.find import find_images
 
     suffix = ".jpg" if spec.stages[-1].kind == "jpeg" else ".png"
-    pairs = _name_outputs(find_images(list(inputs)), out, suffix)
+    pairs = _name_outputs(find_images(list(inputs), recursive=options.recursive), out, suffix)
     if dry_run:
         rows = [{"path": str(source), "file": str(target)} for source, target in pairs]
         table = [(row["path"], row["file"]) for row in rows]

@@ -50,7 +50,7 @@ def command(
     dry_run: bool,
     console: Console,
 ) -> int:
-    """Train a prior on DATA: a folder of images (nested, any size) or WebDataset tars.
+    """Train a prior on DATA: a folder of images (nested, any size), a zip or WebDataset tars.
 
     The same command resumes where the last checkpoint stands. --check-data looks at DATA first.
 
@@ -59,7 +59,7 @@ def command(
     Several GPUs: torchrun --nproc-per-node 4 -m pulse_sr train-prior ffhq_small/ -o runs/faces
     """
     if check_data:
-        return _check(data, out, options.resolution, dry_run, console)
+        return _check(data, out, options, dry_run, console)
     if out is None:
         raise missing("out")
     from pulse_sr.jobs.training import run_training
@@ -78,7 +78,8 @@ def command(
         trainer = plan.start(partial(_show_decoding, console))
         console.line(plan.summary(trainer))
         show = partial(_show, console, trainer, schedule)
-        observation = replace(observation, command=shlex.join(["pulse-sr", *sys.argv[1:]]))
+        words = shlex.join(["pulse-sr", *sys.argv[1:]])
+        observation = replace(observation, command=words, member=options.member)
         run_training(trainer, schedule, observation, show, console.line)
         if trainer.lock is not None:
             trainer.lock.close()  # here and now, not when the trainer is collected
@@ -91,7 +92,7 @@ def command(
 
 
 def _check(
-    data: Path, out: Path | None, resolution: int | None, dry_run: bool, console: Console
+    data: Path, out: Path | None, options: GanOptions, dry_run: bool, console: Console
 ) -> int:
     from pulse_sr.data.check import check_data
     from pulse_sr.data.open import open_source
@@ -101,7 +102,7 @@ def _check(
     def progress(done: int, total: int) -> None:
         console.live(f"[{done}/{total}] images read")
 
-    found = check_data(data, resolution, progress)
+    found = check_data(data, options.resolution, progress, options.member)
     console.clear()
     folder = Path(f"{open_source(data).title}-check") if out is None else out / "check"
     written = [] if dry_run else write_check(found, folder)

@@ -65,7 +65,7 @@ def command(
     dry_run: bool,
     console: Console,
 ) -> int:
-    """Train a network on DATA: a folder of photos (nested, any size) or WebDataset tars.
+    """Train a network on DATA: a folder of photos (nested, any size), a zip or WebDataset tars.
 
     The same command resumes where the last checkpoint stands.
 

@@ -20,9 +20,9 @@ from pulse_sr.sr.options import UpscaleOptions
 
 
 def _show_networks(as_json: bool) -> None:
-    from pulse_sr.models.networks import list_networks
+    from pulse_sr.models.registry import list_networks
 
-    cards = list_networks()
+    cards = [model.facts() for model in list_networks()]
     if as_json:
         emit_json(cards)
         return
@@ -66,6 +66,7 @@ def command(
         tile=options.tile,
         device=options.device,
         overwrite=options.overwrite,
+        recursive=options.recursive,
     )
     if dry_run:
         actions = [(action, str(path)) for action, path in plan.actions()]

@@ -140,7 +140,7 @@ def _find(source: ImageSource, cache_dir: Path, resolution: int) -> CacheIndex |
     ]
     stamps = source.stamps()
     for index in known:
-        if index.location == os.path.abspath(source.location) and index.stamps == stamps:
+        if index.is_of(source, stamps):
             return index
     if not known:
         return None
@@ -190,7 +190,7 @@ def _decode(
     if total < MIN_IMAGES:
         raise InputError(
             f"{source.location} holds {total} images, training needs at least {MIN_IMAGES}",
-            "give a folder or a tar of images such as PNG or JPEG",
+            "give a folder, tar or zip of images such as PNG or JPEG",
         )
     _check_space(cache_dir, total * 3 * resolution**2)
     log.info("decoding %d images to %d px", total, resolution)
@@ -203,7 +203,7 @@ def _decode(
         file.flush()
         os.fsync(file.fileno())
         location, refused = os.path.abspath(source.location), tuple(source.refused)
-        index = CacheIndex(resolution, location, stamps, tuple(rows), refused)
+        index = CacheIndex(resolution, location, stamps, tuple(rows), refused, source.member)
         write_text_atomic(cache_dir / f"{index.stem}.json", index.to_json())
         os.replace(temporary, cache_dir / f"{index.stem}.npy")
     return index

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pulse_sr.data.sources import ImageSource, Refusal, Stamp
+from pulse_sr.files.documents import json_text, read_json
 
 #: Counts the ways of decoding: another number, another key.
 _VERSION = 1
@@ -46,6 +46,7 @@ class CacheIndex:
         stamps: size and time of each file on the disk, when the images were last compared.
         files: all files, in the order of training.
         refused: what could not be listed, with reasons.
+        member: see `ImageSource`.
     """
 
     resolution: int
@@ -53,6 +54,7 @@ class CacheIndex:
     stamps: dict[str, Stamp]
     files: tuple[Row, ...]
     refused: tuple[Refusal, ...] = ()
+    member: str | None = None
 
     @property
     def key(self) -> str:
@@ -77,6 +79,11 @@ class CacheIndex:
         """A hash of the hashes of the files with rows, in order."""
         return _hash_lines(row.sha256 for row in self.rows())
 
+    def is_of(self, source: ImageSource, stamps: dict[str, Stamp]) -> bool:
+        """Whether these are the images of a source, none of which was touched since."""
+        same = (os.path.abspath(source.location), source.member, stamps)
+        return (self.location, self.member, self.stamps) == same
+
     def moved(self, source: ImageSource, stamps: dict[str, Stamp]) -> CacheIndex:
         """The same content, found in another place or under other names and times."""
         renamed = zip(self.files, source.names, strict=True)
@@ -86,18 +93,19 @@ class CacheIndex:
             stamps=stamps,
             files=tuple(replace(row, name=name) for row, name in renamed),
             refused=tuple(source.refused),
+            member=source.member,
         )
 
     def to_json(self) -> str:
         """The document; a file is a list of the fields of its `Row`."""
         fields = vars(self) | {"files": [list(vars(row).values()) for row in self.files]}
-        return json.dumps({"version": _VERSION} | fields) + "\n"
+        return json_text({"version": _VERSION} | fields) + "\n"
 
     @classmethod
     def read(cls, path: Path) -> CacheIndex | None:
         """The index in a file; None if it is damaged or of another version."""
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
+            document = read_json(path)
             if document["version"] != _VERSION:
                 return None
             return cls(
@@ -106,8 +114,9 @@ class CacheIndex:
                 {name: (size, time) for name, (size, time) in document["stamps"].items()},
                 tuple(Row(*fields) for fields in document["files"]),
                 tuple((name, reason) for name, reason in document["refused"]),
+                document.get("member"),
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             return None
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +61,15 @@ class DataCheck:
     """What was found.
 
     Attributes:
-        data: a folder, a tar or a pattern of tars, as it was given.
+        data: a folder, an archive or a pattern of archives, as it was given.
         resolution: side at which training would take the images; None if none is readable.
         supported: what training takes without `--resolution`; None if none is readable.
         images: the readable ones, in the order of training.
         unreadable: the others.
         duplicates: groups of files that show the same picture.
         licences: licence files in the data.
+        left_out: how many other files there are, by their kinds.
+        member: the field that is the image; None: not said.
     """
 
     data: str
@@ -77,6 +79,8 @@ class DataCheck:
     unreadable: tuple[UnreadableImage, ...] = ()
     duplicates: tuple[tuple[Path, ...], ...] = ()
     licences: tuple[Path, ...] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    member: str | None = None
 
     @property
     def different(self) -> int:
@@ -133,18 +137,20 @@ def check_data(
     data: str | os.PathLike[str],
     resolution: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    member: str | None = None,
 ) -> DataCheck:
     """Reads every image of a data set as training would, and compares them with each other.
 
     Args:
-        data: a folder, nested, or tars (`pulse_sr.data.sources.open_source`).
+        data: a folder, nested, or archives (`pulse_sr.data.open.open_source`).
         resolution: power of two from 8 up; without it, what training would choose.
         progress: called with (images read, all images) after each.
+        member: the field of a sample that is its image (`selection.select_images`).
 
     Raises:
         UsageError: when the data do not exist or the resolution is out of range.
     """
-    source = open_source(data)
+    source = open_source(data, member)
     total = len(source.names)
     if resolution is not None:
         require_resolution(resolution)
@@ -173,6 +179,8 @@ def _compare(
         unreadable=(*refused, *(each for each in found if isinstance(each, UnreadableImage))),
         duplicates=tuple(tuple(images[i].file for i in group) for group in groups),
         licences=tuple(Path(name) for name in source.licences()),
+        left_out=source.left_out,
+        member=source.member,
     )
 
 

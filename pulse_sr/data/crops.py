@@ -25,8 +25,8 @@ from pulse_sr.data.order import Order, Rows, pick, rng_of
 from pulse_sr.data.picture import decode_whole, upright_size
 from pulse_sr.data.sources import ImageSource, Opener, Refusal, reason_of
 from pulse_sr.errors import InputError, PulseError
+from pulse_sr.images.decode import explain_damage, open_header
 from pulse_sr.images.pixels import Pixels
-from pulse_sr.images.read import explain_damage, open_header
 
 
 @dataclass(frozen=True)

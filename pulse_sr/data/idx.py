@@ -13,7 +13,7 @@ import io
 import math
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -76,7 +76,7 @@ class IdxSource(ImageSource):
             UsageError: it holds no images.
             InputError: it is damaged.
         """
-        self.location, self.title = str(path), path.name.removesuffix(".gz")
+        self.location, self.title, self.member = str(path), path.name.removesuffix(".gz"), None
         self._path, self._pixels = path, read_idx(path)
         if self._pixels.ndim != _IMAGES:
             raise UsageError(f"{path} holds no images", "give the file of the images")
@@ -91,6 +91,11 @@ class IdxSource(ImageSource):
     def refused(self) -> Sequence[Refusal]:
         """See `ImageSource.refused`: nothing, a damaged file is refused as a whole."""
         return ()
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """See `ImageSource.left_out`: nothing."""
+        return {}
 
     def stamps(self) -> dict[str, Stamp]:
         """See `ImageSource.stamps`."""

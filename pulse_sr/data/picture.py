@@ -5,7 +5,6 @@ Shapes: R resolution, S side of the middle square.
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import os
@@ -18,14 +17,12 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from pulse_sr.errors import InputError, UsageError
+from pulse_sr.images.colour import to_srgb
+from pulse_sr.images.decode import decode as decode_any
+from pulse_sr.images.decode import explain_damage, open_header
+from pulse_sr.images.find import image_suffixes
 from pulse_sr.images.pixels import Pixels, to_pillow
-from pulse_sr.images.read import (
-    REFUSED_FORMATS,
-    decode_image,
-    explain_damage,
-    open_header,
-    read_bytes,
-)
+from pulse_sr.images.read import read_bytes
 
 MIN_IMAGES = 16
 SMALLEST_RESOLUTION = 8
@@ -55,14 +52,6 @@ class SquareImage:
     height: int
 
 
-@functools.cache
-def image_suffixes() -> frozenset[str]:
-    """The suffixes of the formats that Pillow reads, in lower case, with their dots."""
-    extensions = Image.registered_extensions()
-    readable = set(Image.OPEN) - REFUSED_FORMATS
-    return frozenset(suffix for suffix, kind in extensions.items() if kind in readable)
-
-
 def is_image_name(name: str) -> bool:
     """Whether a file of this name is taken for an image; hidden ones are not."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in image_suffixes()
@@ -73,8 +62,8 @@ def is_licence_name(name: str) -> bool:
     return name.casefold().startswith(_LICENCES)
 
 
-def walk_images(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """Image files below `folder`, and the nested folders that can not be listed, with reasons.
+def walk_files(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """The files below `folder`, and the nested folders that can not be listed, with reasons.
 
     Links to folders are followed, each folder once, so that loops end. Hidden files and folders,
     and nested folders with a file `NOT_TRAINING_DATA`, are left out.
@@ -97,7 +86,7 @@ def walk_images(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
             folders.clear()
             continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        files += [Path(root, name) for name in names if is_image_name(name)]
+        files += [Path(root, name) for name in names if not name.startswith(".")]
     return sorted(files), refused
 
 
@@ -135,9 +124,9 @@ def decode_bytes(name: str, data: bytes, resolution: int | None) -> SquareImage:
         image = open_header(name, data)
         if image.format in ("JPEG", "MPO"):
             return _decode_jpeg(image, resolution)
-        whole = decode_image(name, data)
-    square = to_pillow(centre_square(whole.pixels))
-    return SquareImage(_resized(square, resolution), whole.width, whole.height)
+        whole = decode_any(name, data).pixels
+    square = to_pillow(centre_square(whole))
+    return SquareImage(_resized(square, resolution), whole.shape[2], whole.shape[1])
 
 
 def decode_whole(name: str, data: bytes) -> Pixels:  # -> [3, h, w]
@@ -149,9 +138,8 @@ def decode_whole(name: str, data: bytes) -> Pixels:  # -> [3, h, w]
     with explain_damage(name, data):
         image = open_header(name, data)
         if image.format in ("JPEG", "MPO"):
-            upright = ImageOps.exif_transpose(image).convert("RGB")
-            return np.asarray(upright).transpose(2, 0, 1)
-        return decode_image(name, data).pixels
+            return np.asarray(_upright(image)).transpose(2, 0, 1)
+        return decode_any(name, data).pixels
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
@@ -166,11 +154,16 @@ def _decode_jpeg(image: Image.Image, resolution: int | None) -> SquareImage:
     if resolution is not None:
         share = LEFT_FOR_LANCZOS * resolution / min(width, height)
         image.draft(None, (math.ceil(image.width * share), math.ceil(image.height * share)))
-    upright = ImageOps.exif_transpose(image).convert("RGB")
+    upright = _upright(image)
     side = min(upright.size)
     left, top = (upright.width - side) // 2, (upright.height - side) // 2
     square = upright.crop((left, top, left + side, top + side))
     return SquareImage(_resized(square, resolution), width, height)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """A JPEG as sRGB after EXIF rotation."""
+    return to_srgb(ImageOps.exif_transpose(image))[0].convert("RGB")
 
 
 def _resized(square: Image.Image, resolution: int | None) -> Pixels:  # -> [3, R, R]

@@ -1,4 +1,4 @@
-"""Which tars a path stands for: braces and globs, as WebDataset names its shards."""
+"""Which archives a path stands for: braces and globs, as WebDataset names its shards."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pulse_sr.errors import UsageError
 
-_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
 
 
 def expand_shards(pattern: str) -> list[Path]:
@@ -25,14 +25,14 @@ def expand_shards(pattern: str) -> list[Path]:
         matches = sorted(glob.glob(text)) if glob.has_magic(text) else [text]
         if not matches or not Path(matches[0]).exists():
             raise UsageError(
-                f"{text} is not a folder of images, nor a tar of them", "check the path"
+                f"{text} is not a folder of images, nor a tar or zip of them", "check the path"
             )
         found |= dict.fromkeys(map(Path, matches))
     return list(found)
 
 
 def shards_in(folder: Path) -> list[Path]:
-    """The tars directly in a folder, in order."""
+    """The archives directly in a folder, in order."""
     return sorted(
         path
         for path in folder.iterdir()
@@ -43,7 +43,7 @@ def shards_in(folder: Path) -> list[Path]:
 
 
 def title_of(location: str) -> str:
-    """A short name for tars: `faces` for `data/faces-{000..003}.tar.gz`."""
+    """A short name for archives: `faces` for `data/faces-{000..003}.tar.gz`."""
     name = re.sub(r"\{[^{}]*\}|\[[^\]]*\]|[*?]", "", Path(location).name)
     for suffix in sorted(_SUFFIXES, key=len, reverse=True):
         name = name[: -len(suffix)] if name.lower().endswith(suffix) else name

@@ -1,4 +1,4 @@
-"""Where training images come from: a folder, or a WebDataset tar (`pulse_sr.data.tar`).
+"""Where training images come from: a folder, or archives (`pulse_sr.data.archive`).
 
 A source lists its images once, in the order of training, and then hands out their bytes in the
 order in which they are cheap to read.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,11 @@ from pulse_sr.data.picture import (
     framing_in,
     licence_files,
     resolution_of_sides,
-    walk_images,
+    walk_files,
 )
+from pulse_sr.data.selection import select_images, sidecars_of
 from pulse_sr.errors import InputError, PulseError, UsageError
+from pulse_sr.images.find import words_of
 from pulse_sr.images.read import read_bytes
 
 log = logging.getLogger(__name__)
@@ -40,12 +42,14 @@ class ImageSource(ABC):
     """The images of a data set.
 
     Attributes:
-        location: what was given: a folder, a tar, a pattern of tars.
+        location: what was given: a folder, an archive, a pattern of archives.
         title: a short name for cards and folders.
+        member: the field of a sample that is its image (`selection.select_images`); None: not said.
     """
 
     location: str
     title: str
+    member: str | None
 
     @property
     @abstractmethod
@@ -56,6 +60,11 @@ class ImageSource(ABC):
     @abstractmethod
     def refused(self) -> Sequence[Refusal]:
         """What could not even be listed: folders, the rest of a damaged archive."""
+
+    @property
+    @abstractmethod
+    def left_out(self) -> Mapping[str, int]:
+        """How many other files there are, by their kinds (`selection.Selection`)."""
 
     @abstractmethod
     def stamps(self) -> dict[str, Stamp]:
@@ -86,6 +95,10 @@ class ImageSource(ABC):
         """The `alignment` of a prior's card: the framing of the first image; None without one."""
         return next((framing_in(text) for _, text in self.sidecars([0])), None)
 
+    def left_out_words(self) -> str:
+        """The kinds that are left out, to stand behind a number of images; empty without them."""
+        return f" (left out: {words_of(self.left_out)})" if self.left_out else ""
+
     def largest_resolution(self) -> int:
         """The largest power of two that the median image has in its shorter side.
 
@@ -108,18 +121,23 @@ class ImageSource(ABC):
 class FolderSource(ImageSource):
     """A folder of image files, nested."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, member: str | None = None) -> None:
         """Lists the folder.
 
+        Args:
+            folder: of the images.
+            member: see `ImageSource`.
+
         Raises:
-            UsageError: when it does not exist.
+            UsageError: when it does not exist, or no file has the field `member`.
         """
         if not folder.is_dir():
             raise UsageError(f"{folder} is not a folder", "give a folder of images")
-        self.location, self.title = str(folder), folder.resolve().name
+        self.location, self.title, self.member = str(folder), folder.resolve().name, member
         self._folder = folder
-        self._paths, refused = walk_images(folder)
-        self._names = [self._name(path) for path in self._paths]
+        files, refused = walk_files(folder)
+        found = select_images(map(self._name, files), member, in_samples=False)
+        self._names, self._left_out = found.images, found.left_out
         self._refused = [(self._name(path), reason) for path, reason in refused]
 
     def _name(self, path: Path) -> str:
@@ -135,23 +153,31 @@ class FolderSource(ImageSource):
         """See `ImageSource.refused`."""
         return self._refused
 
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """See `ImageSource.left_out`."""
+        return self._left_out
+
     def stamps(self) -> dict[str, Stamp]:
         """See `ImageSource.stamps`."""
-        pairs = zip(self._names, self._paths, strict=True)
-        return {name: stamp_of(path) for name, path in pairs}
+        return {name: stamp_of(self._folder / name) for name in self._names}
 
     def read(self, positions: Iterable[int] | None = None) -> Iterator[tuple[int, Opener]]:
         """See `ImageSource.read`."""
-        for position in range(len(self._paths)) if positions is None else positions:
-            yield position, _opener(self._paths[position], self._names[position])
+        for position in range(len(self._names)) if positions is None else positions:
+            name = self._names[position]
+            yield position, _opener(self._folder / name, name)
 
     def sidecars(self, positions: Iterable[int]) -> Iterator[tuple[int, bytes]]:
         """See `ImageSource.sidecars`."""
-        for position in positions:
-            try:
-                yield position, self._paths[position].with_suffix(".json").read_bytes()
-            except (OSError, IndexError):
-                continue
+        for position in (place for place in positions if place < len(self._names)):
+            for sidecar in sidecars_of(self._names[position], self.member):
+                try:
+                    text = (self._folder / sidecar).read_bytes()
+                except OSError:
+                    continue
+                yield position, text
+                break
 
     def licences(self) -> dict[str, str]:
         """See `ImageSource.licences`: those directly in the folder."""

@@ -12,6 +12,7 @@ import safetensors.torch
 from torch import Tensor
 
 from pulse_sr.files.atomic import write_atomic
+from pulse_sr.files.documents import json_text
 
 #: What the two functions that read raise when a file is missing, damaged or of another kind.
 UNREADABLE = (OSError, ValueError, LookupError, TypeError, safetensors.SafetensorError)
@@ -24,13 +25,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], key: str, header: o
         path: the file.
         tensors: of any shapes and number formats, on any device.
         key: the entry of the file's metadata that holds the header and names the kind of file.
-        header: anything that JSON can hold.
+        header: anything that JSON can hold; numbers that are not finite become null.
 
     Raises:
         SetupError: the file can not be written.
     """
     stored = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    metadata = {key: json.dumps(header, sort_keys=True)}
+    metadata = {key: json_text(header, sort_keys=True)}
     write_atomic(path, safetensors.torch.save(stored, metadata))
 
 

@@ -14,22 +14,28 @@ class FaceOfPhoto:
     """One face of a photo, searched as an input of its own.
 
     Attributes:
-        index: its place from left to right, from 1.
-        of: how many faces of the photo are searched.
+        index: its place among the faces found in the photo from left to right, from 1.
+        of: how many were found.
+        searched: how many of them are searched.
+        left_out: what became of the others, a line each.
         quad: the corners of its crop, see `alignment.geometry`.
         real_size: side of the crop in pixels of the photo.
         inside: which part of the crop lies in the photo.
         score: of the detector.
+        detail: up to which side in px the photo shows the face with detail of its own.
         side: h, the side of the low-res face that is searched.
         operator: how the low-res face is made from the crop.
     """
 
     index: int
     of: int
+    searched: int
+    left_out: tuple[str, ...]
     quad: tuple[tuple[float, float], ...]
     real_size: float
     inside: float
     score: float
+    detail: int
     side: int
     operator: str
 
@@ -40,7 +46,8 @@ class FaceOfPhoto:
 
     def describe(self) -> dict[str, Any]:
         """Returns all of it as JSON."""
-        return {**asdict(self), "quad": [list(corner) for corner in self.quad]}
+        quad, left_out = [list(corner) for corner in self.quad], list(self.left_out)
+        return {**asdict(self), "quad": quad, "left_out": left_out}
 
 
 def face_of_record(record: dict[str, Any]) -> FaceOfPhoto:
@@ -51,4 +58,5 @@ def face_of_record(record: dict[str, Any]) -> FaceOfPhoto:
     """
     known = {name: record[name] for name in FaceOfPhoto.__dataclass_fields__}
     quad = tuple((float(x), float(y)) for x, y in record["quad"])
-    return FaceOfPhoto(**(known | {"quad": quad}))
+    left_out = tuple(str(each) for each in record["left_out"])
+    return FaceOfPhoto(**(known | {"quad": quad, "left_out": left_out}))

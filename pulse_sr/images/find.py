@@ -1,59 +1,156 @@
-"""Files, folders and globs to the paths of pictures.
-
-Shapes: h w size; pixels are uint8 RGB [3, h, w] unless a signature says otherwise. No torch here.
-"""
+"""Files, folders and globs to the paths of pictures, and what of them was left out."""
 
 from __future__ import annotations
 
+import functools
 import glob
-from collections.abc import Iterable, Sequence
+import logging
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image
 
 from pulse_sr.errors import UsageError
-from pulse_sr.images.read import REFUSED_FORMATS
+from pulse_sr.images.decode import REFUSED_FORMATS, register_heif
+from pulse_sr.images.write import OWN_MARK
+
+log = logging.getLogger(__name__)
+
+_GIVE_IMAGES = "give image files such as PNG or JPEG"
 
 
-def find_images(inputs: Sequence[str]) -> list[Path]:
-    """Expands files, folders and globs into picture paths, in the order given, without repeats.
+def find_images(
+    inputs: Sequence[str], *, recursive: bool = False, out: Path | None = None
+) -> list[Path]:
+    """Expands files, folders and globs into picture paths.
 
-    Files named outright are kept whatever their suffix. Folders (not their subfolders) and globs
-    give the files with a suffix that Pillow reads, sorted by name, without hidden ones.
+    Files named outright are kept whatever they are. Folders and globs give the files with a suffix
+    that can be read, sorted by name, without hidden ones, without what lies in `out`, and without
+    samples that this program made (`write.OWN_MARK`). What is left out is a warning in the log.
+
+    Args:
+        inputs: files, folders and globs.
+        recursive: take the subfolders of folders too.
+        out: the folder of the results, which are no inputs.
+
+    Returns:
+        the pictures, in the order given, without repeats.
 
     Raises:
         UsageError: a path that does not exist, a folder or glob without images.
     """
     found: dict[Path, Path] = {}
     for text in inputs:
-        for path in _expand(text):
+        paths, left_out = _expand(text, recursive, None if out is None else out.resolve())
+        if left_out:
+            log.warning("left out of %s: %s", text, left_out)
+        for path in paths:
             found.setdefault(path.resolve(), path)
     return list(found.values())
 
 
-def _expand(text: str) -> list[Path]:
+def pictures_by_stem(folder: Path) -> dict[str, Path]:
+    """The pictures of a folder by their names without suffix.
+
+    Raises:
+        UsageError: it is no folder, has no pictures, or two of them of one name.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder", "give a folder of pictures")
+    found: dict[str, list[Path]] = defaultdict(list)
+    for path in find_images([str(folder)]):
+        found[path.stem].append(path)
+    for stem, paths in found.items():
+        if len(paths) > 1:
+            names = " and ".join(path.name for path in paths)
+            raise UsageError(f"{folder} holds {names}: two pictures named {stem}", "keep one")
+    return {stem: paths[0] for stem, paths in found.items()}
+
+
+@functools.cache
+def image_suffixes() -> frozenset[str]:
+    """The suffixes of the formats that are read, in lower case, with their dots."""
+    register_heif()
+    extensions = Image.registered_extensions()
+    readable = set(Image.OPEN) - REFUSED_FORMATS
+    return frozenset(suffix for suffix, kind in extensions.items() if kind in readable)
+
+
+def kind_of(name: str) -> str:
+    """What a file is by its name, in words that follow a number: its suffix in lower case."""
+    return os.path.splitext(name)[1].lower() or "without a suffix"
+
+
+def words_of(left_out: Mapping[str, int]) -> str:
+    """The files that were left out by their kinds, as `3 .txt, 1 .raw`; empty if there are none."""
+    return ", ".join(f"{number} {kind}" for kind, number in sorted(left_out.items()))
+
+
+def _expand(text: str, recursive: bool, out: Path | None) -> tuple[list[Path], str]:
     path = Path(text)
     if path.is_dir():
-        return _known_images(path.iterdir(), f"the folder {text} has no images")
+        complaint = f"the folder {text} has no images"
+        return _pictures(_below(path, recursive), complaint, out)
     if path.exists():
-        return [path]
-    if glob.has_magic(text):
-        matches = map(Path, glob.glob(text, recursive=True))
-        return _known_images(matches, f"no image matches {text}")
-    raise UsageError(f"{text} does not exist", "check the path")
+        return [path], ""
+    if not glob.has_magic(text):
+        raise UsageError(f"{text} does not exist", "check the path")
+    matches = sorted(map(Path, glob.glob(text, recursive=True)))
+    if not matches and "[" in text:
+        raise UsageError(
+            f"no image matches {text}", "[...] stands for one of the letters within; [[] is a ["
+        )
+    files = (match for match in matches if not match.is_dir())
+    return _pictures(files, f"no image matches {text}", out)
 
 
-def _known_images(paths: Iterable[Path], complaint: str) -> list[Path]:
-    readable = {
-        suffix
-        for suffix, kind in Image.registered_extensions().items()
-        if kind in Image.OPEN and kind not in REFUSED_FORMATS
-    }
-    images = sorted(
-        path
-        for path in paths
-        if path.suffix.lower() in readable and not path.name.startswith(".") and path.is_file()
-    )
+def _below(folder: Path, recursive: bool) -> Iterator[Path]:
+    """The entries of a folder by name; with `recursive` the files of its subfolders in place."""
+    for entry in sorted(folder.iterdir()):
+        if recursive and entry.is_dir() and not entry.is_symlink() and entry.name[0] != ".":
+            yield from _below(entry, recursive)
+        else:
+            yield entry
+
+
+def _pictures(paths: Iterable[Path], complaint: str, out: Path | None) -> tuple[list[Path], str]:
+    """The pictures among the paths, and in words how many others of which kinds there are."""
+    images: list[Path] = []
+    others: Counter[str] = Counter()
+    for path in paths:
+        if path.name.startswith("."):
+            continue
+        kind = _kind(path, out)
+        if kind:
+            others[kind] += 1
+        else:
+            images.append(path)
+    left_out = words_of(others)
     if not images:
-        raise UsageError(complaint, "give image files such as PNG or JPEG")
-    return images
+        raise UsageError(complaint + (f" ({left_out})" if left_out else ""), _GIVE_IMAGES)
+    return images, left_out
+
+
+def _kind(path: Path, out: Path | None) -> str:
+    """What stands against the path as a picture; empty if nothing does."""
+    if out is not None and path.resolve().is_relative_to(out):
+        return "in the output folder"
+    if path.is_dir():
+        return "subfolders (--recursive takes them)"
+    kind = kind_of(path.name)
+    if kind not in image_suffixes():
+        return kind
+    if not path.is_file():
+        return "not regular files"
+    return "samples of earlier runs" if kind == ".png" and carries(path, OWN_MARK) else ""
+
+
+def carries(path: Path, chunk: str) -> bool:
+    """Whether a file is a picture with this text chunk, such as `write.OWN_MARK`."""
+    try:
+        with Image.open(path) as image:  # reads the chunks before the pixels
+            return chunk in image.info
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return False  # the reader says what is wrong

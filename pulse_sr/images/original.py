@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,20 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from pulse_sr.errors import InputError
+from pulse_sr.images.colour import to_srgb
+from pulse_sr.images.decode import explain_damage, open_header
 from pulse_sr.images.pixels import to_uint8
-from pulse_sr.images.read import explain_damage, open_header, read_bytes
+from pulse_sr.images.png import About
+from pulse_sr.images.read import read_bytes
+from pulse_sr.images.tiff import white_is_zero
 
 #: uint8 or uint16.
 Values = NDArray[Any]
 #: Modes of Pillow that are grey, and those with opacity.
 _GREY, _OPACITY = ("1", "L", "LA", "La", "F"), ("LA", "La", "PA", "RGBA", "RGBa")
+# EXIF: when the file was changed, when the picture was taken and digitised, their time zones.
+_ORIENTATION, _EXIF_IFD, _CHANGED = 0x0112, 0x8769, 0x0132
+_DATES = (0x9003, 0x9004, 0x9010, 0x9011, 0x9012)
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class Original:
     Attributes:
         colour: uint8 or uint16 `[1, h, w]` (grey) or `[3, h, w]` (RGB).
         opacity: of the same type `[h, w]`; None: the file has none.
-        profile: the ICC profile that says what the numbers mean; None: none is embedded.
+        about: the ICC profile that says what the numbers mean, the dates, the pixels per inch.
         path: as it was given.
         sha256: of the bytes of the file.
         mode: Pillow's mode of the file.
@@ -45,7 +52,7 @@ class Original:
 
     colour: Values
     opacity: Values | None
-    profile: bytes | None
+    about: About
     path: str
     sha256: str
     mode: str
@@ -61,8 +68,9 @@ class Original:
 def read_original(path: str | os.PathLike[str]) -> Original:
     """Reads a picture without making it 8-bit RGB.
 
-    EXIF rotation is applied, palettes become colours, bits 8-bit grey. CMYK and other colour spaces
-    become RGB by Pillow's plain formula, and lose their profile. Floats in [0, 1] become 16 bits,
+    EXIF rotation is applied, palettes become colours, bits 8-bit grey. CMYK becomes sRGB by its
+    profile (`colour.to_srgb`), other colour spaces by Pillow's plain formula; both lose theirs. Of
+    EXIF the dates are kept: not the place, nor serial numbers. Floats in [0, 1] become 16 bits,
     others are taken as 0..255.
 
     Raises:
@@ -78,7 +86,7 @@ def _decode(name: str, data: bytes) -> Original:
     mode = image.mode
     notes = ["animated: first frame used"] if getattr(image, "n_frames", 1) > 1 else []
     deep = ";16" in str(getattr(image, "tile", ""))  # Pillow's name of the packed 16-bit layouts
-    profile = image.info.get("icc_profile")
+    about = About(image.info.get("icc_profile"), _dates(image), _dpi(image))
     image.load()
     upright = ImageOps.exif_transpose(image)
     if upright is not image and upright.size != image.size:
@@ -88,12 +96,41 @@ def _decode(name: str, data: bytes) -> Original:
         if deep and mode not in ("I;16", "I;16B", "I;16L", "I"):
             notes.append("16-bit: high byte kept")
         colour, opacity, changed = _channels(name, upright)
+        if white_is_zero(image):
+            colour = 65535 - colour
         if changed:
             notes.append(f"{mode}: converted to RGB")
-            profile = None
-    return Original(
-        colour, opacity, profile, name, hashlib.sha256(data).hexdigest(), mode, tuple(notes)
-    )
+            about = replace(about, profile=None)
+    digest = hashlib.sha256(data).hexdigest()
+    return Original(colour, opacity, about, name, digest, mode, tuple(notes))
+
+
+def _dates(image: Image.Image) -> bytes | None:
+    """An EXIF block with the dates of the file alone; None: it has none."""
+    kept = Image.Exif()
+    try:
+        found = image.getexif()
+        inner = found.get_ifd(_EXIF_IFD)
+        dates = {tag: inner[tag] for tag in _DATES if isinstance(inner.get(tag), str)}
+        if isinstance(found.get(_CHANGED), str):
+            kept[_CHANGED] = found[_CHANGED]
+    except Exception:  # damaged in any way: nothing to keep
+        return None
+    if dates:
+        kept.get_ifd(_EXIF_IFD).update(dates)
+    if not dates and _CHANGED not in kept:
+        return None
+    kept[_ORIENTATION] = 1
+    return kept.tobytes().removeprefix(b"Exif\0\0")
+
+
+def _dpi(image: Image.Image) -> tuple[float, float] | None:
+    found = image.info.get("dpi")
+    try:
+        across, down = (float(each) for each in found or ())
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    return (across, down) if 0 < across < 1e5 and 0 < down < 1e5 else None
 
 
 def _deep(data: bytes, image: Image.Image) -> tuple[Values | None, Values | None]:
@@ -127,8 +164,13 @@ def _channels(name: str, image: Image.Image) -> tuple[Values, Values | None, boo
         return np.ascontiguousarray(planes[: 1 if grey else 3]), planes[3].copy(), False
     if mode in _GREY:
         return np.asarray(image.convert("L"))[None], None, False
-    planes = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+    planes = np.asarray(_plain(image)).transpose(2, 0, 1)
     return np.ascontiguousarray(planes), None, mode not in ("RGB", "RGBX", "P")
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """RGB; of another colour space by its profile, else by Pillow's plain formula."""
+    return (to_srgb(image)[0] if image.mode == "CMYK" else image).convert("RGB")
 
 
 def _numbers(name: str, values: NDArray[Any], is_float: bool) -> Values:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +26,27 @@ _ROWS = 64  # filtered together
 _CHUNK = 1 << 20
 
 
+@dataclass(frozen=True)
+class About:
+    """What a picture keeps of the file that it was made of.
+
+    Attributes:
+        profile: ICC profile.
+        exif: an EXIF block, without the marker that JPEG files put in front.
+        dpi: pixels per inch, horizontal and vertical.
+    """
+
+    profile: bytes | None = None
+    exif: bytes | None = None
+    dpi: tuple[float, float] | None = None
+
+
 def png_parts(
     size: tuple[int, int],
     bands: Iterable[NDArray[np.uint8] | NDArray[np.uint16]],
     text: Mapping[str, str] | None = None,
-    profile: bytes | None = None,
+    about: About | None = None,
+    xmp: str | None = None,
 ) -> Iterator[bytes]:
     """A PNG file in pieces.
 
@@ -37,7 +54,8 @@ def png_parts(
         size: (height, width).
         bands: uint8 or uint16 `[c, b, w]` from top to bottom, at least one; all of one type.
         text: text chunks in the order of the mapping, Latin-1.
-        profile: ICC profile.
+        about: what the picture keeps of the file that it was made of.
+        xmp: an XMP packet.
 
     Raises:
         ValueError: when the bands do not make a picture of this size.
@@ -50,7 +68,7 @@ def png_parts(
     for band in bands:
         if shape is None:
             shape = (len(band), band.dtype.type)
-            yield _SIGNATURE + _header(size, *shape) + _about(text or {}, profile)
+            yield _SIGNATURE + _header(size, *shape) + _about(text or {}, about or About(), xmp)
         if (len(band), band.dtype.type) != shape or band.shape[2] != width:
             raise ValueError(f"a band of {band.dtype} {band.shape} in a picture of {width} px")
         remaining -= band.shape[1]
@@ -74,12 +92,19 @@ def _header(size: tuple[int, int], channels: int, kind: type) -> bytes:
     return _chunk(b"IHDR", struct.pack(">IIBBBBB", *fields))
 
 
-def _about(text: Mapping[str, str], profile: bytes | None) -> bytes:
+def _about(text: Mapping[str, str], about: About, xmp: str | None) -> bytes:
     parts = []
-    if profile is not None:
-        parts.append(_chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(profile)))
+    if about.profile is not None:
+        parts.append(_chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(about.profile)))
+    if about.dpi is not None:
+        per_metre = [round(each / 0.0254) for each in about.dpi]
+        parts.append(_chunk(b"pHYs", struct.pack(">IIB", *per_metre, 1)))
+    if about.exif is not None:
+        parts.append(_chunk(b"eXIf", about.exif))
     for key, value in text.items():
         parts.append(_chunk(b"tEXt", f"{key}\0{value}".encode("latin-1")))
+    if xmp is not None:
+        parts.append(_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp.encode()))
     return b"".join(parts)
 
 

@@ -15,6 +15,9 @@ from PIL import PngImagePlugin
 from pulse_sr.files.atomic import write_atomic
 from pulse_sr.images.pixels import Pixels, to_pillow
 
+#: The text chunk that every made-up picture carries (its settings), and by which it is known again.
+OWN_MARK = "pulse-sr:settings"
+
 
 def write_png(
     path: str | os.PathLike[str],

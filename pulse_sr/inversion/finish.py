@@ -13,6 +13,7 @@ from pulse_sr.images.pixels import to_uint8
 from pulse_sr.inversion.observation import Observation
 from pulse_sr.inversion.result import Sample, sample_status
 from pulse_sr.operators.projection import project_to_noise, project_to_rounding_limit
+from pulse_sr.operators.separable import luma_of
 from pulse_sr.search.records import Found
 
 
@@ -32,6 +33,8 @@ def finish(found: Found, observation: Observation) -> tuple[Sample, float]:
     assert found.image is not None  # the caller leaves out the others
     operator, y = observation.operator, observation.y
     before = found.image.double()
+    if observation.grey:
+        before = luma_of(before).expand(3, -1, -1)
     after = projected(before, observation)
     rounded_before, pixels = to_uint8(before.numpy()), to_uint8(after.numpy())
     written = torch.from_numpy(pixels / 255.0)

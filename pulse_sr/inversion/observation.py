@@ -45,6 +45,8 @@ class Observation(Observed):
         rows, columns: half-open ranges of the low-res grid that `y` covers; the rest is padding.
         projection: "exact", "soft" or "off".
         noise_variance: of `y` in units of [0, 1], at least that of its rounding.
+        grey: the input shows no colours, and the operator has not taken them away: neither have the
+            samples.
         facts: what a record says of the operator beside its text: `chosen_by` ("option", "auto",
             or "photo" for a face that we made small ourselves), `candidates` of auto, `mask`.
         notes: what was changed on reading and fitting the input.
@@ -55,6 +57,7 @@ class Observation(Observed):
     columns: Range
     projection: str = "exact"
     noise_variance: float = ROUNDING_VARIANCE
+    grey: bool = False
     facts: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -99,9 +102,11 @@ def observe(
     operator = _operator(spec, fitted, prior.resolution, previous)
     # A file that is part of the operator is not counted twice.
     noise = operator.noise_variance + (0.0 if spec.has_jpeg else image.jpeg_noise**2)
-    notes = fitted.notes
-    if spec.in_gray and bool((fitted.pixels != fitted.pixels[:1]).any()):
+    notes, grey = fitted.notes, bool((fitted.pixels == fitted.pixels[:1]).all())
+    if spec.in_gray and not grey:
         notes = (*notes, "the input has colours: only its luma was used")
+    if grey and not spec.in_gray:
+        notes = (*notes, "the input is grey, so the faces are; --operator 'bicubic|gray' colours")
     return Observation(
         y=torch.from_numpy(_known_pixels(operator, spec, fitted.pixels) / 255.0),
         operator=operator,
@@ -114,6 +119,7 @@ def observe(
         columns=fitted.columns,
         projection=_projection(operator, spec, image, config),
         noise_variance=max(noise, ROUNDING_VARIANCE),
+        grey=grey and not spec.in_gray,
         facts=facts,
         notes=notes,
     )

@@ -24,10 +24,11 @@ from pulse_sr.alignment.settings import AlignSettings
 from pulse_sr.data.picture import NOT_TRAINING_DATA
 from pulse_sr.errors import InputError, SetupError, describe_error
 from pulse_sr.files.atomic import write_atomic
+from pulse_sr.files.documents import json_bytes
 from pulse_sr.images.pixels import Pixels
 from pulse_sr.images.read import LowResImage, read_image
 from pulse_sr.images.write import write_png
-from pulse_sr.jobs.manifest import Index, Row, json_bytes
+from pulse_sr.jobs.manifest import Index, Row
 from pulse_sr.jobs.sidecar import left_out_entry, sidecar
 from pulse_sr.jobs.stems import Names, face_names
 from pulse_sr.jobs.store import make_folder
@@ -187,7 +188,7 @@ class AlignWorker:
             sharp = sharpness(image, framed)
             reason = reason_against(framed, sharp, self.settings.limits)
             if reason is None:
-                pixels = cut_out(image, framed, self.settings.size)
+                pixels = cut_out(image, framed, self.settings.size, self.settings.framing)
                 phash = perceptual_hash(pixels)
                 twin = self.seen.nearest(phash)
                 if twin is None or not self.settings.skip_duplicates:

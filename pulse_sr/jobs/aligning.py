@@ -30,7 +30,7 @@ from pulse_sr.jobs.manifest import NAME, Index, Row, read_rows
 from pulse_sr.jobs.stems import Names, list_inputs
 from pulse_sr.jobs.store import make_folder
 from pulse_sr.jobs.task import file_sha256
-from pulse_sr.models.registry import read_card
+from pulse_sr.models import registry
 from pulse_sr.report.sheet import contact_sheet
 
 REPORT = "report"
@@ -64,7 +64,7 @@ def settings_of(options: AlignOptions, limits: Limits) -> AlignSettings:
     source, own = options.landmarks, options.framing == "prior"
     return AlignSettings(
         **options.of(CropOptions),
-        framing=framing_of(read_card(options.prior)) if own else FFHQ,
+        framing=framing_of(registry.load(options.prior).card) if own else FFHQ,
         limits=limits,
         landmarks=source if source in NAMES else f"file {file_sha256(Path(source))}",
     )

@@ -16,9 +16,9 @@ from pulse_sr.data.check import DataCheck
 from pulse_sr.data.decode import decode_files
 from pulse_sr.data.open import open_source
 from pulse_sr.files.atomic import write_atomic
+from pulse_sr.files.documents import json_bytes
 from pulse_sr.images.write import write_png
 from pulse_sr.jobs.aligning import make_side_folder
-from pulse_sr.jobs.manifest import json_bytes
 from pulse_sr.report.data_check import document
 from pulse_sr.report.sheet import Pixels, contact_sheet
 
@@ -84,7 +84,7 @@ def _sheet(shown: list[Shown], pixels: dict[Path, Pixels], heading: str) -> Pixe
 
 def _as_trained(check: DataCheck, files: set[Path]) -> dict[Path, Pixels]:  # each [3, R, R]
     """Reads some of the images again, at the resolution of training."""
-    source = open_source(check.data)
+    source = open_source(check.data, check.member)
     places = [place for place, name in enumerate(source.names) if Path(name) in files]
     with contextlib.closing(decode_files(source, check.resolution, positions=places)) as decoded:
         return {

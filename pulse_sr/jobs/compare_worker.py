@@ -15,6 +15,8 @@ from pulse_sr import __version__
 from pulse_sr.config import SearchConfig
 from pulse_sr.errors import InputError, SetupError, describe_error
 from pulse_sr.files.atomic import write_atomic
+from pulse_sr.files.documents import json_bytes, read_json
+from pulse_sr.images.find import carries
 from pulse_sr.images.pixels import Pixels
 from pulse_sr.images.read import read_image
 from pulse_sr.images.write import write_png
@@ -23,12 +25,12 @@ from pulse_sr.inversion.result import Result
 from pulse_sr.inversion.stream import Request
 from pulse_sr.jobs.comparison import METHODS, SYNTHETIC, enlargements, inside, measured, titles
 from pulse_sr.jobs.drawing import read_pixels
-from pulse_sr.jobs.manifest import Index, Row, json_bytes, read_json
-from pulse_sr.jobs.provenance import XMP, carries, settings_of, text_chunks
+from pulse_sr.jobs.manifest import Index, Row
+from pulse_sr.jobs.provenance import XMP, settings_of, text_chunks
 from pulse_sr.jobs.record import input_entry, timing_entry
 from pulse_sr.jobs.store import make_folder
 from pulse_sr.jobs.task import Input
-from pulse_sr.models.networks import load_network_of_scale
+from pulse_sr.models.registry import load_network_of_scale
 from pulse_sr.priors.base import Prior
 from pulse_sr.report.comparison import comparison
 from pulse_sr.sr.enlarging import Enlarge, by_network

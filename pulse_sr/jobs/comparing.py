@@ -19,7 +19,7 @@ from pulse_sr.config import CompareOptions, SearchConfig
 from pulse_sr.devices import choose_device
 from pulse_sr.errors import UsageError
 from pulse_sr.files.atomic import remove_leftovers
-from pulse_sr.images.find import find_images
+from pulse_sr.images.find import find_images, pictures_by_stem
 from pulse_sr.inversion import stream
 from pulse_sr.inversion.stream import SearchProgress
 from pulse_sr.jobs.compare_worker import (
@@ -37,7 +37,6 @@ from pulse_sr.jobs.stems import list_inputs
 from pulse_sr.jobs.store import make_folder
 from pulse_sr.jobs.task import Input, file_sha256, fingerprint
 from pulse_sr.models import registry
-from pulse_sr.models.networks import bundled_networks, load_network
 from pulse_sr.priors.base import Prior
 from pulse_sr.sr.files import SrModel
 
@@ -147,7 +146,7 @@ def plan_compare(
         SetupError: prior or network can not be loaded, or there is no such device.
     """
     out, config, options = Path(out), config or SearchConfig(), options or CompareOptions()
-    paths = find_images([str(each) for each in inputs])
+    paths = find_images([str(each) for each in inputs], recursive=options.recursive)
     for path in paths:
         if out.resolve() in path.resolve().parents:
             raise UsageError(
@@ -156,11 +155,11 @@ def plan_compare(
             )
     truths = _truths(paths, options.truth)
     device = choose_device(config.device)
-    prior = prior or registry.load(options.prior, device)
+    prior = prior or registry.load_prior(options.prior, device)
     check_search(config, prior, "never")
     if model is None and options.model is not None:
-        model = load_network(options.model, device)
-    networks = [each["sha256"] for each in bundled_networks().values()]
+        model = registry.load_network(options.model, device)
+    networks = [each["sha256"] for each in registry.bundled("sr").values()]
     settings = [_REVISION, config.samples, [model.sha256] if model else networks]
     tasks = []
     for entry, truth in zip(list_inputs(out, paths, (NAME, PAGE), RECORD), truths, strict=True):
@@ -228,7 +227,7 @@ def _task(entry: Input, truth: Path | None, settings: list[Any], searched: str) 
     )
 
 
-def _truths(paths: Sequence[Path], truth: Path | None) -> list[Path | None]:
+def _truths(paths: Sequence[Path], truth: Path | None) -> Sequence[Path | None]:
     """The truth of each input."""
     if truth is None:
         return [None] * len(paths)
@@ -239,17 +238,11 @@ def _truths(paths: Sequence[Path], truth: Path | None) -> list[Path | None]:
                 "give a folder of pictures with the names of the inputs",
             )
         return [truth]
-    by_stem: dict[str, list[Path]] = {}
-    for path in find_images([str(truth)]):
-        by_stem.setdefault(path.stem, []).append(path)
-    found: list[Path | None] = []
-    for path in paths:
-        same = by_stem.get(path.stem, [])
-        if len(same) != 1:
-            raise UsageError(
-                f"--truth {truth} holds {len(same)} pictures of the name {path.stem}, expected one "
-                f"for {path}",
-                "a truth has the name of its input; any suffix will do",
-            )
-        found += same
-    return found
+    named = pictures_by_stem(truth)
+    lacking = [path for path in paths if path.stem not in named]
+    if lacking:
+        raise UsageError(
+            f"--truth {truth} has no picture named {lacking[0].stem}, the truth of {lacking[0]}",
+            "a truth has the name of its input; any suffix will do",
+        )
+    return [named[path.stem] for path in paths]

@@ -21,10 +21,19 @@ from pulse_sr.errors import first_line
 
 #: What the commands import, and what adds to some of them.
 _NEEDED = (
-    *("torch", "numpy", "scipy", "pillow", "opencv-python", "matplotlib", "imagehash"),
+    *(
+        "torch",
+        "numpy",
+        "scipy",
+        "pillow",
+        "pillow-heif",
+        "opencv-python",
+        "matplotlib",
+        "imagehash",
+    ),
     *("click", "jinja2", "safetensors", "filelock"),
 )
-_OPTIONAL = ("torchvision", "lpips", "face-alignment", "ninja", "pytorch-optimizer")
+_OPTIONAL = ("torchvision", "lpips", "face-alignment", "ninja", "pytorch-optimizer", "scikit-image")
 _CPU_FILE = Path("/proc/cpuinfo")
 _DRIVER_FILE = Path("/proc/driver/nvidia/version")
 
@@ -240,7 +249,7 @@ def _priors() -> tuple[list[dict[str, str]], list[Problem]]:
         return [], [Problem(error.message, error.hint, needed=True)]
     rows, problems = [], []
     for name, entry in bundled.items():
-        status = _checksum_status(registry.FOLDER / entry["file"], entry["sha256"])
+        status = _checksum_status(registry.FOLDERS["prior"] / entry["file"], entry["sha256"])
         rows.append({"name": name, "sha256": entry["sha256"], "status": status})
         if status != "good":
             problems.append(Problem(f"the bundled prior {name} is {status}", _REINSTALL, True))

@@ -9,7 +9,7 @@ from pathlib import Path
 from pulse_sr.alignment.geometry import framing_of
 from pulse_sr.alignment.intake import SURELY_LOW_RES, faces_to_search, identity_of
 from pulse_sr.alignment.landmarks.base import Landmarks
-from pulse_sr.config import SearchConfig
+from pulse_sr.config import RunOptions, SearchConfig
 from pulse_sr.errors import PulseError
 from pulse_sr.images.face import FaceOfPhoto, face_of_record
 from pulse_sr.images.read import read_image, read_size
@@ -35,14 +35,19 @@ class Intake:
         out: the run folder.
         config: the settings of the search.
         prior: the prior; its card names the framing.
-        align: "auto", "always" or "never".
+        options: which faces of photos.
         stems: the stems of all inputs, whose names the faces must not take.
     """
 
     def __init__(
-        self, out: Path, config: SearchConfig, prior: Prior, align: str, stems: Sequence[str]
+        self,
+        out: Path,
+        config: SearchConfig,
+        prior: Prior,
+        options: RunOptions,
+        stems: Sequence[str],
     ) -> None:
-        self.out, self.config, self.prior, self.align = out, config, prior, align
+        self.out, self.config, self.prior, self.options = out, config, prior, options
         rows = read_rows(out)
         self.names = Names(rows, stems)
         self.rows: dict[str, list[Row]] = {}
@@ -61,15 +66,17 @@ class Intake:
         faces = self._recorded(entry)
         if faces is None:
             faces = self._look(entry.path)
-        names = face_names(entry.stem, len(faces), self.names) if faces else []
-        return list(zip(names, faces, strict=True))
+        if not faces:
+            return []
+        names = face_names(entry.stem, faces[0].of, self.names)
+        return [(names[face.index - 1], face) for face in faces]
 
     def _look(self, path: Path) -> list[FaceOfPhoto]:
         """Finds the faces; a file that can not be read is left to the search, which says so."""
-        if self.align == "never" or not parse_operator(self._operator).of_a_face:
+        if self.options.align == "never" or not parse_operator(self._operator).of_a_face:
             return []
         try:
-            if self.align == "auto" and max(read_size(path)) <= SURELY_LOW_RES:
+            if self.options.align == "auto" and max(read_size(path)) <= SURELY_LOW_RES:
                 return []
             image = read_image(path)
         except PulseError:
@@ -79,7 +86,7 @@ class Intake:
             self.prior.resolution,
             framing_of(self.prior.card),
             self._landmarks,
-            mode=self.align,
+            self.options,
             operator=self._operator,
             scale=self.config.scale,
             fit=self.config.fit,
@@ -103,13 +110,13 @@ class Intake:
             except (KeyError, TypeError, ValueError):
                 return None
             identity = identity_of(face, entry.sha256)
-            wanted = (self.align, fingerprint(identity, self.prior.sha256, self.config))
-            if (record.get("align"), record.get("fingerprint")) != wanted:
+            if record.get("fingerprint") != fingerprint(identity, self.prior.sha256, self.config):
+                return None
+            if {**record, **self.options.selection()} != record:
                 return None
             faces.append(face)
         faces.sort(key=lambda face: face.index)
-        whole = [face.index for face in faces] == list(range(1, len(faces) + 1))
-        return faces if faces and whole and faces[0].of == len(faces) else None
+        return faces if faces and faces[0].searched == len(faces) else None
 
     @cached_property
     def _landmarks(self) -> Landmarks:

@@ -12,7 +12,6 @@ of their number, so the rows come in batches (`Index`). What a killed process di
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pulse_sr.files.atomic import write_atomic
+from pulse_sr.files.documents import json_bytes, read_json
 from pulse_sr.files.lock import folder_lock
 
 #: Between the threads of a process, also where the file system has no locks.
@@ -28,6 +28,7 @@ _THREADS = threading.Lock()
 NAME = "manifest.json"
 PAGE = "index.html"
 RECORD = "result.json"
+PHOTO = "photo.json"
 
 #: Rows wait this long at most for more of them, in seconds; and so many times as long as the last
 #: batch took, so that writing stays a small part of a run with any number of inputs.
@@ -113,19 +114,6 @@ class Index:
 def base_of(row: Row) -> str:
     """Returns the stem of the input that a row belongs to: one of its faces may have its own."""
     return str(row.get("base") or row["stem"])
-
-
-def read_json(path: Path) -> Any:
-    """Returns the document in `path`, or None if it is missing or not JSON."""
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-
-
-def json_bytes(document: Any) -> bytes:
-    """Returns the document as readable JSON, in ASCII: file names need not be valid UTF-8."""
-    return (json.dumps(document, indent=2, allow_nan=False) + "\n").encode("ascii")
 
 
 def _write(out: Path, rows: list[Row]) -> None:

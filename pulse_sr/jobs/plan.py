@@ -61,7 +61,7 @@ def plan_run(
         UsageError: a path does not exist, or an option does not suit the prior.
         SetupError: the prior can not be loaded.
     """
-    paths = find_images([str(each) for each in inputs])
+    paths = find_images([str(each) for each in inputs], recursive=options.recursive, out=Path(out))
     if prior is None:
         prior = _load_prior(options.prior, config.device)
     check_search(config, prior, options.align)
@@ -70,7 +70,7 @@ def plan_run(
     entries = list_inputs(out, ordered)
     plan = Plan((), out, config, options, prior)
     failures = None if options.overwrite or options.retry_failed else _failures(out)
-    intake = Intake(out, config, prior, options.align, [each.stem for each in entries])
+    intake = Intake(out, config, prior, options, [each.stem for each in entries])
     tasks: list[Task] = []
     for i, entry in enumerate(entries):
         if shard is None or i % shard[1] == shard[0]:
@@ -177,7 +177,6 @@ def _check_scale(scale: int, prior: Prior) -> None:
 
 
 def _load_prior(source: str | None, device: str) -> Prior:
-    from pulse_sr.devices import choose_device
-    from pulse_sr.models import registry
+    from pulse_sr.jobs.importing import load_prior
 
-    return registry.load(source, choose_device(device))
+    return load_prior(source, device)

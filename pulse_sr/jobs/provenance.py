@@ -6,13 +6,11 @@ files.
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
 from pulse_sr import __version__
+from pulse_sr.files.documents import json_text
+from pulse_sr.images.write import OWN_MARK
 from pulse_sr.operators.spec import AUTO
 
 if TYPE_CHECKING:
@@ -55,17 +53,8 @@ def text_chunks(settings: dict[str, Any], lr_psnr: float | None = None) -> dict[
     chunks = {
         "Software": f"pulse-sr {__version__}",
         "Comment": COMMENT,
-        "pulse-sr:settings": json.dumps(settings, sort_keys=True),
+        OWN_MARK: json_text(settings, sort_keys=True),
     }
     if lr_psnr is not None:
         chunks["pulse-sr:lr_psnr"] = repr(lr_psnr)
     return chunks
-
-
-def carries(file: Path, chunk: str) -> bool:
-    """Whether a file is a picture with this text chunk: one of ours, maybe without a record."""
-    try:
-        with Image.open(file) as image:  # reads the chunks before the pixels
-            return chunk in image.info
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return False

@@ -7,13 +7,13 @@ best.safetensors   the prior of the last record that says `best`
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pulse_sr.files.atomic import write_atomic, write_text_atomic
+from pulse_sr.files.documents import json_line, record_in
 from pulse_sr.metrics.image_set import FRECHETS
 from pulse_sr.priors.files import FILE_NAME, read_header
 
@@ -109,19 +109,20 @@ class ScoreBook:
         return True
 
     def _write(self) -> None:
-        lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in self.records]
-        write_text_atomic(self._file, "".join(lines))
+        write_text_atomic(self._file, "".join(map(json_line, self.records)))
 
 
 def _read(file: Path) -> tuple[list[dict[str, Any]], bool]:
     """The records, and whether every line was one."""
-    if not file.exists():
-        return [], True
-    lines = file.read_text(encoding="utf-8").splitlines()
-    records = []
-    for line in lines:
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            return records, False
-    return records, True
+    lines = file.read_bytes().splitlines() if file.exists() else []
+    found = [_record(each) for each in map(record_in, lines) if each is not None]
+    records = [each for each in found if each is not None]
+    return records, len(records) == len(lines)
+
+
+def _record(found: dict[str, Any]) -> dict[str, Any] | None:
+    """A record as it was added, nan for null; None for another JSON object."""
+    images, scores = found.get("images"), found.get("scores")
+    if not (isinstance(images, int) and isinstance(scores, dict) and "best" in found):
+        return None
+    return found | {"scores": {k: math.nan if v is None else v for k, v in scores.items()}}

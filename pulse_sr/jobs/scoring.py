@@ -189,19 +189,22 @@ def evenly(total: int, count: int) -> np.ndarray:
     return np.arange(count) * total // count
 
 
-def read_images(data: str | Path, side: int, count: int | None = None) -> np.ndarray:
-    """Images of a folder or of tars, uint8 `[N, 3, R, R]`, squared and resized by Lanczos.
+def read_images(
+    data: str | Path, side: int, count: int | None = None, member: str | None = None
+) -> np.ndarray:
+    """Images of a folder or of archives, uint8 `[N, 3, R, R]`, squared and resized by Lanczos.
 
     Args:
         data: as `open_source` takes it.
         side: R.
         count: how many, evenly chosen; None: all.
+        member: as `open_source` takes it.
 
     Raises:
         UsageError: when there is no such thing, or it holds fewer than two images.
         InputError: when an image can not be read.
     """
-    source = open_source(data)
+    source = open_source(data, member)
     names = source.names
     if len(names) < 2:
         raise UsageError(f"{data} holds {len(names)} images, expected two or more", "add some")

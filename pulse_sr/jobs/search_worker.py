@@ -14,6 +14,7 @@ from pulse_sr.inversion.result import Result
 from pulse_sr.inversion.stream import SearchProgress
 from pulse_sr.jobs import store
 from pulse_sr.jobs.manifest import Index, Row
+from pulse_sr.jobs.photo import Photos
 from pulse_sr.jobs.plan import Plan
 from pulse_sr.jobs.reading import Reader, TaskRequest
 from pulse_sr.jobs.task import Task
@@ -85,12 +86,18 @@ class SearchWorker:
     def __init__(self, plan: Plan, index: Index, search: Search, report: Report | None) -> None:
         self.plan, self.index, self.search, self.report = plan, index, search, report
         self.reader = Reader(plan)
+        self.photos = Photos(plan.out, plan.tasks, plan.options.upscale, plan.config.samples)
 
     def known(self, task: Task) -> Record | None:
         """Returns the record of an input that is complete, or is not tried again."""
         if task.action == "skip":
-            return self._skipped(task)
-        return self._failed_before(task) if task.action == "failed_before" else None
+            record = self._skipped(task)
+        elif task.action == "failed_before":
+            record = self._failed_before(task)
+        else:
+            return None
+        self.photos.settle(task)
+        return record
 
     def read(self, place: int, task: Task) -> TaskRequest:
         """Reads an input as it is to be searched."""
@@ -123,7 +130,9 @@ class SearchWorker:
             if isinstance(outcome, Exception):
                 self._write_failure(request, outcome)
                 raise outcome
-            return self._write(request, outcome)
+            record = self._write(request, outcome)
+            self.photos.settle(request.task)
+            return record
         except SetupError:
             raise
         except Exception as error:
@@ -141,6 +150,7 @@ class SearchWorker:
             SetupError: the disk is full, or the place can not be written.
         """
         log.debug("%s failed", task.path, exc_info=error)
+        self.photos.settle(task)
         message, hint, code = describe_error(error)
         samples = len(store.done_indices(self.plan.out / task.stem, task.fingerprint))
         row = _failure_row(task, seconds, samples, message, hint)
@@ -174,7 +184,7 @@ class SearchWorker:
             fresh=plan.options.overwrite,
             prior_source=plan.options.prior,
             load_s=request.load_s,
-            align=plan.options.align,
+            selection=plan.options.selection(),
             base=task.base,
             cluster=plan.options.cluster,
             frames=request.frames,

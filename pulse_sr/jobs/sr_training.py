@@ -93,7 +93,7 @@ class SrObserver:
         self._floor = {SCORE: self._psnr(self._bicubic)} if self._photos else {}
         self._book = ScoreBook(run_dir, images, lambda scores: -scores[SCORE], read_model_header)
         self._history = read_history(trainer.log_file, images)
-        self._watch = CollapseWatch()
+        self._watch = CollapseWatch(trainer.task.steadier)
 
     def follow(self, progress: Progress) -> None:
         """Take in a record of the run; look at the network where it is time to."""

@@ -6,7 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from pulse_sr.jobs.manifest import NAME, PAGE, RECORD, Row, base_of, read_json, read_rows
+from pulse_sr.files.documents import read_json
+from pulse_sr.jobs.manifest import NAME, PAGE, RECORD, Row, base_of, read_rows
 from pulse_sr.jobs.task import Input, file_sha256
 
 

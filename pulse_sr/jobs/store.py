@@ -9,16 +9,18 @@ Shape legend: S samples, R high-res side, h w low-res.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from pulse_sr import __version__
-from pulse_sr.alignment.paste import paste
 from pulse_sr.config import SAMPLERS
 from pulse_sr.errors import SetupError
 from pulse_sr.files.atomic import write_atomic, write_parts_atomic
+from pulse_sr.files.documents import json_bytes, read_json
 from pulse_sr.images.read import LowResImage
 from pulse_sr.images.write import write_png
 from pulse_sr.inversion.observation import Observation
@@ -32,17 +34,15 @@ from pulse_sr.jobs.drawing import (
     write_grid,
     write_pictures,
 )
-from pulse_sr.jobs.manifest import PAGE, RECORD, json_bytes, put_rows, read_json, read_rows
+from pulse_sr.jobs.manifest import PAGE, PHOTO, RECORD, put_rows, read_rows
 from pulse_sr.jobs.provenance import XMP, settings_of, text_chunks
 from pulse_sr.jobs.record import SCHEMA, input_entry, make_document, timing_entry
 from pulse_sr.jobs.stems import assign_stems
 from pulse_sr.jobs.steps import clear_steps, finish_steps, has_steps
 from pulse_sr.jobs.task import fingerprint
+from pulse_sr.metrics.psnr import HIGHEST_DB
 from pulse_sr.report.animation import StepFrames
 from pulse_sr.report.page import render_page
-
-#: Stands for "identical" (an infinite PSNR), which JSON has no number for.
-HIGHEST_DB = 200.0
 
 
 def sample_name(index: int) -> str:
@@ -75,7 +75,7 @@ def write_result(
     fresh: bool = False,
     prior_source: str | None = None,
     load_s: float = 0.0,
-    align: str = "never",
+    selection: Mapping[str, Any] | None = None,
     base: str = "",
     cluster: bool = False,
     frames: StepFrames | None = None,
@@ -91,7 +91,7 @@ def write_result(
         fresh: remove also samples of the same fingerprint first.
         prior_source: the prior as the caller named it (None: the default one), for the record.
         load_s: seconds that reading the input took, for the record.
-        align: how the run treats photos, for the record.
+        selection: which faces of photos the run takes (`RunOptions.selection`), for the record.
         base: for a face of a photo: the stem of that.
         cluster: show the samples in covering order (`metrics.covering`), not by index.
         frames: the steps of the search (`steps.begin_steps`), for their animation.
@@ -112,14 +112,14 @@ def write_result(
     write_png(folder / "input.png", observation.pixels)
     settings = settings_of(result)
     for sample in result.samples_list:
-        entries[sample.index] = _write_sample(folder, sample, observation.image, settings)
+        entries[sample.index] = _write_sample(folder, sample, settings)
     samples = [dict(entries[index]) for index in sorted(entries)]
     pixels = np.stack([read_pixels(folder / each["file"]) for each in samples])
     _measure(samples, pixels, read_pixels(folder / "input.png"), observation)
     if frames is not None:
         finish_steps(folder, frames, samples, pixels, _line_db(result))
     document = make_document(result, samples, pixels, identity, prior_source)
-    document["align"] = align
+    document |= {"align": "never"} if selection is None else dict(selection)
     document |= _face_entry(observation.image, base)
     indices = [each["index"] for each in samples]
     if cluster:
@@ -229,7 +229,12 @@ def row_of(stem: str, path: str, document: Document) -> Document:
 
 def write_page(out: Path) -> None:
     """Writes `index.html` for all inputs that the manifest of `out` lists."""
-    parts = render_page(out, read_rows(out), lambda stem: read_record(out / stem))
+    parts = render_page(
+        out,
+        read_rows(out),
+        lambda stem: read_record(out / stem),
+        lambda base: read_json(out / base / PHOTO),
+    )
     write_parts_atomic(out / PAGE, (part.encode("utf-8", "replace") for part in parts))
 
 
@@ -254,7 +259,7 @@ def clear(folder: Path, *, steps: bool = True) -> None:
         folder: of the input.
         steps: also the frames of the search.
     """
-    made = sorted([*folder.glob("sample_*.png"), *folder.glob("pasted_*.png")])
+    made = sorted(folder.glob("sample_*.png"))
     for path in (folder / RECORD, *made):
         path.unlink(missing_ok=True)
     for name in PICTURES:
@@ -271,26 +276,15 @@ def _sample_entries(folder: Path, wanted: str) -> dict[int, Document]:
     if not all((folder / name).is_file() for name in PICTURES):
         return {}
     entries = {each["index"]: each for each in record.get("samples", []) if "index" in each}
-    return {i: entries[i] for i in sorted(entries) if _has_files(folder, entries[i])}
+    return {i: entries[i] for i in sorted(entries) if (folder / sample_name(i)).is_file()}
 
 
-def _has_files(folder: Path, entry: Document) -> bool:
-    names = [sample_name(entry["index"]), *filter(None, [entry.get("pasted")])]
-    return all((folder / name).is_file() for name in names)
-
-
-def _write_sample(folder: Path, sample: Sample, image: LowResImage, settings: Document) -> Document:
-    """Writes a sample, of a face also the photo with it; returns its entry, not measured yet."""
+def _write_sample(folder: Path, sample: Sample, settings: Document) -> Document:
+    """Writes a sample; returns its entry, not measured yet."""
     name, lr_psnr = sample_name(sample.index), rounded_db(sample.lr_psnr)
     own = {**settings, "sample": sample.index, "sample_seed": sample.seed}
     write_png(folder / name, sample.pixels, text_chunks(own, lr_psnr), XMP)
-    pasted = {}
-    if image.face is not None:
-        pasted = {"pasted": f"pasted_{sample.index:02d}.png"}
-        photo = paste(image.source.pixels, sample.pixels, image.face.corners)
-        write_png(folder / pasted["pasted"], photo, text_chunks(own), XMP)
     return {
-        **pasted,
         "file": name,
         "index": sample.index,
         "seed": sample.seed,

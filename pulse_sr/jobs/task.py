@@ -13,7 +13,7 @@ from pulse_sr.errors import PulseError
 from pulse_sr.images.face import FaceOfPhoto
 
 #: Part of every fingerprint: raise it when equal settings start to give other pixels.
-REVISION = 5
+REVISION = 6
 
 
 @dataclass(frozen=True)

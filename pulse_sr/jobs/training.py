@@ -113,7 +113,9 @@ class Observer:
         held_back = None
         if observation.held_back is not None:
             side = trainer.images.shape[-1]
-            held_back = read_images(observation.held_back, side, _MOST_HELD_BACK)
+            held_back = read_images(
+                observation.held_back, side, _MOST_HELD_BACK, observation.member
+            )
         return Scorer(
             trainer.images,
             observation.samples,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
 import time
 from collections.abc import Generator, Iterable, Iterator
@@ -22,10 +21,11 @@ from numpy.typing import NDArray
 from pulse_sr import __version__
 from pulse_sr.errors import InputError, SetupError, describe_error
 from pulse_sr.files.atomic import write_atomic, write_parts_atomic
+from pulse_sr.files.documents import json_bytes, json_text, read_json
+from pulse_sr.images.find import carries
 from pulse_sr.images.original import Original, read_original
 from pulse_sr.images.png import png_parts
-from pulse_sr.jobs.manifest import NAME, Index, Row, json_bytes, read_json, read_rows
-from pulse_sr.jobs.provenance import carries
+from pulse_sr.jobs.manifest import NAME, Index, Row, read_rows
 from pulse_sr.jobs.stems import Input, belongs
 from pulse_sr.sr.files import SrModel
 from pulse_sr.sr.tiling import Tiling, enlarge
@@ -119,9 +119,9 @@ class UpscaleWorker:
         height, width = (size * self.model.scale for size in picture.size)
         text = {
             "Software": f"pulse-sr {__version__}",
-            MARK: json.dumps(self._settings(), sort_keys=True),
+            MARK: json_text(self._settings(), sort_keys=True),
         }
-        parts = png_parts((height, width), self.bands(picture), text, picture.profile)
+        parts = png_parts((height, width), self.bands(picture), text, picture.about)
         write_parts_atomic(image, parts)
 
     def bands(self, picture: Original) -> Iterator[NDArray[Any]]:
@@ -162,7 +162,7 @@ class UpscaleWorker:
                 "height": height * scale,
                 "bits": 8 * picture.colour.itemsize,
                 "channels": len(picture.colour) + (picture.opacity is not None),
-                "profile": picture.profile is not None,
+                "profile": picture.about.profile is not None,
             },
             **self._settings(),
             "fingerprint": self.mark,

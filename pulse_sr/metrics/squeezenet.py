@@ -122,14 +122,17 @@ def feature_distance(a: Tensor, b: Tensor, least_side: int = LEAST_SIDE) -> Tens
     """
     if a.shape[-2:] != b.shape[-2:]:
         raise ValueError(f"images of {tuple(a.shape[-2:])} and {tuple(b.shape[-2:])} px")
+    return distance_of_maps(squeezenet_features(a, least_side), squeezenet_features(b, least_side))
+
+
+def distance_of_maps(a: list[Tensor], b: list[Tensor]) -> Tensor:
+    """`feature_distance` of images whose `squeezenet_features` are known, float32 `[N]`."""
     distances = [
         (F.normalize(x, eps=UNIT_EPS) - F.normalize(y, eps=UNIT_EPS))
         .square()
         .sum(dim=1)
         .mean(dim=[1, 2])
-        for x, y in zip(
-            squeezenet_features(a, least_side), squeezenet_features(b, least_side), strict=True
-        )
+        for x, y in zip(a, b, strict=True)
     ]
     return torch.stack(distances).mean(dim=0)
 
@@ -141,5 +144,10 @@ def pooled_features(images: Tensor, chunk: int = 16) -> Tensor:
     order one, as the kernel distance wants them.
     """
     with torch.no_grad():
-        parts = [squeezenet_features(part)[-1].mean(dim=[2, 3]) for part in images.split(chunk)]
-    return torch.cat(parts) / 32
+        parts = [pooled_of_maps(squeezenet_features(part)) for part in images.split(chunk)]
+    return torch.cat(parts)
+
+
+def pooled_of_maps(maps: list[Tensor]) -> Tensor:
+    """`pooled_features` of images whose `squeezenet_features` are known, float32 `[N, 512]`."""
+    return maps[-1].mean(dim=[2, 3]) / 32

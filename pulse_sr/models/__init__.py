@@ -1,1 +1,1 @@
-"""What a model file is, and where models are found."""
+"""What a model file is, where models are found, and how a foreign one becomes ours."""

@@ -1,93 +1,178 @@
-"""The priors that come with the package, with their checksums."""
+"""What a name means: the models that come with the package, those that were imported, and files.
+
+An imported prior is a folder in the user's cache, `priors/NAME`, like the folder of a training run.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
+import logging
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from pulse_sr.errors import SetupError, UsageError
+from pulse_sr.models.descriptor import Kind, Model, check_sha256
+from pulse_sr.models.detect import describe, is_foreign, is_ours
+from pulse_sr.options import suggest
 from pulse_sr.priors.base import Prior
-from pulse_sr.priors.files import prior_path, read_header, read_prior
+from pulse_sr.priors.files import FILE_NAME
+from pulse_sr.sr.files import SrModel
+from pulse_sr.sr.foreign import read_foreign
+from stylegan_ops.build import user_cache
 
-FOLDER = Path(__file__).parents[1] / "priors" / "bundled"
+log = logging.getLogger(__name__)
+
+_PACKAGE = Path(__file__).parents[1]
+#: Where the models of the package are, with a registry of their checksums.
+FOLDERS: dict[Kind, Path] = {
+    "prior": _PACKAGE / "priors" / "bundled",
+    "sr": _PACKAGE / "sr" / "bundled",
+}
 REGISTRY = "registry.json"
+_WORDS: dict[Kind, str] = {"prior": "prior", "sr": "network"}
+
+_CPU = torch.device("cpu")
 
 
-def bundled() -> dict[str, dict[str, str]]:
-    """Name -> file and sha256 of the bundled priors; the first is the default.
+def bundled(kind: Kind = "prior") -> dict[str, dict[str, str]]:
+    """Name -> file and sha256 of the bundled models of a kind; the first is the default.
 
     Raises:
         SetupError: when the registry is missing or damaged.
     """
     try:
-        registry: dict[str, dict[str, str]] = json.loads((FOLDER / REGISTRY).read_text())
+        registry: dict[str, dict[str, str]] = json.loads((FOLDERS[kind] / REGISTRY).read_text())
     except (OSError, ValueError) as error:
         raise SetupError(
-            f"the list of bundled priors can not be read ({error})", "reinstall pulse-sr"
+            f"the list of bundled {_WORDS[kind]}s can not be read ({error})", "reinstall pulse-sr"
         ) from error
     return registry
 
 
-def list_priors() -> list[dict[str, Any]]:
-    """The cards of the bundled priors, the default first."""
-    return [
-        _card(FOLDER / entry["file"], name, entry["sha256"]) for name, entry in bundled().items()
-    ]
+def installed() -> dict[str, Path]:
+    """Name -> folder of the priors that were imported or downloaded, by name."""
+    folder = installed_folder()
+    if folder is None or not folder.is_dir():
+        return {}
+    return {each.parent.name: each.parent for each in sorted(folder.glob(f"[!.]*/{FILE_NAME}"))}
 
 
-def read_card(name_or_path: str | Path | None) -> dict[str, Any]:
-    """The card of a bundled prior (None: the default one) or of a file; reads no weights.
+def installed_folder() -> Path | None:
+    """Where imported priors are kept; None for a user without a home."""
+    cache = user_cache()
+    return None if cache is None else cache / "priors"
+
+
+def load(
+    name_or_path: str | Path | None = None, device: torch.device = _CPU, kind: Kind = "prior"
+) -> Model:
+    """Find out what a name or a path is; its weights are read by `Model.build`.
+
+    Args:
+        name_or_path: a bundled or imported model, a file, or the folder of a training run; None:
+            the default of the kind.
+        device: where the network will be.
+        kind: which names are known. What a file holds, it says itself.
 
     Raises:
-        UsageError: no such prior.
-        SetupError: the file is damaged.
+        UsageError: no such model.
+        SetupError: the file is damaged, or of no known architecture.
     """
-    priors = bundled()
-    name = next(iter(priors)) if name_or_path is None else str(name_or_path)
-    if name in priors:
-        return _card(FOLDER / priors[name]["file"], name, priors[name]["sha256"])
-    if not Path(name).exists():
-        raise UsageError(f"no prior {name!r}", f"give a path, or one of: {', '.join(priors)}")
-    card: dict[str, Any] = read_header(prior_path(Path(name)))["card"]
-    return card
+    known = bundled(kind)
+    name = next(iter(known)) if name_or_path is None else str(name_or_path)
+    if name in known:
+        return _bundled_model(kind, name, known[name], device)
+    path = Path(name)
+    if not path.exists():
+        imported = installed() if kind == "prior" else {}
+        if name not in imported:
+            words = suggest(name, [*known, *imported])
+            raise UsageError(f"no {_WORDS[kind]} {name!r}", f"give a path; {words}")
+        path = imported[name]
+    return describe(path, device)
 
 
-def _card(file: Path, name: str, sha256: str) -> dict[str, Any]:
-    header = read_header(file)
-    facts = {
-        "name": name,
-        "architecture": header["architecture"],
-        "resolution": header["config"]["resolution"],
-        "sha256": sha256,
-    }
-    return header["card"] | facts
-
-
-def load(name_or_path: str | Path | None, device: torch.device) -> Prior:
-    """Read a prior by its bundled name or from a path; None is the default one.
+def load_prior(name_or_path: str | Path | None = None, device: torch.device = _CPU) -> Prior:
+    """The prior that a name or a path stands for, with its weights.
 
     Raises:
-        UsageError: no such prior.
+        UsageError: no such model, or it is not a prior.
         SetupError: the file is damaged, or is not the one that the package was built with.
     """
-    priors = bundled()
-    name = next(iter(priors)) if name_or_path is None else str(name_or_path)
-    if name not in priors:
-        if not Path(name).exists():
-            known = ", ".join(priors)
-            raise UsageError(f"no prior {name!r}", f"give a path, or one of: {known}")
-        return read_prior(Path(name), device)
-    file = FOLDER / priors[name]["file"]
-    if not file.is_file():
-        raise SetupError(f"the bundled prior {file} is missing", "reinstall pulse-sr")
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    if digest != priors[name]["sha256"]:
-        raise SetupError(
-            f"{file} has checksum {digest[:12]}..., expected {priors[name]['sha256'][:12]}...",
-            "the file was changed or damaged: reinstall pulse-sr",
+    model = load(name_or_path, device)
+    if model.kind != "prior":
+        raise UsageError(
+            f"{model.path} holds a network of kind {model.kind} ({model.architecture}), no prior",
+            "pulse-sr prior list shows the priors",
         )
-    return read_prior(file, device)
+    prior: Prior = model.build()
+    return prior
+
+
+def load_network(name_or_path: str | Path | None = None, device: torch.device = _CPU) -> SrModel:
+    """The supervised network that a name or a path stands for, with its weights.
+
+    A file of another program is read as data (`sr.foreign`).
+
+    Raises:
+        UsageError: no such model, or it is a prior.
+        SetupError: the file is damaged, or is not the one that the package was built with.
+    """
+    path = Path(name_or_path) if name_or_path is not None else None
+    if path is not None and path.is_file() and not is_ours(path):
+        return read_foreign(path, device)
+    model = load(name_or_path, device, "sr")
+    if model.kind != "sr":
+        raise UsageError(
+            f"{model.path} holds a prior ({model.architecture}), no network that enlarges",
+            "pulse-sr upscale --list shows the networks",
+        )
+    network: SrModel = model.build()
+    network.name = model.name
+    return network
+
+
+def load_network_of_scale(scale: int, device: torch.device = _CPU) -> SrModel | None:
+    """The first bundled network that enlarges so many times; None: there is none.
+
+    Raises:
+        SetupError: see `load_network`.
+    """
+    names = [model.name for model in list_networks() if model.facts()["scale"] == scale]
+    return load_network(names[0], device) if names else None
+
+
+def list_priors() -> list[Model]:
+    """The bundled priors, the default first, and the imported ones."""
+    return _bundled_models("prior") + installed_models()
+
+
+def list_networks() -> list[Model]:
+    """The bundled supervised networks, the default first."""
+    return _bundled_models("sr")
+
+
+def installed_models() -> list[Model]:
+    """The imported priors; one that is damaged is left out, with a warning."""
+    found = []
+    for folder in installed().values():
+        try:
+            found.append(describe(folder, _CPU))
+        except SetupError as error:
+            log.warning("left out: %s", error.message)
+    return found
+
+
+def _bundled_models(kind: Kind) -> list[Model]:
+    return [_bundled_model(kind, name, entry, _CPU) for name, entry in bundled(kind).items()]
+
+
+def _bundled_model(kind: Kind, name: str, entry: dict[str, str], device: torch.device) -> Model:
+    file = FOLDERS[kind] / entry["file"]
+    if not file.is_file():
+        raise SetupError(f"the bundled {_WORDS[kind]} {file} is missing", "reinstall pulse-sr")
+    if is_foreign(file):
+        check_sha256(file, entry["sha256"])
+    return replace(describe(file, device), name=name, expected_sha256=entry["sha256"])

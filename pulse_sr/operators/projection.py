@@ -7,11 +7,18 @@ Shape legend: S samples, C channels, H W high-res, h w low-res. Images are in [0
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from pulse_sr.operators.base import Operator
+from stylegan_ops.products import sandwich
+
+#: Cosines per axis that count as low frequencies, and the rings in which they are weighed.
+_LOW, _RINGS = 4, ((0, 1), (1, 2), (2, 4))
+#: Damping of their inverse, as part of the operator's gain: they are far from its null space.
+_LITTLE = 0.01
 
 
 def project_to_rounding_limit(
@@ -65,8 +72,9 @@ def project_to_noise(operator: Operator, x: Tensor, y: Tensor, noise_variance: f
 
     If the high-res image is off by white noise of variance s^2, the residual y - A x has the
     variance s^2 gain + noise. That gives s^2, and with it lambda = noise variance / s^2
-    (`Operator.project_soft`). An image that matches to the noise or better stays as it is: what
-    is left of the residual then is the noise.
+    (`Operator.project_soft`). An image that matches to the noise or better keeps its detail: what
+    is left of the residual then is the noise. Last, its mean colour and lowest frequencies become
+    those of the input, as far as the noise lets them be known.
 
     Args:
         operator: A; of a JPEG file its linear part.
@@ -79,9 +87,43 @@ def project_to_noise(operator: Operator, x: Tensor, y: Tensor, noise_variance: f
     """
     residual = operator.observe(y) - operator.linear(x)
     excess = float(residual.square().mean()) - noise_variance
-    if excess <= 0:
+    if excess > 0:
+        x = operator.project_soft(x, y, noise_variance * operator.gain / excess)
+    return _with_low_frequencies(operator, x, y, noise_variance)
+
+
+def _with_low_frequencies(
+    operator: Operator, x: Tensor, y: Tensor, noise_variance: float
+) -> Tensor:  # [3, H, W]
+    """Moves an image to the mean colour and the lowest frequencies of a noisy input.
+
+    An image is seldom off by white noise: most of what is wrong lies in its lowest frequencies,
+    which noise hides least. Of the cosine transform of the residual (DCT-II, orthonormal), the
+    coefficients up to `_LOW` per axis are taken as far as they exceed the noise, ring by ring
+    (James and Stein, 1961).
+    """
+    if operator.known_pixels is not None:  # no picture to transform
         return x
-    return operator.project_soft(x, y, noise_variance * operator.gain / excess)
+    residual = operator.observe(y) - operator.linear(x)
+    rows, columns = (_cosines(side).to(x) for side in residual.shape[-2:])
+    found = sandwich(rows, residual, columns.mT)  # [C, L, L]
+    ring = torch.maximum(torch.arange(len(rows))[:, None], torch.arange(len(columns)))
+    for low, high in _RINGS:
+        inside = (ring >= low) & (ring < high)
+        energy = found[:, inside].square().sum(dim=1)
+        share = 1 - int(inside.sum()) * noise_variance / energy.clamp_min(1e-300)
+        found[:, inside] *= share.clamp_min(0.0)[:, None]
+    low_residual = sandwich(rows.mT, found, columns)
+    return x + operator.damped_pinv(low_residual, _LITTLE * operator.gain)
+
+
+@cache
+def _cosines(side: int) -> Tensor:
+    """The lowest rows of the orthonormal DCT-II, float64 [min(`_LOW`, side), side]."""
+    place = torch.arange(side, dtype=torch.float64) + 0.5
+    order = torch.arange(min(_LOW, side), dtype=torch.float64)[:, None]
+    scale = torch.where(order == 0, 1.0, math.sqrt(2.0)) / math.sqrt(side)
+    return scale * torch.cos(math.pi / side * order * place)
 
 
 def _project_one(

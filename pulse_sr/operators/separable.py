@@ -66,7 +66,7 @@ class SeparableOperator(Operator):
         """Downscales x [..., C, H, W] to [..., C, h, w], vertically first."""
         _check_floating(x)
         if self.gray:
-            x = _luma(x)
+            x = luma_of(x)
         if self.keeps_size:
             return x
         vertical, horizontal = self._matrices("A", x, lambda: (self.vertical, self.horizontal))
@@ -105,7 +105,7 @@ class SeparableOperator(Operator):
         return self._rescaled(y, white)
 
     def observe(self, picture: Tensor) -> Tensor:
-        return _luma(picture) if self.gray and picture.shape[-3] == 3 else picture
+        return luma_of(picture) if self.gray and picture.shape[-3] == 3 else picture
 
     def picture(self, observation: Tensor) -> Tensor:
         return observation.expand(*observation.shape[:-3], 3, *observation.shape[-2:])
@@ -192,7 +192,7 @@ def _weights(dtype: torch.dtype, device: torch.device) -> Tensor:
         return torch.tensor(LUMA, dtype=dtype, device=device)[:, None, None]
 
 
-def _luma(x: Tensor) -> Tensor:
+def luma_of(x: Tensor) -> Tensor:
     """[..., 3, H, W] to [..., 1, H, W]."""
     return (x * _weights(x.dtype, x.device)).sum(dim=-3, keepdim=True)
 

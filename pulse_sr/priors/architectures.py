@@ -6,13 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pulse_sr.priors import stylegan1, stylegan2, stylegan2_bilinear
 from pulse_sr.priors.base import Prior
 from pulse_sr.priors.fastgan import FastGANConfig
 from pulse_sr.priors.fastgan_folding import FoldedGenerator
 from pulse_sr.priors.fastgan_prior import FastGANPrior
-from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config, StyleGAN2Prior
+from pulse_sr.priors.stylegan1 import StyleGAN1Prior
+from pulse_sr.priors.stylegan2 import StyleGAN2Config, StyleGAN2Prior, StylePrior
+from pulse_sr.priors.stylegan2_bilinear import BilinearConfig, BilinearPrior
 
-StoredPrior = StyleGAN2Prior | FastGANPrior
+StoredPrior = StylePrior | FastGANPrior
 
 
 @dataclass(frozen=True)
@@ -25,12 +28,26 @@ class Architecture:
             KeyError, TypeError or ValueError for a configuration that makes no sense.
     """
 
-    prior: type[StyleGAN2Prior] | type[FastGANPrior]
+    prior: type[StylePrior] | type[FastGANPrior]
     build: Callable[[dict[str, Any]], Any]
 
 
-def _build_stylegan2(config: dict[str, Any]) -> Generator:
-    return Generator(StyleGAN2Config(**config | {"channels": tuple(config["channels"])}))
+def _build_stylegan2(config: dict[str, Any]) -> stylegan2.Generator:
+    return stylegan2.Generator(_stylegan2_config(config))
+
+
+def _build_stylegan1(config: dict[str, Any]) -> stylegan1.Generator:
+    return stylegan1.Generator(_stylegan2_config(config))
+
+
+def _build_bilinear(config: dict[str, Any]) -> stylegan2_bilinear.Generator:
+    return stylegan2_bilinear.Generator(
+        BilinearConfig(**config | {"channels": tuple(config["channels"])})
+    )
+
+
+def _stylegan2_config(config: dict[str, Any]) -> StyleGAN2Config:
+    return StyleGAN2Config(**config | {"channels": tuple(config["channels"])})
 
 
 def _build_fastgan(config: dict[str, Any]) -> FoldedGenerator:
@@ -39,6 +56,8 @@ def _build_fastgan(config: dict[str, Any]) -> FoldedGenerator:
 
 ARCHITECTURES = {
     "stylegan2": Architecture(StyleGAN2Prior, _build_stylegan2),
+    "stylegan2-bilinear": Architecture(BilinearPrior, _build_bilinear),
+    "stylegan1": Architecture(StyleGAN1Prior, _build_stylegan1),
     "fastgan": Architecture(FastGANPrior, _build_fastgan),
 }
 

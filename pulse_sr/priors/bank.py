@@ -36,11 +36,18 @@ SCHEMA = 1
 FIRST_SEED = 10_000_000
 #: Size and thumbnail side: 0.8 MB, and forward passes worth less than half a search of 8 samples.
 COUNT, SIDE = 1024, 16
+#: Up to this resolution; above it, a quarter of the samples for twice the side, but at least some.
+_FULL_SIDE, _FEWEST = 128, 32
 
 _CHUNK, _CHUNK_PIXELS = 32, 2**21
 
 
-def draw_bank(prior: Prior, count: int = COUNT, first_seed: int = FIRST_SEED) -> SeedBank:
+def bank_size(prior: Prior) -> int:
+    """How many samples the bank of a prior has: drawing it must not take longer than searching."""
+    return min(COUNT, max(_FEWEST, COUNT * _FULL_SIDE**2 // prior.resolution**2))
+
+
+def draw_bank(prior: Prior, count: int | None = None, first_seed: int = FIRST_SEED) -> SeedBank:
     """Draw the samples of a prior and keep their thumbnails.
 
     The chunks have a size that only the resolution decides and bfloat16 stays off, so that the same
@@ -48,10 +55,10 @@ def draw_bank(prior: Prior, count: int = COUNT, first_seed: int = FIRST_SEED) ->
 
     Args:
         prior: the generator.
-        count: N, how many samples.
+        count: N, how many samples; None: `bank_size`.
         first_seed: seed of the first one.
     """
-    side = min(SIDE, prior.resolution)
+    side, count = min(SIDE, prior.resolution), bank_size(prior) if count is None else count
     chunk = images_at_once(prior.resolution, _CHUNK, _CHUNK_PIXELS)
     parts = []
     exact = prior.in_precision(bf16=False)
@@ -158,5 +165,5 @@ def _cache_path(prior: Prior) -> Path | None:
         return None
     device = prior.device.type
     made_by = (SIDE, device, library.used_by_generators(device), torch.__version__)
-    key = hashlib.sha256(repr((prior.sha256, COUNT, FIRST_SEED, *made_by)).encode())
+    key = hashlib.sha256(repr((prior.sha256, bank_size(prior), FIRST_SEED, *made_by)).encode())
     return folder / f"latents-{prior.sha256[:16]}-{key.hexdigest()[:16]}.safetensors"

@@ -33,6 +33,7 @@ from pulse_sr.priors.fastgan_layers import (
 WIDTHS = {4: 16, 8: 8, 16: 4, 32: 2, 64: 2, 128: 1, 256: 0.5, 512: 0.25, 1024: 0.125}
 #: Sides whose block has two convolutions and noise.
 NOISY_SIDES = (8, 32, 128, 512)
+VARIANTS = ("published", "projected", "projected-lite")
 #: A gate for the map of a side, and the side it is computed from.
 GATES = {64: 4, 128: 8, 256: 16, 512: 32}
 
@@ -45,15 +46,21 @@ class FastGANConfig:
         resolution: side of the images, a power of two from 64 to 1024.
         ngf: width of the feature map of 128 px; the others follow from it (`WIDTHS`).
         z_dim: width of the latent.
+        variant: "published", or those of Sauer et al., "Projected GANs Converge Faster", NeurIPS
+            2021: "projected" has two convolutions and noise at all sides, "projected-lite" nowhere;
+            both bring the latent to unit second moment first and have a bias in the last layer.
     """
 
     resolution: int
     ngf: int = 64
     z_dim: int = 256
+    variant: str = "published"
 
     def __post_init__(self) -> None:
         if self.resolution not in (64, 128, 256, 512, 1024):
             raise ValueError(f"resolution is {self.resolution}, expected 64, 128, 256, 512 or 1024")
+        if self.variant not in VARIANTS:
+            raise ValueError(f"variant is {self.variant!r}, expected one of {', '.join(VARIANTS)}")
         if min(self.channels.values()) < 1 or self.z_dim < 1:
             raise ValueError(f"a width below 1 in {self}")
 
@@ -61,6 +68,17 @@ class FastGANConfig:
     def channels(self) -> dict[int, int]:
         """Width of the feature maps of sides 4, 8, ..., resolution."""
         return {r: int(w * self.ngf) for r, w in WIDTHS.items() if r <= self.resolution}
+
+    @property
+    def noisy_sides(self) -> tuple[int, ...]:
+        """The sides of this resolution whose block has two convolutions and noise."""
+        sides = {"published": NOISY_SIDES, "projected": [*WIDTHS][1:], "projected-lite": ()}
+        return tuple(r for r in sides[self.variant] if r <= self.resolution)
+
+    @property
+    def projected(self) -> bool:
+        """Whether the latent is normalised and the last layer has a bias."""
+        return self.variant != "published"
 
     @property
     def gates(self) -> dict[int, int]:
@@ -75,7 +93,7 @@ class FastGANConfig:
     @property
     def noise_shapes(self) -> tuple[tuple[int, int], ...]:
         """`(r, r)` of every noise map in the order of the layers, two per noisy block."""
-        return tuple((r, r) for r in NOISY_SIDES if r <= self.resolution for _ in range(2))
+        return tuple((r, r) for r in self.noisy_sides for _ in range(2))
 
     @property
     def small_side(self) -> int:
@@ -88,11 +106,14 @@ class FastGANConfig:
     @property
     def bounded(self) -> bool:
         """Whether images end in a hyperbolic tangent; in the published networks at 1024 px only."""
-        return self.resolution == 1024
+        return self.resolution == 1024 and not self.projected
 
     def to_json(self) -> dict[str, object]:
         """The fields as plain JSON values."""
-        return asdict(self)
+        plain = asdict(self)
+        if not self.projected:  # as files have it from before there were variants
+            del plain["variant"]
+        return plain
 
 
 class FastGANNetwork(nn.Module, ABC):
@@ -109,7 +130,7 @@ class FastGANNetwork(nn.Module, ABC):
         widths = config.channels
         self.init = self.new_start(config.z_dim, 2 * widths[4])
         for low, high in zip(widths, [*widths][1:], strict=False):
-            block = self.new_block(widths[low], widths[high], high in NOISY_SIDES)
+            block = self.new_block(widths[low], widths[high], high in config.noisy_sides)
             self.add_module(f"feat_{high}", block)
         for high, low in config.gates.items():
             self.add_module(f"se_{high}", self.new_gate(widths[low], widths[high]))
@@ -143,13 +164,16 @@ class FastGANNetwork(nn.Module, ABC):
                 They come after the gate of that side and before the gates that begin there.
         """
         count, n = latents.shape[:2]
-        x = self.init(latents.flatten(0, 1))
+        z = latents.flatten(0, 1)
+        if self.config.projected:
+            z = z * (z.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
+        x = self.init(z)
         starts = {low: high for high, low in self.config.gates.items()}
         gates: dict[int, Tensor] = {}
         maps = iter(noise)
         for side in self.config.channels:
             if side > 4:
-                count_here = 2 if side in NOISY_SIDES else 0
+                count_here = 2 if side in self.config.noisy_sides else 0
                 own = [_repeat(next(maps), len(x) // n) for _ in range(count_here)]
                 x = self._run(getattr(self, f"feat_{side}"), x, own)
             if side in gates:

@@ -102,7 +102,8 @@ class FoldedGenerator(FastGANNetwork):
 
     def __init__(self, config: FastGANConfig) -> None:
         super().__init__(config)
-        self.to_big = nn.Conv2d(config.channels[config.resolution], 3, 3, padding=1, bias=False)
+        width = config.channels[config.resolution]
+        self.to_big = nn.Conv2d(width, 3, 3, padding=1, bias=config.projected)
         for i, shape in enumerate(config.noise_shapes):
             self.register_buffer(f"noise_{i}", torch.zeros(shape))
 

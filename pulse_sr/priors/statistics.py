@@ -9,12 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pulse_sr.priors import stylegan1, stylegan2, stylegan2_bilinear
 from pulse_sr.priors.base import STYLEGAN2_SLOPE, LatentStatistics
-from pulse_sr.priors.stylegan2 import Generator
 
 
 def fit_statistics(
-    generator: Generator, count: int = 100_000, seed: int = 0, chunk: int = 10_000
+    generator: stylegan1.Generator | stylegan2.Generator | stylegan2_bilinear.Generator,
+    count: int = 100_000,
+    seed: int = 0,
+    chunk: int = 10_000,
 ) -> LatentStatistics:
     """Fit the Gaussian of the latent space before the mapping's last activation.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -398,8 +399,8 @@ class Generator(nn.Module):
         return self.synthesis(ws, self.synthesis.fixed_noise())
 
 
-class StyleGAN2Prior(Prior):
-    """A frozen StyleGAN2 generator as a prior.
+class StylePrior(Prior):
+    """A frozen generator of the StyleGAN family: a mapping, and a synthesis by style rows.
 
     Convolution weights lie in channels_last order, which measures 2 to 4 times faster on a CPU.
     """
@@ -407,7 +408,7 @@ class StyleGAN2Prior(Prior):
     def __init__(
         self,
         name: str,
-        generator: Generator,
+        generator: Any,
         statistics: LatentStatistics,
         card: dict[str, object] | None = None,
         sha256: str = "",
@@ -416,8 +417,9 @@ class StyleGAN2Prior(Prior):
         generator = generator.eval().requires_grad_(False)
         self.generator = generator.to(memory_format=torch.channels_last)
         for module in self.generator.modules():
-            if isinstance(module, (FullyConnected, SynthesisLayer)):
-                module.freeze()
+            freeze = getattr(module, "freeze", None)
+            if freeze is not None:
+                freeze()
         super().__init__(
             name=name,
             resolution=config.resolution,
@@ -431,14 +433,16 @@ class StyleGAN2Prior(Prior):
 
     @property
     def device(self) -> torch.device:
-        return self.generator.mapping.w_avg.device
+        device: torch.device = self.generator.mapping.w_avg.device
+        return device
 
     @property
     def z_dim(self) -> int:
-        return self.generator.config.z_dim
+        return int(self.generator.config.z_dim)
 
     def map(self, z: Tensor) -> Tensor:
-        return self.generator.mapping(z)
+        w: Tensor = self.generator.mapping(z)
+        return w
 
     def synthesize(
         self,
@@ -451,7 +455,7 @@ class StyleGAN2Prior(Prior):
         for side in feature_deltas or ():
             self.feature_shape(side)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            image = synthesis(w, maps, feature_deltas)
+            image: Tensor = synthesis(w, maps, feature_deltas)
         return image.float() * 0.5 + 0.5
 
     def feature_shape(self, side: int) -> tuple[int, int, int]:
@@ -459,3 +463,9 @@ class StyleGAN2Prior(Prior):
         if side not in sides:
             raise ValueError(f"no feature map of side {side}, expected one of {sides}")
         return self.generator.config.channels[sides.index(side)], side, side
+
+
+class StyleGAN2Prior(StylePrior):
+    """A frozen StyleGAN2 generator as a prior."""
+
+    generator: Generator

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pulse_sr.data.check import DataCheck
+from pulse_sr.images.find import words_of
 
 _MOST_LINES = 10
 
@@ -47,6 +48,8 @@ def lines(check: DataCheck) -> list[str]:
     """Returns the whole report; the verdict is the last line."""
     total = len(check.images) + len(check.unreadable)
     found = [f"{len(check.images)} of {total} images in {check.data} can be read"]
+    if check.left_out:
+        found.append(f"left out: {words_of(check.left_out)}")
     found += _first([f"not readable: {each.file} {each.reason}" for each in check.unreadable])
     if check.images:
         found += [*_sizes(check), *_duplicates(check), _framing(check)]
@@ -64,6 +67,7 @@ def document(check: DataCheck) -> dict[str, Any]:
         "unreadable": [
             {"file": each.file.as_posix(), "reason": each.reason} for each in check.unreadable
         ],
+        "left_out": dict(sorted(check.left_out.items())),
         "sides": {"smallest": smallest, "median": median, "largest": largest},
         "resolution": check.resolution,
         "supported_resolution": check.supported,

@@ -33,22 +33,30 @@ class Pictures:
         """
         self.out, self.limit, self.left, self.linked = out, limit, limit, 0
 
+    def link(self, stem: str, name: str) -> str:
+        """Returns the address of a file of an input, relative to the page."""
+        return quote(os.fsencode(f"{stem}/{name}"))
+
     def source(self, stem: str, name: str) -> str:
         """Returns the `src` of a picture of an input; empty if it can not be read."""
         path = self.out / stem / name
         try:
             if path.stat().st_size > self.left:
                 self.linked += 1
-                return quote(os.fsencode(f"{stem}/{name}"))
+                return self.link(stem, name)
             content = path.read_bytes()
         except OSError:
             return ""
         self.left -= len(content)
-        return f"data:image/{path.suffix[1:]};base64," + base64.b64encode(content).decode("ascii")
+        kind = path.suffix[1:].replace("jpg", "jpeg")
+        return f"data:image/{kind};base64," + base64.b64encode(content).decode("ascii")
 
 
 def render_page(
-    out: Path, rows: Sequence[Row], record_of: Callable[[str], Record | None]
+    out: Path,
+    rows: Sequence[Row],
+    record_of: Callable[[str], Record | None],
+    photo_of: Callable[[str], Record | None],
 ) -> Iterator[str]:
     """Returns the HTML page of a run folder, part by part: with all its pictures it is large.
 
@@ -57,6 +65,7 @@ def render_page(
         rows: the manifest.
         record_of: reads the `result.json` of a stem, None where there is none. It is asked twice
             for each: of many inputs, all of them do not fit into memory.
+        photo_of: reads the `photo.json` of an input, None for one that is no photo.
     """
     return (
         template_environment(autoescape=True)
@@ -64,6 +73,7 @@ def render_page(
         .generate(
             rows=rows,
             record_of=record_of,
+            photo_of=photo_of,
             pictures=Pictures(out, EMBED_BYTES),
             version=__version__,
             notice=NOTICE,

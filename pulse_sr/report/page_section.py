@@ -14,6 +14,7 @@ from pulse_sr.report.pictures import role_of
 
 __all__ = [
     "ALIKE",
+    "boxes_of",
     "command_of",
     "mixing_of",
     "recorded_ranking",
@@ -54,6 +55,26 @@ def _operator(operator: Mapping[str, Any]) -> str:
     return ", ".join(words)
 
 
+def boxes_of(photo: Record) -> list[dict[str, Any]]:
+    """Returns the numbers of the faces of a `photo.json`, and their places in percent."""
+    width, height = photo["width"], photo["height"]
+    boxes = []
+    for face in photo["faces"]:
+        across, down = ([corner[axis] for corner in face["quad"]] for axis in (0, 1))
+        left, top = max(min(across), 0), max(min(down), 0)
+        right, bottom = min(max(across), width), min(max(down), height)
+        boxes.append(
+            {
+                "number": face["number"],
+                "left": 100 * left / width,
+                "top": 100 * top / height,
+                "width": 100 * (right - left) / width,
+                "height": 100 * (bottom - top) / height,
+            }
+        )
+    return boxes
+
+
 def mixing_of(record: Record) -> str:
     """Returns what a sampler's chains say of themselves."""
     found = record["diagnostics"]
@@ -92,13 +113,19 @@ def settings_of(record: Record) -> dict[str, Any]:
     }
 
 
+def _selection(record: Record) -> dict[str, Any]:
+    """Which faces of photos the run took, as options."""
+    chosen = {**record.get("selection", {}), "align": record.get("align", "auto")}
+    return chosen | ({"faces": tuple(chosen["faces"])} if "faces" in chosen else {})
+
+
 def command_of(record: Record) -> str:
     """Returns the shell command that makes the samples of a `result.json` again."""
     known = {field.name for field in fields(SearchConfig)}
     given = {key: value for key, value in record.get("config", {}).items() if key in known}
     options = RunOptions(
         prior=record["prior"].get("source"),
-        align=record.get("align", "auto"),
+        **_selection(record),
         cluster=bool(record.get("cluster")),
         save_steps=any(each.get("frames") for each in record["samples"]),
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pulse_sr.training.log import read_log
 
 _MOST_POINTS = 1500
 _FIRST_WIDTH = 100
@@ -69,17 +70,8 @@ class History:
 
 
 def read_history(log: Path, until_images: float) -> History:
-    """The history of a log up to some number of images; later records, which a kill undid, and a
-    line that it cut short are left out. A log that is not there yet gives an empty history."""
+    """The history of a log up to some number of images (`training.log.read_log`)."""
     history = History()
-    if not log.exists():
-        return history
-    with open(log, encoding="utf-8") as file:
-        for line in file:
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue
-            if record["images"] <= until_images:
-                history.add(record)
+    for record in read_log(log, until_images):
+        history.add(record)
     return history

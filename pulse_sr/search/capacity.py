@@ -1,7 +1,7 @@
 """How many samples are searched at once when nobody says so.
 
-On a CPU it is a fixed number: more of them bring nothing there, and the bits of a sample may depend
-on it. A GPU takes as many as its memory and the work allow.
+On a CPU the prior's resolution alone decides: more of them bring nothing there, and the bits of a
+sample may depend on it. A GPU takes as many as its memory and the work allow.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from pulse_sr.priors.base import Prior
 
 #: Most slots that are chosen; beyond it a GPU is busy anyway.
 MOST_SLOTS = 64
+#: Up to this resolution a CPU has `DEFAULT_SLOTS`, above it as many as take the same memory: a
+#: StyleGAN2 of 1024 px keeps 2 GB of activations a sample.
+_CPU_SIDE = 256
 #: Share of the free memory that may be used.
 _SHARE = 0.7
 _PROBE = 2
@@ -26,7 +29,7 @@ def automatic_slots(prior: Prior, samples: int | None = None) -> int:
         samples: how many samples there are to search in all; None: many.
     """
     if prior.device.type != "cuda":
-        return DEFAULT_SLOTS
+        return max(1, min(DEFAULT_SLOTS, DEFAULT_SLOTS * _CPU_SIDE**2 // prior.resolution**2))
     free, _ = torch.cuda.mem_get_info(prior.device)
     kept = torch.cuda.memory_reserved(prior.device) - torch.cuda.memory_allocated(prior.device)
     return slots_within(_SHARE * (free + kept), _bytes_of_slot(prior), samples)

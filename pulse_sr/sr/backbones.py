@@ -8,7 +8,6 @@ keep them by, so that a folder these have filled will do.
 from __future__ import annotations
 
 import hashlib
-import pickle
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,8 @@ import torch.nn as nn
 from torch import Tensor
 from torchvision.models.vgg import cfgs, make_layers
 
-from pulse_sr.errors import SetupError
+from pulse_sr.errors import PulseError, SetupError
+from pulse_sr.files.checkpoints import read_checkpoint
 
 #: Mean and deviation that the networks expect red, green and blue in [0, 1] to be normalised by.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -96,9 +96,9 @@ def read_weights(file: WeightFile, folder: Path | None = None) -> dict[str, Tens
     """
     path = find_weights(file, folder)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = read_checkpoint(path)
         kept = {k: v for k, v in state.items() if k.startswith("features.")}
-    except (OSError, RuntimeError, EOFError, AttributeError, pickle.UnpicklingError) as error:
+    except (PulseError, AttributeError) as error:
         raise SetupError(
             f"{path} is not a readable weight file ({type(error).__name__})",
             f"delete it and fetch {file.url} again",

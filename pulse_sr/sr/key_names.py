@@ -28,7 +28,7 @@ def weights_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     """The state dict within what a published file holds, the averaged weights where there are two.
 
     Args:
-        checkpoint: as `torch.load(..., weights_only=True)` or safetensors returns it.
+        checkpoint: as `files.checkpoints` or safetensors returns it.
 
     Raises:
         ValueError: when there is none.

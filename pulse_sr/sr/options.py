@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pulse_sr.options import Options, device_option, option, overwrite_option, text, whole
+from pulse_sr.options import (
+    Options,
+    device_option,
+    option,
+    overwrite_option,
+    recursive_option,
+    text,
+    whole,
+)
 
 
 @dataclass(frozen=True)
@@ -17,3 +25,4 @@ class UpscaleOptions(Options):
     )
     overwrite: bool = overwrite_option()
     device: str = device_option()
+    recursive: bool = recursive_option()

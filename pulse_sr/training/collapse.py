@@ -10,6 +10,8 @@ import math
 from collections import deque
 from collections.abc import Mapping
 
+#: What helps a GAN whose losses are not finite.
+STEADIER = "try a smaller --lr, a larger --gamma or --precision fp32"
 #: Images over which D has to be sure before it is said.
 SATURATED_IMAGES = 20_000
 #: Mean sign of the logits from which D counts as sure.
@@ -21,7 +23,13 @@ LEAST_SPREAD = 0.25
 class CollapseWatch:
     """Looks at the records of a run; every kind of failure is reported once."""
 
-    def __init__(self) -> None:
+    def __init__(self, steadier: str = STEADIER) -> None:
+        """Nothing is observed yet.
+
+        Args:
+            steadier: what a user can do when losses are not finite.
+        """
+        self._steadier = steadier
         self._said: set[str] = set()
         self._signs: deque[tuple[int, float, float]] = deque()
         self._first_images: int | None = None
@@ -42,7 +50,7 @@ class CollapseWatch:
             found += self._say(
                 "finite",
                 f"at {images / 1000:.1f} kimg {', '.join(broken)} is not a finite number; "
-                "try a smaller --lr, a larger --gamma or --precision fp32",
+                f"{self._steadier}",
             )
         if self._is_saturated(images, losses):
             found += self._say(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,6 +27,7 @@ from pulse_sr.training.checkpoint import (
     save_checkpoint,
 )
 from pulse_sr.training.clock import Clock
+from pulse_sr.training.divergence import DivergenceWatch, are_finite, diverged, unsound_parts
 from pulse_sr.training.ema import Averages
 from pulse_sr.training.log import append_record, rewind
 from pulse_sr.training.options import ScheduleOptions
@@ -137,6 +138,7 @@ class Trainer:
         self.images_shown = 0
         self.seconds = 0.0
         self.seconds_of_call = 0.0
+        self._kept: int | None = None
         self.averages = Averages(task.averaged, task.modules()[task.averaged], task.config)
         self._feed: Feed | None = None
         if self.state_file.exists():
@@ -184,6 +186,7 @@ class Trainer:
             )
         load_checkpoint(self.state_file, self._modules(), self.task.optimizers())
         self._take_numbers(header)
+        self._kept = self.images_shown
 
     def _continue(self, state: Path) -> None:
         """Begin with all that another run's state has; the rest begins as ever.
@@ -206,7 +209,12 @@ class Trainer:
     def train(self, schedule: Schedule) -> Iterator[Progress]:
         """Train until the schedule ends, yielding one record every few steps.
 
-        The last record is always a checkpoint and a snapshot.
+        The last record is always a checkpoint and a snapshot. A state is written only while losses
+        and weights are finite; a checkpoint that is due meanwhile waits until they are.
+
+        Raises:
+            DivergedError: losses were not finite in half of the last steps, or they or the weights
+                are not where a state has to be written; the files are those of the last good state.
         """
         if self.processes.first:
             rewind(self.log_file, self.images_shown)
@@ -215,7 +223,7 @@ class Trainer:
             yield from self._train(schedule)
 
     def _train(self, schedule: Schedule) -> Iterator[Progress]:
-        clock = Clock(self.images_shown, self.seconds)
+        clock, watch = Clock(self.images_shown, self.seconds), DivergenceWatch()
         pending: list[dict[str, Tensor]] = []
         every = RECORD_STEPS[self.device.type]
         last_record = self.images_shown
@@ -224,12 +232,17 @@ class Trainer:
             ends = self.images_shown >= schedule.until_images
             if len(pending) < every and not ends:
                 continue
-            losses = self._summary(pending)
+            losses, broken = self._summary(pending)
             pending = []
             progress, stops = self._progress(schedule, clock, losses, last_record)
-            last_record = self.images_shown
+            watch.observe(broken, losses)
             if self.processes.first:
                 append_record(self.log_file, progress.to_json())
+            self._require_sound(watch, progress.checkpointed, stops)
+            if any(broken):  # what is due waits
+                progress = replace(progress, checkpointed=False, snapshot=False)
+            else:
+                last_record = self.images_shown
             if progress.checkpointed:
                 self.checkpoint()
                 clock.restart_checkpoint()
@@ -253,6 +266,12 @@ class Trainer:
         shown = (self.images_shown, self.seconds, rate)
         return Progress(*shown, losses, snapshot or waited, snapshot), stops
 
+    def _require_sound(self, watch: DivergenceWatch, due: bool, stops: bool) -> None:
+        """Raises DivergedError, see `train`; the state is looked at where one is due."""
+        reason = watch.verdict(stops) or (unsound_parts(self.task, self._modules()) if due else "")
+        if reason:
+            raise diverged(reason, self.images_shown, self.run_dir, self._kept, self.task.steadier)
+
     def take_step(self) -> dict[str, Tensor]:
         """One step of all that is due; returns scalars of it, still on the device."""
         assert self._feed is not None  # `train` opens it
@@ -261,15 +280,18 @@ class Trainer:
         self.images_shown += self.config.batch
         return report
 
-    def _summary(self, reports: list[dict[str, Tensor]]) -> dict[str, float]:
-        """Means over some steps and all processes, as numbers, and what the task adds to them."""
+    def _summary(self, reports: list[dict[str, Tensor]]) -> tuple[dict[str, float], list[bool]]:
+        """Means over some steps and all processes, as numbers, and what the task adds to them; and
+        for each step whether one of its scalars is not finite."""
         names = list(dict.fromkeys(name for report in reports for name in report))
         means = torch.stack(
             [torch.stack([r[name] for r in reports if name in r]).mean() for name in names]
         )
-        self.processes.average_([means])
+        finite = torch.stack([are_finite(report.values()) for report in reports]).to(means)
+        self.processes.average_([means, finite])
         found = dict(zip(names, means.tolist(), strict=True))
-        return found | self.task.observe(found, len(reports))
+        broken = [share < 1 for share in finite.tolist()]
+        return found | ({} if any(broken) else self.task.observe(found, len(reports))), broken
 
     def facts(self) -> dict[str, Any]:
         """What an exported model says of the run."""
@@ -287,6 +309,7 @@ class Trainer:
             }
             header |= self.task.state()
             save_checkpoint(self.state_file, self._modules(), self.task.optimizers(), header)
+        self._kept = self.images_shown
         self.processes.wait()
 
 

@@ -19,11 +19,18 @@ from pulse_sr.options import (
     path,
     plain,
     precision_option,
+    text,
     whole,
 )
 
 _SECONDS = {"S": 1.0, "M": 60.0, "H": 3600.0, "": 60.0}
 _BYTES = {"GB": 1e9, "MB": 1e6, "GIB": 2**30, "MIB": 2**20, "": 1e9}
+
+
+#: More thousands of images than any training is shown.
+MOST_KIMG = 10**9
+#: From a single image up.
+KIMG = number(0.001, MOST_KIMG)
 
 
 def _amount(text: str, units: dict[str, float]) -> float:
@@ -34,8 +41,8 @@ def _amount(text: str, units: dict[str, float]) -> float:
 
 
 def _different_positive(value: Any) -> tuple[float, ...]:
-    numbers = tuple(map(finite, of_type(value, tuple)))
-    if min(numbers, default=1) <= 0 or len(set(numbers)) < len(numbers):
+    numbers = tuple(finite(each, 0.001, MOST_KIMG) for each in of_type(value, tuple))
+    if len(set(numbers)) < len(numbers):
         raise ValueError(value)
     return numbers
 
@@ -43,7 +50,7 @@ def _different_positive(value: Any) -> tuple[float, ...]:
 #: A time in seconds; a bare number of the command line means minutes.
 DURATION = Kind(
     "a time such as 90s, 30m or 2h",
-    lambda value: finite(value, 0),
+    lambda value: finite(value, 0, 1e9),
     "30m|2h",
     lambda text: _amount(text, _SECONDS),
     lambda value: f"{plain(value / 60)}m" if value % 60 == 0 else f"{plain(value)}s",
@@ -51,7 +58,7 @@ DURATION = Kind(
 #: An amount of memory in bytes; a bare number of the command line means GB.
 BYTES = Kind(
     "an amount such as 4GB or 900MB",
-    lambda value: of_type(value, int),
+    lambda value: int(finite(of_type(value, int), 1, 2**60)),
     "4GB|900MB",
     lambda text: round(_amount(text, _BYTES)),
     lambda value: f"{plain(value / 1e6)}MB",
@@ -64,6 +71,18 @@ NUMBERS = Kind(
     lambda text: tuple(float(word) for word in text.split(",") if word.strip()),
     lambda value: ",".join(map(plain, value)),
 )
+
+
+@dataclass(frozen=True)
+class DataOptions(Options):
+    """What of the data is learned from."""
+
+    member: str | None = option(
+        None,
+        "The field of WebDataset's samples that is the image, such as image.png; masks are none.",
+        text("FIELD", r"\.?[^./][^/]*", "a field such as image.png"),
+        unset="jpg, png, ...",
+    )
 
 
 @dataclass(frozen=True)
@@ -85,11 +104,9 @@ class ScheduleOptions(Options):
     """When a run stops and writes: times in seconds, images in thousands."""
 
     seconds: float | None = option(None, "Stop cleanly after this time.", DURATION, name="time")
-    kimg: float | None = option(
-        None, "Stop after this many thousand images.", number(0), unset="1000"
-    )
+    kimg: float | None = option(None, "Stop after this many thousand images.", KIMG, unset="1000")
     checkpoint_every: float = option(600.0, "Time between checkpoints.", DURATION)
-    snapshot: float = option(20.0, "kimg between pictures and scores.", number(0.001))
+    snapshot: float = option(20.0, "kimg between pictures and scores.", KIMG)
 
     @property
     def until_images(self) -> float:
@@ -101,12 +118,15 @@ class ScheduleOptions(Options):
 
 @dataclass(frozen=True)
 class Observation(Options):
-    """What is looked at during a training; `command` is the command line, for the card."""
+    """What is looked at during a training.
+
+    `command` is the command line, for the card; `member` the field of the held-back samples.
+    """
 
     samples: int = option(
         1000,
         "Samples that a score is computed from; 0: no scores.",
-        whole(0),
+        whole(0, 10**6),
         name="score-samples",
     )
     held_back: Path | None = option(
@@ -121,3 +141,4 @@ class Observation(Options):
     )
     tensorboard: bool = option(False, "Write scalars and grids for TensorBoard too.")
     command: str = ""
+    member: str | None = None

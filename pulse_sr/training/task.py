@@ -55,6 +55,7 @@ class TrainingTask(Protocol):
         earlier: what the settings that a state of an earlier version does not name were then.
         group: so many items of a batch stay in one part.
         smaller: what a user can do when not even the smallest part fits into memory.
+        steadier: what a user can do when losses are not finite.
     """
 
     @property
@@ -71,6 +72,8 @@ class TrainingTask(Protocol):
     def group(self) -> int: ...
     @property
     def smaller(self) -> str: ...
+    @property
+    def steadier(self) -> str: ...
 
     def modules(self) -> dict[str, nn.Module]:
         """What is trained, by the name that a state gives it."""
@@ -99,7 +102,7 @@ class TrainingTask(Protocol):
         """Take note of the last steps, once their scalars have been read.
 
         Args:
-            means: of the scalars, over these steps and all processes.
+            means: of the scalars, over these steps and all processes; all of them are finite.
             steps: how many they are.
 
         Returns:

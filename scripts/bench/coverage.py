@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import math
 import statistics
 import sys
@@ -41,7 +40,8 @@ from search_inputs import Face, drawn_faces, sha256_of, to_tensor
 from pulse_sr.api import load_prior
 from pulse_sr.config import DEFAULT_STEPS
 from pulse_sr.devices import keep_freed_memory
-from pulse_sr.files.atomic import write_text_atomic
+from pulse_sr.files.atomic import write_atomic
+from pulse_sr.files.documents import json_bytes, json_text
 from pulse_sr.images.pixels import to_uint8
 from pulse_sr.metrics.psnr import psnr
 from pulse_sr.operators.base import Operator
@@ -218,11 +218,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         faces = drawn_faces(prior, wanted)
     for face in islice(faces, options.first, None):
         records.append(evaluate(face, prior, operator, shared, options))
-        print(json.dumps(records[-1]), file=sys.stderr)
+        print(json_text(records[-1]), file=sys.stderr)
     settings = {k: str(v) for k, v in vars(options).items()} | {"prior_sha256": prior.sha256}
     document = {"settings": settings, "summary": summary(records), "faces": records}
-    write_text_atomic(options.out, json.dumps(document, indent=2) + "\n")
-    print(json.dumps(document["summary"], indent=2))
+    write_atomic(options.out, json_bytes(document))
+    print(json_text(document["summary"], indent=2))
 
 
 if __name__ == "__main__":

@@ -48,7 +48,8 @@ from pulse_sr.api import load_prior
 from pulse_sr.config import DEFAULT_STEPS
 from pulse_sr.devices import keep_freed_memory
 from pulse_sr.errors import PulseError
-from pulse_sr.files.atomic import write_text_atomic
+from pulse_sr.files.atomic import write_atomic
+from pulse_sr.files.documents import json_bytes, json_line
 from pulse_sr.operators.building import make_operator
 from pulse_sr.operators.degrading import degrade
 from pulse_sr.operators.projection import project_to_rounding_limit
@@ -218,7 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         file.write("\n")  # ends a line that a crash cut short
         for record in missing(faces, prior, options.variants, options, done):
             records.append(record | {"key": key})
-            file.write(json.dumps(records[-1]) + "\n")
+            file.write(json_line(records[-1]))
             file.flush()
             spent = f"{len(records)} records, {time.process_time():.0f} CPU s so far"
             print(f"{record['face']} {record['method']}: {spent}", file=sys.stderr)
@@ -235,7 +236,7 @@ def write_table(records: Sequence[Record], prior: Prior, options: argparse.Names
     settings = {"prior": prior.name, "prior_sha256": prior.sha256, "resolution": prior.resolution}
     settings |= {k: getattr(options, k) for k in ("operator", "scale", "samples", "steps", "seed")}
     document = {"settings": settings | {"in_range": options.in_range}, "rows": rows}
-    write_text_atomic(options.out, json.dumps(document, indent=2) + "\n")
+    write_atomic(options.out, json_bytes(document))
     print(f"{markdown(rows)}\n\n{NOTE}")
 
 

@@ -11,12 +11,12 @@ as many pixels as the scale, averaged over the photos. "RGB" is over all channel
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from statistics import mean
 
 import torch
 
+from pulse_sr.files.documents import json_text
 from pulse_sr.images.find import find_images
 from pulse_sr.images.pixels import Pixels
 from pulse_sr.images.read import read_image
@@ -49,7 +49,7 @@ def main() -> None:
             rows.append({"set": folder.name, "photos": len(photos), "method": name})
             rows[-1] |= score(photos, enlarge, options.scale, options.operator)
     if options.as_json:
-        print(json.dumps(rows, indent=2))
+        print(json_text(rows, indent=2))
         return
     for row in rows:
         print(

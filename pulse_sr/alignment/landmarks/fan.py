@@ -138,14 +138,15 @@ def _fetch(path: Path) -> None:
 
 def _load(weights: Path, device: str) -> Any:
     """The package's class around our weight file; its own constructor would download."""
-    import torch
     from face_alignment import FaceAlignment, LandmarksType
     from face_alignment.models import FAN
+
+    from pulse_sr.files.checkpoints import read_checkpoint
 
     class LocalFaceAlignment(FaceAlignment):
         def _load_native(self, name: str, size: int, device: str, dtype: Any) -> Any:
             network = FAN(size)
-            network.load_state_dict(torch.load(weights, map_location=device, weights_only=True))
+            network.load_state_dict(read_checkpoint(weights))
             return network.to(device, dtype=dtype).eval()
 
     try:

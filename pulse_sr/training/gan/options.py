@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pulse_sr.errors import UsageError
 from pulse_sr.options import number, one_of, option, seed_option, text, whole
-from pulse_sr.training.options import NUMBERS, MachineOptions
+from pulse_sr.training.options import KIMG, MOST_KIMG, NUMBERS, DataOptions, MachineOptions
 
 ARCHITECTURES = ("stylegan2", "fastgan")
 #: Those of `sr.losses.adversarial` that average nothing over the batch, which is worked on in
@@ -17,13 +17,15 @@ WIDTHS = {
     "stylegan2": ("channel_base", "channel_max", "w_dim", "mapping_layers"),
     "fastgan": ("ngf",),
 }
+#: How much a term of a loss counts.
+WEIGHT = number(0, 10**6)
 AUGMENTS = ("diffaug", "ada", "off")
 #: No heads, or the network that they stand on (`metrics.feature_networks`).
 HEADS = ("off", "squeezenet", "efficientnet-lite0")
 
 
 @dataclass(frozen=True)
-class GanOptions(MachineOptions):
+class GanOptions(DataOptions, MachineOptions):
     """What the user says of a training; what is None follows the architecture (`config.recipe`).
 
     `heads_warmup` and the half-lives are in thousands of images, the warm-up from the beginning of
@@ -37,9 +39,9 @@ class GanOptions(MachineOptions):
         one_of(*ARCHITECTURES),
         name="arch",
     )
-    resolution: int | None = option(None, "Power of two.", whole(), unset="what DATA has")
+    resolution: int | None = option(None, "Power of two.", whole(0, 8192), unset="what DATA has")
     batch: int | None = option(
-        None, "Images a step, over all processes.", whole(2), unset="16; fastgan 8"
+        None, "Images a step, over all processes.", whole(2, 65536), unset="16; fastgan 8"
     )
     init: str | None = option(
         None, "Begin with the weights of a prior or run, of any resolution.", text("PRIOR")
@@ -51,7 +53,7 @@ class GanOptions(MachineOptions):
         name="continue",
     )
     freeze_d: int = option(
-        0, "With --init: leave the first N stages of the discriminator as they are.", whole(0)
+        0, "With --init: leave the first N stages of the discriminator as they are.", whole(0, 64)
     )
     augment: str = option(
         "diffaug",
@@ -63,17 +65,21 @@ class GanOptions(MachineOptions):
     loss: str | None = option(
         None, "Of both networks.", one_of(*LOSSES), unset="logistic; fastgan hinge"
     )
-    lr: float | None = option(None, "Learning rate.", number(0), unset="0.002; fastgan 0.0002")
-    gamma: float | None = option(None, "Weight of R1.", number(0), unset="0.0002 * N^2 / batch")
-    path_weight: float = option(
-        0.0, "Weight of path length regularisation (2 in the paper).", number(0), name="path-length"
+    lr: float | None = option(
+        None, "Learning rate.", number(1e-9, 1), unset="0.002; fastgan 0.0002"
     )
-    channel_base: int | None = option(None, "StyleGAN2: width * side.", whole(), unset="2048")
-    channel_max: int | None = option(None, "StyleGAN2: largest width.", whole(), unset="128")
-    w_dim: int | None = option(None, "StyleGAN2: latent width.", whole(), unset="128")
-    mapping_layers: int | None = option(None, "StyleGAN2.", whole(), unset="2")
-    ngf: int | None = option(None, "FastGAN: base width.", whole(), unset="64")
-    ema_kimg: float | None = option(None, "EMA half-life.", number(0.001), unset="10; fastgan 5.5")
+    gamma: float | None = option(None, "Weight of R1.", WEIGHT, unset="0.0002 * N^2 / batch")
+    path_weight: float = option(
+        0.0, "Weight of path length regularisation (2 in the paper).", WEIGHT, name="path-length"
+    )
+    channel_base: int | None = option(
+        None, "StyleGAN2: width * side.", whole(1, 2**20), unset="2048"
+    )
+    channel_max: int | None = option(None, "StyleGAN2: largest width.", whole(1, 8192), unset="128")
+    w_dim: int | None = option(None, "StyleGAN2: latent width.", whole(1, 8192), unset="128")
+    mapping_layers: int | None = option(None, "StyleGAN2.", whole(1, 64), unset="2")
+    ngf: int | None = option(None, "FastGAN: base width.", whole(1, 1024), unset="64")
+    ema_kimg: float | None = option(None, "EMA half-life.", KIMG, unset="10; fastgan 5.5")
     ema_bank: tuple[float, ...] = option(
         (),
         "Half-lives, in kimg, of further averages in the state, to choose from at the end.",
@@ -85,12 +91,12 @@ class GanOptions(MachineOptions):
         one_of(*HEADS),
     )
     heads_weight: float | None = option(
-        None, "Weight of the heads for G, beside D.", number(0), unset="0.3"
+        None, "Weight of the heads for G, beside D.", WEIGHT, unset="0.3"
     )
     heads_warmup: float | None = option(
         None,
         "So many kimg the heads learn, and G does not hear them.",
-        number(0),
+        number(0, MOST_KIMG),
         unset="2",
     )
     licence: str = option("unstated", "Licence of the weights, kept with them.", text("TEXT"))

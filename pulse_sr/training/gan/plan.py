@@ -74,6 +74,7 @@ class TrainingPlan:
     def describe(self) -> dict[str, Any]:
         """The settings as plain JSON values."""
         places = {"data": self.data.location, "out": str(self.run_dir)}
+        places |= {} if self.data.member is None else {"member": self.data.member}
         return self.config.to_json() | places | self.machine.describe()
 
     def start(self, progress: Progress | None = None) -> PriorTrainer:
@@ -130,7 +131,8 @@ class TrainingPlan:
         sizes = [sum(p.numel() for p in network.parameters()) / 1e6 for network in networks]
         text = (
             f"{self.config.architecture} {self.config.network.resolution} px, "
-            f"G {sizes[0]:.2f} M, D {sizes[1]:.2f} M parameters, {len(trainer.images)} images, "
+            f"G {sizes[0]:.2f} M, D {sizes[1]:.2f} M parameters, {len(trainer.images)} images"
+            f"{self.data.left_out_words()}, "
             f"batch {self.config.batch}"
         )
         if gan.micro_steps > 1:
@@ -165,7 +167,7 @@ def plan_training(
     architecture = options.architecture
     source, state = _read_beginning(options)
     began = source or state
-    images = open_source(data)
+    images = open_source(data, options.member)
     resolution = options.resolution
     if resolution is None:
         resolution = images.largest_resolution()

@@ -20,6 +20,7 @@ from pulse_sr.priors.base import Prior
 from pulse_sr.priors.files import FILE_NAME, save_prior
 from pulse_sr.training.augment.ada import AdaptiveAugment, OverfittingHeuristic
 from pulse_sr.training.augment.base import Draws
+from pulse_sr.training.collapse import STEADIER
 from pulse_sr.training.gan.config import EARLIER, TrainConfig
 from pulse_sr.training.gan.objective import gradient_penalty
 from pulse_sr.training.gan.step import Step
@@ -45,6 +46,7 @@ class GanTask:
     averaged = "G"
     earlier = EARLIER
     smaller = "choose narrower networks (--channel-max, --ngf) or a lower --resolution"
+    steadier = f"{STEADIER}; with other options --continue RUN goes on from the kept state"
 
     @property
     def config(self) -> TrainConfig:

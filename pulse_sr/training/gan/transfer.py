@@ -22,7 +22,7 @@ from pulse_sr.data.order import ImageStream
 from pulse_sr.errors import SetupError, UsageError, first_line
 from pulse_sr.files.tensors import UNREADABLE, read_tensors
 from pulse_sr.models import registry
-from pulse_sr.priors.files import prior_path, read_header
+from pulse_sr.priors.files import read_header
 from pulse_sr.training.checkpoint import read_checkpoint_header
 from pulse_sr.training.gan.discriminator import Discriminator
 from pulse_sr.training.gan.growing import fit_new_stages
@@ -60,16 +60,14 @@ def read_source(name_or_path: str) -> Source:
         UsageError: no such prior.
         SetupError: a file is damaged.
     """
-    entry = registry.bundled().get(name_or_path)
-    path = registry.FOLDER / entry["file"] if entry else prior_path(Path(name_or_path))
-    header = read_header(path)
+    model = registry.load(name_or_path)
+    path, header = model.path, read_header(model.path)
     generator, discriminator = tensors_of(path, "G."), {}
     state = Path(name_or_path) / STATE_NAME
     if state.is_file():
         # The state's own generator: what a prior file holds may be folded for searching.
         generator, discriminator = tensors_of(state, "G_ema/"), tensors_of(state, "D/")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Source(path, digest, header, generator, discriminator)
+    return Source(path, model.sha256, header, generator, discriminator)
 
 
 @dataclass(frozen=True)

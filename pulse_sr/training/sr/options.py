@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pulse_sr.options import Options, number, option, path, text, whole
-from pulse_sr.training.options import MachineOptions, ScheduleOptions
+from pulse_sr.options import Options, option, path, text, whole
+from pulse_sr.training.options import KIMG, DataOptions, MachineOptions, ScheduleOptions
 
 
 @dataclass(frozen=True)
@@ -16,13 +16,13 @@ class SrScheduleOptions(ScheduleOptions):
     kimg: float | None = option(
         None,
         "Thousands of patches in all; the phases keep their proportions.",
-        number(0.001),
+        KIMG,
         unset="the recipe's",
     )
 
 
 @dataclass(frozen=True)
-class SrOptions(MachineOptions):
+class SrOptions(DataOptions, MachineOptions):
     """What the user says of a training; what is None follows the recipe."""
 
     recipe: str | None = option(
@@ -32,7 +32,7 @@ class SrOptions(MachineOptions):
         name="config",
     )
     batch: int | None = option(
-        None, "Patches a step, over all processes.", whole(1), unset="the recipe's"
+        None, "Patches a step, over all processes.", whole(1, 65536), unset="the recipe's"
     )
     weights: Path | None = option(
         None,

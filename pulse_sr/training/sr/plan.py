@@ -64,6 +64,7 @@ class SrPlan:
         """The settings as plain JSON values."""
         recipe = {"title": self.config.title, "source": self.config.source}
         places = {"data": self.data.location, "out": str(self.run_dir)}
+        places |= {} if self.data.member is None else {"member": self.data.member}
         return recipe | self.config.to_json() | places | self.machine.describe()
 
     def start(self) -> SrTrainer:
@@ -101,8 +102,8 @@ class SrPlan:
         config, parts = self.config, trainer.task.sr.micro_steps
         text = (
             f"{config.network['architecture']} x{config.scale}, {sizes}, "
-            f"{len(trainer.stream.photos.positions)} photos, batch {config.batch} of "
-            f"{config.patch} px"
+            f"{len(trainer.stream.photos.positions)} photos{self.data.left_out_words()}, "
+            f"batch {config.batch} of {config.patch} px"
         )
         text += f" in {parts} parts" if parts > 1 else ""
         count = trainer.processes.count
@@ -120,7 +121,7 @@ def plan_sr_training(
     """Resolve the settings of a run; what is None follows the recipe.
 
     Args:
-        data: folder of photos, tar or pattern of tars.
+        data: as `open_source` takes it.
         run_dir: folder of the run.
         options: what the user says; the recipe is a name or a TOML file.
         kimg: thousands of patches of all phases together, which keep their proportions.
@@ -144,4 +145,5 @@ def plan_sr_training(
     check_batch(config.batch, 1, processes.count)
     check_losses(config)
     machine = choose_machine(options, processes)
-    return SrPlan(open_source(data), run_dir, config, machine, options.licence, options.weights)
+    source = open_source(data, options.member)
+    return SrPlan(source, run_dir, config, machine, options.licence, options.weights)

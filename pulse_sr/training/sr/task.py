@@ -41,6 +41,7 @@ class SrTask:
 
     averaged = "G"
     smaller = "choose a narrower network, or smaller patches"
+    steadier = "try a recipe with a smaller lr, or --precision fp32, and another -o folder"
 
     def __post_init__(self) -> None:
         self.earlier: dict[str, Any] = {}

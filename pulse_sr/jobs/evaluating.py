@@ -1,0 +1,317 @@
+"""`pulse-sr eval` without the command line: folders in, tables and plots out.
+
+`metrics.json` is written last: its `files` are ours to write again, and no others.
+
+Shapes: N inputs.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pulse_sr import __version__
+from pulse_sr.devices import choose_device
+from pulse_sr.errors import InputError, UsageError
+from pulse_sr.files.atomic import write_atomic
+from pulse_sr.jobs.labels import Labels, group_inputs, read_labels
+from pulse_sr.jobs.manifest import json_bytes, read_json
+from pulse_sr.jobs.result_files import Matched, ResultFiles, match_files, read_case
+from pulse_sr.jobs.store import make_folder
+from pulse_sr.metrics.convention import Convention
+from pulse_sr.metrics.evaluation import Entry, Evaluation
+from pulse_sr.metrics.options import METRICS, EvalOptions
+from pulse_sr.metrics.registry import REGISTRY, Settings
+from pulse_sr.operators.spec import parse_operator
+from pulse_sr.report.evaluation_plots import draw_calibration, draw_perception, draw_spectra
+
+RECORD = "metrics.json"
+TABLE, IMAGES = "metrics.csv", "images.csv"
+PLOTS = ("perception.png", "calibration.png", "spectra.png")
+SCHEMA = 1
+
+Document = dict[str, Any]
+#: Column -> group -> places of inputs.
+Groups = dict[str, dict[str, list[int]]]
+#: Hears of every input: how many are done, how many there are, its stem.
+Listener = Callable[[int, int, str], None]
+
+
+def default_out(results: Path) -> Path:
+    """Where an evaluation goes if nothing is said: beside what the command is called from."""
+    return Path(f"{results.resolve().name}-eval")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An evaluation that can begin: its folders are there and match.
+
+    Attributes:
+        results: a run folder, or a folder of pictures.
+        references: the folder of the truths.
+        out: where the files go.
+        options: which metrics, by which convention.
+        matched: the files.
+        labels: of the references; None: no groups.
+        settings: what metrics are prepared with.
+    """
+
+    results: Path
+    references: Path
+    out: Path
+    options: EvalOptions
+    matched: Matched
+    labels: Labels | None
+    settings: Settings
+
+    def describe(self) -> Document:
+        """The settings, for people and for `metrics.json`."""
+        return {
+            "metrics": list(self.options.metrics or METRICS),
+            "channels": self.options.channels,
+            "crop": self.options.crop,
+            "convention": self.settings.convention.words,
+            "seed": self.options.seed,
+            "device": str(self.settings.device),
+            "torch": torch.__version__,
+        }
+
+
+def plan_evaluation(results: Path, references: Path, out: Path, options: EvalOptions) -> Plan:
+    """Finds the files and checks all that can be checked before one is read.
+
+    Args:
+        results: a run folder, or a folder of pictures.
+        references: pictures of the same stems and sizes.
+        out: where the files go.
+        options: which metrics, by which convention.
+
+    Raises:
+        UsageError: folders that do not match (`match_files`), labels that make no groups, files in
+            the way in `out`, or a folder that is an input.
+        SetupError: no such device.
+    """
+    device = choose_device(options.device)
+    spec = parse_operator(options.operator or "bicubic").text
+    matched = match_files(results, references, options.lr, spec)
+    check_out(out, (results, references, *([options.lr] if options.lr else [])))
+    labels = None if options.by is None else read_labels(options.by)
+    if labels is not None:
+        group_inputs(labels, _references(matched.inputs))
+    settings = Settings(Convention(options.channels, options.crop), options.weights, device)
+    return Plan(results, references, out, options, matched, labels, settings)
+
+
+def evaluate(plan: Plan, listener: Listener = lambda done, total, stem: None) -> Document:
+    """Measures results against their references, and writes tables and plots.
+
+    Args:
+        plan: what is measured.
+        listener: told of every input.
+
+    Returns:
+        what `metrics.json` holds.
+
+    Raises:
+        SetupError: the disk is full.
+    """
+    matched, settings, options = plan.matched, plan.settings, plan.options
+    names = options.metrics or METRICS
+    evaluation = Evaluation(names, len(matched.inputs), settings, options.seed)
+    done, failed = _measure(matched.inputs, evaluation, settings, listener)
+    groups = group_inputs(plan.labels, _references(done)) if plan.labels and done else {}
+    document = {
+        "schema": SCHEMA,
+        "version": __version__,
+        "results": str(plan.results),
+        "references": str(plan.references),
+        "settings": plan.describe(),
+        "inputs": len(done),
+        "table": [_row(entry, settings) for entry in evaluation.table()],
+        "groups": _group_tables(evaluation, groups, settings),
+        "gaps": {
+            column: {name: asdict(gap) for name, gap in evaluation.gaps(found).items()}
+            for column, found in groups.items()
+        },
+        "calibration": _calibration_entry(evaluation),
+        "images": [_image_row(i, files, evaluation) for i, files in enumerate(done)],
+        "failed": [
+            *failed,
+            *({"stem": each.stem, "error": each.error, "hint": ""} for each in matched.failed),
+        ],
+        "without_reference": list(matched.without_reference),
+        "without_result": list(matched.without_result),
+    }
+    _write(plan.out, document, evaluation, groups)
+    return document
+
+
+def check_out(out: Path, inputs: Sequence[Path]) -> None:
+    """Refuses a folder whose files are not ours, or that holds an input.
+
+    Raises:
+        UsageError: see above.
+    """
+    for folder in inputs:
+        if out.resolve() == folder.resolve() or out.resolve() in folder.resolve().parents:
+            raise UsageError(f"{folder} lies in {out}, where the results go", "choose another -o")
+    known = read_json(out / RECORD)
+    ours = known.get("files", []) if isinstance(known, dict) else []
+    for name in (RECORD, TABLE, IMAGES, *PLOTS):
+        if (out / name).exists() and name not in ours:
+            raise UsageError(
+                f"{out / name} exists and was not made by eval: it is left alone",
+                "choose another folder with -o DIR",
+            )
+
+
+def _references(inputs: Sequence[ResultFiles]) -> dict[str, Path]:
+    return {each.stem: each.reference for each in inputs if each.reference is not None}
+
+
+def _measure(
+    inputs: Sequence[ResultFiles], evaluation: Evaluation, settings: Settings, listener: Listener
+) -> tuple[list[ResultFiles], list[Document]]:
+    """Takes in one input after the other; those that can not be read are rows of their own."""
+    done, failed = [], []
+    for i, files in enumerate(inputs):
+        try:
+            evaluation.add(read_case(files, settings))
+            done.append(files)
+        except (InputError, UsageError) as error:
+            failed.append({"stem": files.stem, "error": error.message, "hint": error.hint})
+        listener(i + 1, len(inputs), files.stem)
+    return done, failed
+
+
+def _row(entry: Entry, settings: Settings) -> Document:
+    metric = REGISTRY[entry.metric]
+    return {
+        "metric": entry.metric,
+        "title": metric.title,
+        "value": entry.value,
+        "interval": None if entry.interval is None else list(entry.interval),
+        "inputs": entry.count,
+        "unit": metric.unit,
+        "better": metric.better,
+        "convention": metric.words(settings.convention),
+        "skipped": entry.skipped,
+        "missing": entry.missing,
+    }
+
+
+def _group_tables(evaluation: Evaluation, groups: Groups, settings: Settings) -> Document:
+    return {
+        column: {
+            name: {
+                "inputs": len(places),
+                "table": [_row(entry, settings) for entry in evaluation.table(places)],
+            }
+            for name, places in found.items()
+        }
+        for column, found in groups.items()
+    }
+
+
+def _calibration_entry(evaluation: Evaluation) -> list[Document]:
+    return [
+        {
+            "samples": each.samples,
+            "inputs": each.inputs,
+            "levels": each.levels,
+            "coverage": each.coverage.tolist(),
+            "ranks": each.ranks.tolist(),
+        }
+        for each in evaluation.calibration()
+    ]
+
+
+def _image_row(place: int, files: ResultFiles, evaluation: Evaluation) -> Document:
+    values = {name: found[place] for name, found in evaluation.values.items()}
+    return {
+        "stem": files.stem,
+        "samples": [str(path) for path in files.samples],
+        "reference": str(files.reference),
+        "values": {name: value for name, value in values.items() if not math.isnan(value)},
+        "each": {name: found[place] for name, found in evaluation.each.items() if found[place]},
+    }
+
+
+def _write(out: Path, document: Document, evaluation: Evaluation, groups: Groups) -> None:
+    """Writes all files, the record last."""
+    files = {
+        TABLE: _csv(_table_rows(document)),
+        IMAGES: _csv(_image_rows(document)),
+        **_plots(evaluation, groups),
+    }
+    make_folder(out)
+    for name in PLOTS:  # of an earlier evaluation with other metrics
+        if name not in files:
+            (out / name).unlink(missing_ok=True)
+    for name, data in files.items():
+        write_atomic(out / name, data)
+    document["files"] = [*files, RECORD]
+    write_atomic(out / RECORD, json_bytes(document))
+
+
+def _table_rows(document: Document) -> list[Document]:
+    """One row for each number: of all inputs, then of each group."""
+    tables = [("", "", document["inputs"], document["table"])]
+    tables += [
+        (column, name, found["inputs"], found["table"])
+        for column, groups in document["groups"].items()
+        for name, found in groups.items()
+    ]
+    rows = []
+    for column, group, _, table in tables:
+        for row in table:
+            low, high = row["interval"] or ("", "")
+            own = {"column": column, "group": group, "low": low, "high": high}
+            rows.append(own | {name: value for name, value in row.items() if name != "interval"})
+    order = ("column", "group", "metric", "value", "low", "high", "inputs", "unit", "better")
+    return [{name: row[name] for name in (*order, "convention", "skipped")} for row in rows]
+
+
+def _image_rows(document: Document) -> list[Document]:
+    names = [name for name in document["settings"]["metrics"] if REGISTRY[name].of_case]
+    return [
+        {"stem": row["stem"], **{name: row["values"].get(name, "") for name in names}}
+        for row in document["images"]
+    ]
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: "" if v is None else v for k, v in row.items()} for row in rows)
+    return text.getvalue().encode("utf-8", "surrogateescape")
+
+
+def _plots(evaluation: Evaluation, groups: Groups) -> dict[str, bytes]:
+    """The plots that there are numbers for, by file name."""
+    perception, calibration, spectra = PLOTS
+    found = {}
+    psnr, distance = (evaluation.values.get(name) for name in ("psnr", "squeezenet"))
+    if psnr and distance:
+        axes = (
+            f"PSNR (dB; {evaluation.settings.convention.words})",
+            f"{REGISTRY['squeezenet'].title} (0 to 2)",
+        )
+        column, first = next(iter(groups.items()), ("", None))
+        found[perception] = draw_perception(np.array(psnr), np.array(distance), axes, first, column)
+    curves = evaluation.calibration()
+    if curves:
+        found[calibration] = draw_calibration(curves[0])
+    profiles = evaluation.profiles()
+    if profiles is not None:
+        found[spectra] = draw_spectra(*(each.numpy() for each in profiles))
+    return found

@@ -1,0 +1,209 @@
+"""The files of an evaluation: results of any command or of other programs, and their references.
+
+Shapes: H W size, h w low-res size.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pulse_sr.errors import InputError, PulseError, UsageError
+from pulse_sr.images.find import pictures_by_stem
+from pulse_sr.images.read import read_image
+from pulse_sr.jobs.manifest import RECORD, read_json, read_rows
+from pulse_sr.metrics.case import Case
+from pulse_sr.metrics.registry import Settings
+from pulse_sr.operators.base import Operator
+from pulse_sr.operators.building import make_operator, rectangular_operator
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ResultFiles:
+    """The files of one input.
+
+    Attributes:
+        stem: what results and references are matched by.
+        samples: its pictures.
+        reference: the truth.
+        low: the low-res input; None: not known.
+        operator: spec of the operator that it is the image of.
+        grid: `grid` of `result.json`; empty: all pixels are observed.
+        error: why it has no pictures; else empty.
+    """
+
+    stem: str
+    samples: tuple[Path, ...] = ()
+    reference: Path | None = None
+    low: Path | None = None
+    operator: str = ""
+    grid: tuple[int, tuple[int, int], tuple[int, int]] | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Results with their references.
+
+    Attributes:
+        inputs: those with both.
+        failed: those that the command which made them could not do.
+        without_reference: stems of results.
+        without_result: stems of references.
+    """
+
+    inputs: tuple[ResultFiles, ...]
+    failed: tuple[ResultFiles, ...]
+    without_reference: tuple[str, ...]
+    without_result: tuple[str, ...]
+
+
+def match_files(results: Path, references: Path, low: Path | None, operator: str) -> Matched:
+    """Finds results and the reference of each, the file of the same stem.
+
+    Args:
+        results: folder of `run` (a `result.json` for each input), or of pictures.
+        references: folder of pictures.
+        low: folder of low-res inputs of the same stems, for results that do not name their own.
+        operator: what made those.
+
+    Raises:
+        UsageError: a folder that does not exist or has no images, two files of the same stem, or no
+            stem in common.
+    """
+    found = _find_results(results)
+    truths = pictures_by_stem(references)
+    lows = {} if low is None else pictures_by_stem(low)
+    inputs = [
+        replace(
+            each,
+            reference=truths[each.stem],
+            low=each.low or lows.get(each.stem),
+            operator=each.operator or operator,
+        )
+        for each in found
+        if each.stem in truths and not each.error
+    ]
+    if not inputs:
+        raise UsageError(
+            f"no result in {results} has the stem of a reference in {references} "
+            f"({_few([each.stem for each in found])} against {_few(list(truths))})",
+            "name each reference as its result: face.png for face.png or face/result.json",
+        )
+    stems = {each.stem for each in found}
+    return Matched(
+        tuple(inputs),
+        tuple(each for each in found if each.error),
+        tuple(each.stem for each in found if each.stem not in truths and not each.error),
+        tuple(stem for stem in truths if stem not in stems),
+    )
+
+
+def _few(stems: Sequence[str]) -> str:
+    return ", ".join(stems[:3]) + (", ..." if len(stems) > 3 else "") if stems else "none"
+
+
+def _find_results(folder: Path) -> list[ResultFiles]:
+    """What a folder holds, by stem."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder", "give the folder of the results")
+    records = sorted(folder.rglob(RECORD))
+    if records:
+        found = [_of_record(path, folder) for path in records]
+    else:
+        found = [ResultFiles(stem, (path,)) for stem, path in pictures_by_stem(folder).items()]
+    known = {each.stem for each in found}
+    failed = [
+        ResultFiles(row["stem"], error=str(row.get("error", "it failed")))
+        for row in read_rows(folder)
+        if row.get("status") == "failed" and row["stem"] not in known
+    ]
+    return [*found, *failed]
+
+
+def _of_record(path: Path, root: Path) -> ResultFiles:
+    """The files that a `result.json` names; what is damaged is an input that failed."""
+    folder = path.parent
+    stem = folder.relative_to(root).as_posix() if folder != root else folder.name
+    document = read_json(path)
+    try:
+        if document["status"] == "failed":
+            return ResultFiles(stem, error=str(document["error"]))
+        samples = tuple(folder / Path(str(each["file"])).name for each in document["samples"])
+        grid = document.get("grid")
+        window = None if grid is None else (int(grid["side"]), *_windows(grid))
+        spec = str(document.get("operator", {}).get("spec", ""))
+    except (TypeError, KeyError, ValueError, AttributeError):
+        return ResultFiles(stem, error=f"{path} is damaged")
+    if not samples:
+        return ResultFiles(stem, error=f"{path} names no samples")
+    low = folder / "input.png"
+    return ResultFiles(
+        stem, samples, low=low if low.is_file() else None, operator=spec, grid=window
+    )
+
+
+def _windows(grid: dict[str, Any]) -> tuple[tuple[int, int], tuple[int, int]]:
+    (top, bottom), (left, right) = grid["rows"], grid["columns"]
+    return (int(top), int(bottom)), (int(left), int(right))
+
+
+def read_case(files: ResultFiles, settings: Settings) -> Case:
+    """Reads the pictures of an input.
+
+    Raises:
+        InputError: a picture is missing, can not be read, or has another size than its reference.
+        UsageError: see `read_image`.
+    """
+    assert files.reference is not None
+    truth, samples = _pixels(files.reference), [_pixels(path) for path in files.samples]
+    for path, pixels in zip(files.samples, samples, strict=True):
+        if pixels.shape != truth.shape:
+            raise InputError(
+                f"{path} has {_size(pixels)} px, its reference {files.reference} {_size(truth)} px",
+                "references of another size are not resized: give those of the same size",
+            )
+    low = None if files.low is None else _pixels(files.low)
+    operator = None if low is None else _operator(files, low, truth)
+    return Case(torch.stack(samples), truth, low, operator, settings.convention, settings.device)
+
+
+def _size(pixels: Tensor) -> str:
+    return f"{pixels.shape[2]}x{pixels.shape[1]}"
+
+
+def _pixels(path: Path) -> Tensor:
+    return torch.from_numpy(read_image(path).pixels)
+
+
+def _operator(files: ResultFiles, low: Tensor, truth: Tensor) -> Operator | None:
+    """None, with a warning, where it can not be built: that is no reason against other metrics."""
+    high = (int(truth.shape[1]), int(truth.shape[2]))
+    try:
+        if files.grid is not None:
+            return _square_operator(files.operator, high[0], files.grid)
+        return _operator_of(files.operator, (int(low.shape[1]), int(low.shape[2])), high)
+    except PulseError as error:
+        log.warning("%s: no LR consistency: %s", files.stem, error.message)
+        return None
+
+
+@functools.lru_cache(maxsize=8)
+def _square_operator(
+    spec: str, high: int, grid: tuple[int, tuple[int, int], tuple[int, int]]
+) -> Operator:
+    return make_operator(spec, grid[0], high, grid[1], grid[2])
+
+
+@functools.lru_cache(maxsize=8)
+def _operator_of(spec: str, low: tuple[int, int], high: tuple[int, int]) -> Operator:
+    return rectangular_operator(spec, low, high)

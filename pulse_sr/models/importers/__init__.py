@@ -1,0 +1,1 @@
+"""Checkpoints of other programs as networks of ours, one file a family."""

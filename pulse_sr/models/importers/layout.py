@@ -1,0 +1,211 @@
+"""What the importers share: what they return, and how tensors of a file become a network.
+
+An importer is a function `(content, path)` that returns `Imported`, or None for a file that is not
+of its family. It refuses a network of its family that can not be searched.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from pulse_sr.errors import SetupError, UsageError, first_line
+from pulse_sr.files.unpickler import Record
+from pulse_sr.priors import stylegan2
+from pulse_sr.priors.stylegan2 import RESAMPLE_TAPS, StyleGAN2Config
+
+MAX_MODULES_DEEP, MAX_RESOLUTION = 16, 4096
+#: Samples that the mean style is estimated from where a file holds none.
+MEAN_SAMPLES = 16384
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A generator that was found in a file.
+
+    Attributes:
+        architecture: its name in `priors.architectures`.
+        generator: with its weights, float32 on the CPU.
+        source: what the file is, in words for the card.
+        notes: what had to be estimated or left out, in words for the card.
+    """
+
+    architecture: str
+    generator: nn.Module
+    source: str
+    notes: list[str] = field(default_factory=list)
+
+
+def refuse(path: Path, what: str) -> UsageError:
+    """The error for a network that can not be searched; `what` names it."""
+    return UsageError(
+        f"{path} holds {what}",
+        "unconditional StyleGAN2, StyleGAN (PULSE's) and FastGAN generators can be imported",
+    )
+
+
+def state_of(record: Record, path: Path) -> dict[str, Any]:
+    """The attributes of a module that was pickled whole.
+
+    Raises:
+        SetupError: the record is none of a module.
+    """
+    if not isinstance(record.state, dict) or not isinstance(record.state.get("_modules"), dict):
+        raise SetupError(f"{path}: a {record.class_name} without its modules", _AGAIN)
+    return record.state
+
+
+def tensors_of(record: Record, path: Path, depth: int = 0) -> dict[str, Tensor]:
+    """Parameters and buffers of a module that was pickled whole, as its `state_dict` names them.
+
+    Raises:
+        SetupError: a record is none of a module, or modules are nested too deeply.
+    """
+    if depth > MAX_MODULES_DEEP:
+        raise SetupError(f"{path}: modules more than {MAX_MODULES_DEEP} deep", _AGAIN)
+    state = state_of(record, path)
+    found: dict[str, Tensor] = {}
+    for kind in ("_parameters", "_buffers"):
+        own = state.get(kind)
+        if isinstance(own, dict):
+            found |= {str(name): value for name, value in own.items() if isinstance(value, Tensor)}
+    for name, module in state["_modules"].items():
+        if isinstance(module, Record):
+            inside = tensors_of(module, path, depth + 1)
+            found |= {f"{name}.{key}": value for key, value in inside.items()}
+    return found
+
+
+def tensor_dict(content: Any, *keys: str) -> dict[str, Tensor] | None:
+    """The tensors by name that stand in a checkpoint under one of some keys, or None.
+
+    The prefix `module.` of a network that ran on several devices is taken away.
+    """
+    for key in keys:
+        inner = content.get(key) if isinstance(content, dict) else None
+        if isinstance(inner, dict) and inner:
+            found = {
+                str(name).removeprefix("module."): value
+                for name, value in inner.items()
+                if isinstance(value, Tensor)
+            }
+            if found:
+                return found
+    return None
+
+
+def stylegan2_of(
+    weights: Mapping[str, Tensor], path: Path, lr_multiplier: float = 0.01
+) -> stylegan2.Generator:
+    """A StyleGAN2 generator from tensors under the names of the official PyTorch release.
+
+    The shape follows from the tensors. `mapping.w_avg` is estimated if it is missing, fixed noise
+    maps that are missing are drawn.
+
+    Raises:
+        UsageError: it is no unconditional StyleGAN2 of three channels in the skip architecture.
+        SetupError: tensors are missing or have other shapes.
+    """
+    config = _stylegan2_config(weights, path, lr_multiplier)
+    sides = config.sides
+    if any(re.search(r"\.skip\.weight$", key) for key in weights):
+        raise refuse(path, "a StyleGAN2 of the residual architecture, only skip is supported")
+    if any(f"synthesis.b{side}.torgb.weight" not in weights for side in sides):
+        raise refuse(path, "a StyleGAN2 without RGB layers at every size, only skip is supported")
+    channels = len(weights["synthesis.b4.torgb.weight"])
+    if channels != 3:
+        raise refuse(path, f"a StyleGAN2 of {channels} channels, only RGB is supported")
+    check_filters(weights, path)
+    generator = stylegan2.Generator(config)
+    own = generator.state_dict()
+    chosen = {key: weights[key] for key in own if key in weights}
+    for key in own:
+        if key.endswith("noise_const") and key not in chosen:
+            chosen[key] = own[key]
+    drawn = "mapping.w_avg" not in chosen
+    if drawn:
+        chosen["mapping.w_avg"] = own["mapping.w_avg"]
+    load_weights(generator, chosen, path)
+    if drawn:
+        estimate_mean(generator)
+    return generator
+
+
+def _stylegan2_config(
+    weights: Mapping[str, Tensor], path: Path, lr_multiplier: float
+) -> StyleGAN2Config:
+    try:
+        sides = [2**k for k in range(2, MAX_RESOLUTION.bit_length())]
+        channels = [
+            len(weights[name])
+            for name in (f"synthesis.b{side}.conv1.weight" for side in sides)
+            if name in weights
+        ]
+        layers = sum(bool(re.fullmatch(r"mapping\.fc\d+\.weight", key)) for key in weights)
+        w_dim, z_dim = weights["mapping.fc0.weight"].shape
+        return StyleGAN2Config(
+            2 ** (len(channels) + 1), z_dim, w_dim, layers, tuple(channels), lr_multiplier
+        )
+    except (LookupError, ValueError, TypeError) as error:
+        raise SetupError(
+            f"{path}: the layers of its StyleGAN2 are incomplete ({first_line(error)})", _AGAIN
+        ) from error
+
+
+def check_filters(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Refuses resampling filters other than [1, 3, 3, 1], of whatever gain.
+
+    Raises:
+        UsageError: there is one.
+    """
+    taps = torch.tensor(RESAMPLE_TAPS)
+    expected = torch.outer(taps, taps) / taps.sum() ** 2
+    for key, value in weights.items():
+        if re.search(r"(resample_filter|blur\.kernel|upsample\.kernel)$", key):
+            value = value.float()
+            if value.shape != (4, 4) or (value / value.sum() - expected).abs().max() > 1e-4:
+                raise refuse(path, f"a StyleGAN2 whose {key} is not [1, 3, 3, 1]")
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Gives a network its tensors, all of them finite.
+
+    Raises:
+        SetupError: some are missing, have other shapes, or are not finite.
+    """
+    bad = [key for key, value in weights.items() if not value.float().isfinite().all()]
+    if bad:
+        raise SetupError(f"{path}: {bad[0]} holds numbers that are not finite", _AGAIN)
+    try:
+        network.load_state_dict({key: value.float() for key, value in weights.items()})
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        reason = lines[1] if len(lines) > 1 else lines[0]
+        raise SetupError(f"{path}: its tensors do not fit ({reason[:200]})", _AGAIN) from error
+
+
+@torch.no_grad()
+def estimate_mean(generator: Any) -> None:
+    """Makes the mean style that of 16,384 samples."""
+    rng = torch.Generator().manual_seed(0)
+    total = torch.zeros(generator.config.w_dim, dtype=torch.float64)
+    for _ in range(16):
+        z = torch.randn(MEAN_SAMPLES // 16, generator.config.z_dim, generator=rng)
+        total += generator.mapping(z).double().sum(dim=0)
+    generator.mapping.w_avg.copy_(total / MEAN_SAMPLES)
+
+
+def he_gain(weight: Tensor, gain: float = 1.0) -> float:
+    """`gain / sqrt(fan-in)`: the run-time factor of an equalised layer."""
+    return gain / math.sqrt(weight[0].numel())
+
+
+_AGAIN = "the file is damaged or of another program: download it again"

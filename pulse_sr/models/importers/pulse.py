@@ -1,0 +1,146 @@
+"""The files of the original PULSE: `synthesis.pt` and `mapping.pt` of StyleGAN's first version.
+
+Either file can be named; the other one lies beside it, or both stand in one file under the prefixes
+`G_synthesis.` and `G_mapping.`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pulse_sr.errors import SetupError, UsageError, first_line
+from pulse_sr.files.checkpoints import read_checkpoint
+from pulse_sr.models.importers.layout import Imported, estimate_mean, he_gain, load_weights
+from pulse_sr.priors.fastgan_layers import up_kernel
+from pulse_sr.priors.stylegan1 import Generator
+from pulse_sr.priors.stylegan2 import StyleGAN2Config
+
+GAIN = math.sqrt(2)
+#: From this side on the release doubles by a transposed convolution with four shifted kernels.
+FUSED_SIDE = 128
+NOTES = (
+    "the mean style was estimated: the files have none",
+    "the fixed noise maps were drawn: the original draws new ones for every run",
+)
+
+
+def import_pulse(content: Any, path: Path) -> Imported | None:
+    """The generator out of both files.
+
+    Raises:
+        UsageError: the other file is not there.
+        SetupError: tensors are missing.
+    """
+    tensors = _tensors(content)
+    if "dense0.weight" in tensors:
+        tensors |= _other(path, "synthesis.pt", "torgb.weight")
+    elif "blocks.4x4.const" in tensors:
+        tensors |= _other(path, "mapping.pt", "dense0.weight")
+    if not any(key.endswith("blocks.4x4.const") for key in tensors):
+        return None
+    tensors = {re.sub(r"^G_(synthesis|mapping)\.", "", key): v for key, v in tensors.items()}
+    generator = _generator(tensors, path)
+    return Imported(
+        "stylegan1", generator, "synthesis.pt and mapping.pt of the original PULSE", [*NOTES]
+    )
+
+
+def _tensors(content: Any) -> dict[str, Tensor]:
+    pairs = content.items() if isinstance(content, dict) else ()
+    return {str(key): value.float() for key, value in pairs if isinstance(value, Tensor)}
+
+
+def _other(path: Path, name: str, key: str) -> dict[str, Tensor]:
+    other = path.with_name(name)
+    if not other.is_file():
+        raise UsageError(
+            f"{path} is half of PULSE's generator, {name} is not beside it",
+            f"put synthesis.pt and mapping.pt into one folder, then import {path} again",
+        )
+    tensors = _tensors(read_checkpoint(other))
+    if key not in tensors:
+        raise SetupError(f"{other} does not hold {key}", "download PULSE's file again")
+    return tensors
+
+
+def _generator(tensors: Mapping[str, Tensor], path: Path) -> Generator:
+    try:
+        sides = sorted(
+            int(k.split(".")[1].split("x")[0]) for k in tensors if k.endswith("epi1.noise.weight")
+        )
+        channels = tuple(len(tensors[f"blocks.{s}x{s}.epi1.noise.weight"]) for s in sides)
+        w_dim, z_dim = tensors["dense0.weight"].shape
+        layers = sum(bool(re.fullmatch(r"dense\d+\.weight", key)) for key in tensors)
+        config = StyleGAN2Config(max(sides), z_dim, w_dim, layers, channels)
+        rng = torch.Generator().manual_seed(0)
+        weights = _mapping(tensors, layers) | _rgb(tensors)
+        for side in sides:
+            weights |= _block(tensors, side, rng)
+        generator = Generator(config)
+    except (LookupError, ValueError, TypeError, IndexError, RuntimeError) as error:
+        raise SetupError(
+            f"{path}: its layers are incomplete ({first_line(error)})",
+            "download PULSE's files again",
+        ) from error
+    load_weights(generator, weights | {"mapping.w_avg": torch.zeros(w_dim)}, path)
+    estimate_mean(generator)
+    return generator
+
+
+def _mapping(tensors: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
+    """Our layers multiply by sqrt(2) behind the activation, these inside the weight alone."""
+    weights = {f"mapping.fc{i}.weight": tensors[f"dense{i}.weight"] for i in range(layers)}
+    return weights | {
+        f"mapping.fc{i}.bias": tensors[f"dense{i}.bias"] / GAIN for i in range(layers)
+    }
+
+
+def _rgb(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    weight = tensors["torgb.weight"]
+    return {
+        "synthesis.torgb.weight": weight * he_gain(weight),
+        "synthesis.torgb.bias": tensors["torgb.bias"],
+    }
+
+
+def _block(tensors: Mapping[str, Tensor], side: int, rng: torch.Generator) -> dict[str, Tensor]:
+    theirs, ours = f"blocks.{side}x{side}", f"synthesis.b{side}"
+    conv = "conv" if side == 4 else "conv1"
+    weight = tensors[f"{theirs}.{conv}.weight"]
+    found = {
+        f"{ours}.weight": weight * he_gain(weight, GAIN),
+        f"{ours}.bias1": tensors[f"{theirs}.{conv}.bias"],
+    }
+    if side == 4:
+        found[f"{ours}.const"] = (
+            tensors[f"{theirs}.const"][0] + tensors[f"{theirs}.bias"][:, None, None]
+        )
+    else:
+        found[f"{ours}.kernel"] = _up_kernel(tensors[f"{theirs}.conv0_up.weight"], side)
+        found[f"{ours}.bias0"] = tensors[f"{theirs}.conv0_up.bias"]
+    for i in range(2):
+        epilogue = f"{theirs}.epi{i + 1}"
+        found |= {
+            f"{ours}.epilogue{i}.noise_strength": tensors[f"{epilogue}.noise.weight"],
+            f"{ours}.epilogue{i}.affine.weight": tensors[f"{epilogue}.style_mod.lin.weight"],
+            f"{ours}.epilogue{i}.affine.bias": tensors[f"{epilogue}.style_mod.lin.bias"],
+            f"{ours}.epilogue{i}.noise_const": torch.randn(side, side, generator=rng),
+        }
+    return found
+
+
+def _up_kernel(weight: Tensor, side: int) -> Tensor:
+    """`[O, I, 3, 3]` to `[I, O, 4, 4]`: the kernel in four places, or repeated pixels before it."""
+    weight = weight * he_gain(weight, GAIN)
+    if side < FUSED_SIDE:
+        return up_kernel(weight)
+    wide = F.pad(weight.transpose(0, 1), (1, 1, 1, 1))
+    return wide[:, :, 1:, 1:] + wide[:, :, :-1, 1:] + wide[:, :, 1:, :-1] + wide[:, :, :-1, :-1]

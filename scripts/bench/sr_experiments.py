@@ -1,17 +1,18 @@
 """Losses and optimizers of supervised super-resolution at equal small budgets, row by row.
 
-Usage: python scripts/bench/sr_experiments.py PHOTOS HELD_BACK -o RUNS [--row NAME...] [--seeds N]
-           [--kimg F] [--limit N] [--digits IMAGES LABELS --digits-kimg F --weights-dir DIR
-           --judge DIR] [--results FILE] [--list]
+Usage: python scripts/bench/sr_experiments.py PHOTOS HELD_BACK -o RUNS [--row NAME...]
+           [--seeds N...] [--kimg F] [--limit N] [--digits IMAGES LABELS --digits-kimg F
+           --weights-dir DIR --judge DIR] [--results FILE] [--list]
 
-Every row of `sr_experiment_rows.py` is trained with the seeds 0 to N - 1, all rows of one seed
-first. Killed, it goes on; what FILE holds is not trained again. PHOTOS and HELD_BACK are what
-`train-sr` takes; of IMAGES and LABELS (idx files of MNIST) the first tenth is held back. DIR of
-`--weights-dir` and `--judge` are two classifiers of other seeds (`train_digit_classifier.py`): the
-one that digits are learned from, and the one that reads the enlarged ones.
+Every row of `sr_experiment_rows.py` is trained with every seed, all rows of one seed first. Killed,
+it goes on; what FILE holds is not trained again. PHOTOS and HELD_BACK are what `train-sr` takes; of
+IMAGES and LABELS (idx files of MNIST) the first tenth is held back. DIR of `--weights-dir` and
+`--judge` are two classifiers of other seeds (`train_digit_classifier.py`): the one that digits are
+learned from, and the one that reads the enlarged ones.
 
 Scores are means over held-back pictures, rounded to 8 bits: "psnr" (dB, RGB, no border), "ssim",
 "distance" (SqueezeNet features), "log_spectrum" (loss "fft-log"), "accuracy" (the judge).
+"cpu_seconds" are those of the last call.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ def main() -> None:
     torch.set_num_threads(1)
     names = options.row or list(ROWS)
     data = _data(options, {ROWS[name].data for name in names})
-    for seed in range(options.seeds):
+    for seed in options.seeds:
         for name in names:
             if ROWS[name].data not in data:
                 continue
@@ -126,7 +127,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("held_back", type=Path, nargs="?")
     parser.add_argument("-o", "--out", type=Path, default=Path("experiments"))
     parser.add_argument("--row", nargs="*", choices=ROWS)
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0])
     parser.add_argument("--kimg", type=float, default=4.0, help="thousands of patches of a row")
     parser.add_argument("--limit", type=int, default=8, help="held-back photos")
     parser.add_argument("--digits", type=Path, nargs=2, metavar=("IMAGES", "LABELS"))

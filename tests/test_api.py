@@ -25,7 +25,7 @@ from pulse_sr.jobs import searching
 from pulse_sr.models import registry
 from pulse_sr.operators.building import make_operator
 from pulse_sr.operators.degrading import degrade
-from pulse_sr.priors.bank import find_bank
+from pulse_sr.priors.bank import bank_of
 from pulse_sr.priors.stylegan2 import StyleGAN2Prior
 from pulse_sr.search.methods import Settings
 from pulse_sr.search.records import Observed
@@ -80,7 +80,7 @@ def test_the_search_starts_from_the_bank_of_its_prior(face, prior):
         indices=[2],
     )
     found = {}
-    for name, bank in (("bank", find_bank(prior)), ("none", None)):
+    for name, bank in (("bank", bank_of(prior)), ("none", None)):
         [sampled] = find_samples(prior, given, settings, bank)
         found[name] = to_uint8(sampled.image.double().numpy())
     assert np.array_equal(sample.pixels, found["bank"])

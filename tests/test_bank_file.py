@@ -16,7 +16,6 @@ from pulse_sr.priors.bank import (
     bank_of,
     bank_path,
     draw_bank,
-    find_bank,
     read_bank,
     save_bank,
     write_bank,
@@ -47,6 +46,12 @@ def other_bank(count=5):
 
 def equal(a, b):
     return a.first_seed == b.first_seed and torch.equal(a.thumbnails, b.thumbnails)
+
+
+def find_bank(prior, file=None):
+    """As in a process that has not asked for it yet."""
+    prior.file, prior.bank = file, None
+    return bank_of(prior)
 
 
 def forbid_drawing(monkeypatch):

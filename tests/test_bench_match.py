@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image
 from random_priors import random_stylegan2
@@ -33,7 +33,7 @@ def written(folder, width, height):
 
 def test_a_side_ends_with_the_step_in_which_its_last_sample_is_there(prior, monkeypatch):
     """The targets are 38 dB (ours) and 26.99 dB (the others); `strict-pulse` never gets there."""
-    given = SimpleNamespace()
+    given = match.Input("x", torch.zeros(1, 3, 4, 4))
     sides = {
         "phased": [[37.9, 38.0], [38.0, 38.0], [99.0, 99.0]],
         "strict-pulse": [[26.98, 40.0], [26.98, 40.0], [26.98, 40.0]],
@@ -45,7 +45,7 @@ def test_a_side_ends_with_the_step_in_which_its_last_sample_is_there(prior, monk
             taken.append(name)
             yield best_db
 
-    monkeypatch.setattr(match, "_ours", lambda prior, given, samples, side: steps(side))
+    monkeypatch.setattr(match, "_ours", lambda *rest: steps(rest[-1]))
     monkeypatch.setattr(match, "_baseline", lambda *rest: iter([[26.99, 27.5]]))
     found = match._race(prior, given, 2)
     counted = {side: (each.steps, each.reached) for side, each in found.items()}

@@ -23,7 +23,7 @@ from pulse_sr.priors.fastgan_prior import FastGANPrior
 from pulse_sr.priors.files import FILE_NAME, read_header, read_prior, save_prior
 from pulse_sr.priors.recalibration import recalibrate
 from pulse_sr.priors.statistics import standard_statistics
-from pulse_sr.search.engine import Best, search
+from pulse_sr.search.engine import Best, search, started
 from pulse_sr.search.latents import diagonal_map, full_map
 from pulse_sr.search.phased import Phased
 from pulse_sr.search.pulse import Pulse
@@ -305,11 +305,10 @@ def test_a_search_finds_an_image_of_its_own(prior, method):
     generators = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
     if method == "pulse":
         to_style = diagonal_map(prior.statistics)
-        searched = Pulse.from_generators(prior, to_style, generators, steps=20)
+        searched = Pulse.with_slots(prior, to_style, 2, 20)
     else:
-        searched = Phased.from_generators(
-            prior, full_map(prior.statistics), generators, operator, target, 8, steps=20
-        )
+        searched = Phased(prior, full_map(prior.statistics), operator, 8, 2, 20)
+    started(searched, generators, target)
     best = Best(target_mse=0.0)
     records = [r.best_db.min().item() for r in search(searched, operator, target, best)]
     assert records[-1] > records[0] + 3

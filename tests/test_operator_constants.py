@@ -14,7 +14,7 @@ from PIL import Image
 
 from pulse_sr.operators import jpeg, separable
 from pulse_sr.operators.base import Operator
-from pulse_sr.operators.building import rectangular_operator
+from pulse_sr.operators.building import make_operator
 
 HIGH, LOW = (16, 24), (4, 6)
 SPECS = {
@@ -45,7 +45,7 @@ def operator(request, tmp_path) -> Operator:
         known = np.random.default_rng(3).random(size) < 0.5
         Image.fromarray((known * 255).astype(np.uint8)).save(tmp_path / f"{name}.png")
         files[name] = f"mask:{tmp_path / name}.png"
-    return rectangular_operator(request.param.format(**files), SPECS[request.param], HIGH)
+    return make_operator(request.param.format(**files), SPECS[request.param], HIGH)
 
 
 def images(seed: int) -> torch.Tensor:

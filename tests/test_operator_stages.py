@@ -15,7 +15,6 @@ from pulse_sr.operators.building import (
     build_operator,
     check_operator,
     make_operator,
-    rectangular_operator,
 )
 from pulse_sr.operators.conjugate_gradients import solve
 from pulse_sr.operators.filed import FiledOperator
@@ -81,7 +80,7 @@ def cases(mask):
 
 def test_adjoint_identity(mask):
     for spec, low in cases(mask).items():
-        A = rectangular_operator(spec, low, HIGH)
+        A = make_operator(spec, low, HIGH)
         x = uniform(2, 3, *HIGH)
         y = uniform(*A.linear(x).shape, seed=1)
         left, right = (A.linear(x) * y).sum(), (x * A.adjoint(y)).sum()
@@ -90,7 +89,7 @@ def test_adjoint_identity(mask):
 
 def test_gain_is_the_mean_of_the_diagonal(mask):
     for spec, low in cases(mask).items():
-        A = rectangular_operator(spec, low, HIGH)
+        A = make_operator(spec, low, HIGH)
         matrix = dense(A)
         assert A.gain == pytest.approx(float(matrix.square().sum(dim=1).mean()), rel=1e-10), spec
 
@@ -99,7 +98,7 @@ def test_gain_is_the_mean_of_the_diagonal(mask):
 def test_projection_to_the_noise_stops_where_the_residual_is_noise(spec):
     """Images that are off by white noise: the residual falls as the noise does."""
     low = HIGH if spec == "gray" else LOW
-    A = rectangular_operator(spec, low, HIGH)
+    A = make_operator(spec, low, HIGH)
     x, y = uniform(3, *HIGH), uniform(3, *low, seed=1)
     residual = float((A.observe(y) - A.linear(x)).square().mean())
     left = [
@@ -116,7 +115,7 @@ def test_projection_to_the_noise_stops_where_the_residual_is_noise(spec):
 @pytest.mark.parametrize("spec", ["bicubic", "area|gray", "gaussian:1.6|pillow|jpeg:90"])
 @pytest.mark.parametrize("sigma", [0.01, 0.04])
 def test_mean_colour_and_lowest_frequencies_are_those_of_a_noisy_input(spec, sigma):
-    A = rectangular_operator(spec, LOW, HIGH)
+    A = make_operator(spec, LOW, HIGH)
     truth = 0.25 + 0.5 * uniform(3, *HIGH)
     generator = torch.Generator().manual_seed(3)
     clean = A.linear(truth)
@@ -134,7 +133,7 @@ def test_mean_colour_and_lowest_frequencies_are_those_of_a_noisy_input(spec, sig
 
 def test_projections_are_the_dense_solves(mask):
     for spec, low in cases(mask).items():
-        A = rectangular_operator(spec, low, HIGH)
+        A = make_operator(spec, low, HIGH)
         matrix = dense(A)
         x, picture = uniform(3, *HIGH), uniform(3, *low, seed=1)
         y = A.observe(picture)
@@ -155,7 +154,7 @@ def test_projections_are_the_dense_solves(mask):
 def test_whitening_is_the_dense_root_and_keeps_white_observations(mask):
     """Of a mask: where the unknown pixels are zero."""
     for spec, low in cases(mask).items():
-        A = rectangular_operator(spec, low, HIGH)
+        A = make_operator(spec, low, HIGH)
         linear = A.linear_part if isinstance(A, FiledOperator) else A
         masked = isinstance(linear, MaskedOperator)
         matrix = dense(linear.full if masked else linear)
@@ -179,7 +178,7 @@ def test_whitening_is_the_dense_root_and_keeps_white_observations(mask):
 
 def test_observations_are_what_a_gives_and_pictures_show_them(mask):
     for spec, low in cases(mask).items():
-        A = rectangular_operator(spec, low, HIGH)
+        A = make_operator(spec, low, HIGH)
         y = A.observe(uniform(2, 3, *low))
         assert y.shape == A(uniform(2, 3, *HIGH)).shape, spec
         assert torch.equal(A.observe(y), y), spec
@@ -190,7 +189,7 @@ def test_observations_are_what_a_gives_and_pictures_show_them(mask):
 
 def test_float32_and_single_images_work_alike(mask):
     for spec, low in cases(mask).items():
-        A = rectangular_operator(spec, low, HIGH)
+        A = make_operator(spec, low, HIGH)
         x, picture = uniform(3, *HIGH), uniform(3, *low, seed=1)
         expected = A.project_soft(x, picture, 0.01)
         made = A.project_soft(x.float()[None], picture.float(), 0.01)
@@ -203,7 +202,7 @@ def test_float32_and_single_images_work_alike(mask):
 
 def test_gray_is_the_luma_of_each_pixel():
     x = uniform(3, *HIGH)
-    A = rectangular_operator("gray", HIGH, HIGH)
+    A = make_operator("gray", HIGH, HIGH)
     torch.testing.assert_close(A(x)[0], torch.einsum("c,chw->hw", LUMA, x), rtol=0, atol=1e-15)
     grey = uniform(1, *HIGH).expand(3, *HIGH)  # as a grey file is read
     torch.testing.assert_close(A.observe(grey), grey[:1], rtol=0, atol=1e-15)
@@ -211,29 +210,27 @@ def test_gray_is_the_luma_of_each_pixel():
 
 def test_gray_before_and_after_resampling_are_the_same():
     x = uniform(3, *HIGH)
-    first, second = (
-        rectangular_operator(spec, LOW, HIGH) for spec in ("gray|bicubic", "bicubic|gray")
-    )
+    first, second = (make_operator(spec, LOW, HIGH) for spec in ("gray|bicubic", "bicubic|gray"))
     torch.testing.assert_close(first(x), second(x), rtol=0, atol=1e-14)
-    plain = rectangular_operator("bicubic", LOW, HIGH)(x)
+    plain = make_operator("bicubic", LOW, HIGH)(x)
     torch.testing.assert_close(first(x)[0], torch.einsum("c,chw->hw", LUMA, plain))
 
 
 def test_a_blur_before_resampling_is_the_product_of_both():
-    A = rectangular_operator("gaussian:1.3|pillow", LOW, HIGH)
+    A = make_operator("gaussian:1.3|pillow", LOW, HIGH)
     expected = resampling_matrix("pillow", LOW[0], HIGH[0]) @ gaussian_matrix(16, 16, 1.3)
     np.testing.assert_allclose(A.vertical.numpy(), expected, atol=1e-15)
-    after = rectangular_operator("pillow|gaussian:1.3", LOW, HIGH)
+    after = make_operator("pillow|gaussian:1.3", LOW, HIGH)
     expected = gaussian_matrix(6, 6, 1.3) @ resampling_matrix("pillow", LOW[1], HIGH[1])
     np.testing.assert_allclose(after.horizontal.numpy(), expected, atol=1e-15)
 
 
 def test_a_low_res_mask_picks_the_known_pixels(mask):
     spec, known = mask(LOW)
-    A = rectangular_operator(f"bicubic|{spec}", LOW, HIGH)
+    A = make_operator(f"bicubic|{spec}", LOW, HIGH)
     assert isinstance(A, MaskedOperator)
     x = uniform(2, 3, *HIGH)
-    full = rectangular_operator("bicubic", LOW, HIGH)(x)
+    full = make_operator("bicubic", LOW, HIGH)(x)
     assert torch.equal(A(x), full[..., known][..., None, :])
     picture = uniform(3, *LOW)
     assert torch.equal(A.picture(A.observe(picture)), picture * known)
@@ -241,14 +238,14 @@ def test_a_low_res_mask_picks_the_known_pixels(mask):
 
 def test_in_painting_keeps_the_known_pixels_and_nothing_else_changes(mask):
     spec, known = mask(HIGH)
-    A = rectangular_operator(spec, HIGH, HIGH)
+    A = make_operator(spec, HIGH, HIGH)
     x, picture = uniform(3, *HIGH), uniform(3, *HIGH, seed=1)
     assert torch.equal(A.project(x, picture)[:, known], picture[:, known])
     assert torch.equal(A.project(x, picture)[:, ~known], x[:, ~known])
 
 
 def test_colourisation_keeps_the_luma_and_changes_all_channels_least():
-    A = rectangular_operator("gray", HIGH, HIGH)
+    A = make_operator("gray", HIGH, HIGH)
     x, grey = uniform(3, *HIGH), uniform(1, *HIGH, seed=1).expand(3, *HIGH)
     step = A.project(x, grey) - x
     torch.testing.assert_close(A(x + step)[0], grey[0], rtol=0, atol=1e-14)
@@ -278,8 +275,8 @@ def test_a_high_res_mask_leaves_what_no_unknown_pixel_reaches(tmp_path):
 
 def test_jpeg_is_the_file_and_its_projection_the_one_without_it():
     x = uniform(2, 3, *HIGH)
-    A = rectangular_operator("bicubic|jpeg:60", LOW, HIGH)
-    plain = rectangular_operator("bicubic", LOW, HIGH)
+    A = make_operator("bicubic|jpeg:60", LOW, HIGH)
+    plain = make_operator("bicubic", LOW, HIGH)
     assert isinstance(A, FiledOperator)
     assert torch.equal(A(x), jpeg_round_trip(plain(x), 60))
     picture = uniform(3, *LOW)
@@ -292,7 +289,7 @@ def test_jpeg_is_the_file_and_its_projection_the_one_without_it():
 
 def test_the_search_can_follow_the_gradient_through_a_file():
     x = uniform(1, 3, *HIGH).float().requires_grad_()
-    A = rectangular_operator("gaussian:1|area|jpeg:30", LOW, HIGH)
+    A = make_operator("gaussian:1|area|jpeg:30", LOW, HIGH)
     A(x).square().sum().backward()
     assert x.grad is not None
     assert x.grad.abs().min() > 0
@@ -300,9 +297,9 @@ def test_the_search_can_follow_the_gradient_through_a_file():
 
 def test_noise_is_never_drawn():
     x = uniform(3, *HIGH)
-    A = rectangular_operator("bicubic|noise:0.2", LOW, HIGH)
+    A = make_operator("bicubic|noise:0.2", LOW, HIGH)
     assert isinstance(A, SeparableOperator)
-    assert torch.equal(A(x), rectangular_operator("bicubic", LOW, HIGH)(x))
+    assert torch.equal(A(x), make_operator("bicubic", LOW, HIGH)(x))
 
 
 @pytest.mark.parametrize(
@@ -316,7 +313,7 @@ def test_noise_is_never_drawn():
     ],
 )
 def test_noise_variance_of_the_low_res_picture(spec, variance):
-    A = rectangular_operator(spec, LOW, HIGH)
+    A = make_operator(spec, LOW, HIGH)
     assert A.noise_variance == A.random_variance == pytest.approx(variance, rel=1e-12)
     floor = -10 * math.log10(variance) if variance else math.inf
     assert A.noise_limit_db == pytest.approx(floor)
@@ -335,9 +332,9 @@ def test_noise_of_a_file_is_near_what_it_does():
 
 def test_lr_psnr_counts_known_pixels_once(mask):
     spec, known = mask(LOW)
-    A = rectangular_operator(f"area|{spec}", LOW, HIGH)
+    A = make_operator(f"area|{spec}", LOW, HIGH)
     x = uniform(2, 3, *HIGH)
-    picture = rectangular_operator("area", LOW, HIGH)(x)
+    picture = make_operator("area", LOW, HIGH)(x)
     wrong = picture + 0.5 * ~known + 0.1 * known  # unknown pixels may hold anything
     assert A.lr_psnr(x, wrong).tolist() == pytest.approx([20.0, 20.0])
     assert A.lr_psnr(x, picture + 0.5 * ~known).tolist() == [math.inf, math.inf]
@@ -345,7 +342,7 @@ def test_lr_psnr_counts_known_pixels_once(mask):
 
 def test_written_images_reach_the_floor_through_every_linear_stage(mask):
     for spec, low in cases(mask).items():
-        A = rectangular_operator(spec, low, HIGH)
+        A = make_operator(spec, low, HIGH)
         truth = (uniform(3, *HIGH) * 0.5 + 0.25).mul(255).round() / 255
         if not isinstance(A, FiledOperator):
             result = project_to_rounding_limit(A, uniform(1, 3, *HIGH, seed=4), A.picture(A(truth)))
@@ -362,29 +359,29 @@ def test_written_images_reach_the_floor_through_every_linear_stage(mask):
 def test_a_window_is_the_picture_without_its_padding(spec, low):
     x = uniform(3, *HIGH)
     rows, columns = (1, low[0] - 1), (2, low[1])
-    window = rectangular_operator(spec, low, HIGH).observed(rows, columns)
+    window = make_operator(spec, low, HIGH).observed(rows, columns)
     assert window.low == (rows[1] - rows[0], columns[1] - columns[0])
     if "gaussian" in spec:  # the blur happened to the picture that was cut out
-        cut = rectangular_operator("area", low, HIGH)(x)[:, slice(*rows), slice(*columns)]
+        cut = make_operator("area", low, HIGH)(x)[:, slice(*rows), slice(*columns)]
         blur = (gaussian_matrix(length, length, 0.8) for length in window.low)
         vertical, horizontal = (torch.from_numpy(each) for each in blur)
         expected = vertical @ cut @ horizontal.mT
     else:
-        expected = rectangular_operator(spec, low, HIGH)(x)[:, slice(*rows), slice(*columns)]
+        expected = make_operator(spec, low, HIGH)(x)[:, slice(*rows), slice(*columns)]
     torch.testing.assert_close(window(x), expected, rtol=0, atol=1e-13)
 
 
 def test_a_file_holds_the_window_only():
     x = uniform(3, *HIGH)
-    window = rectangular_operator("area|jpeg:30", LOW, HIGH).observed((1, 4), (0, 5))
-    cut = rectangular_operator("area", LOW, HIGH)(x)[:, 1:4, 0:5]
+    window = make_operator("area|jpeg:30", LOW, HIGH).observed((1, 4), (0, 5))
+    cut = make_operator("area", LOW, HIGH)(x)[:, 1:4, 0:5]
     assert torch.equal(window(x), jpeg_round_trip(cut, 30))
 
 
 def test_a_mask_fits_the_grid_or_the_window(mask):
     grid, known = mask(LOW, name="grid.png")
     window, known_window = mask((3, 5), name="window.png")
-    A = rectangular_operator(f"area|{grid}", LOW, HIGH).observed((1, 4), (0, 5))
+    A = make_operator(f"area|{grid}", LOW, HIGH).observed((1, 4), (0, 5))
     assert torch.equal(A.known, known[1:4, 0:5])
     C = build_operator(parse_operator(f"area|{window}"), LOW, HIGH, (1, 4), (0, 5))
     assert torch.equal(C.known, known_window)
@@ -403,19 +400,19 @@ def test_an_operator_of_own_matrices_has_windows_too():
 
 def test_an_operator_that_keeps_the_size_refuses_another(mask):
     with pytest.raises(UsageError, match="keeps the size, got 6x4 px from 24x16 px") as caught:
-        rectangular_operator("gray", LOW, HIGH)
+        make_operator("gray", LOW, HIGH)
     assert caught.value.hint == "--operator 'bicubic|gray', or --scale 1"
 
 
 def test_masks_that_do_not_fit_or_hide_everything(mask, tmp_path):
     wrong, _ = mask((5, 7), name="wrong.png")
     with pytest.raises(UsageError, match="the mask has 7x5 px, expected 6x4 px"):
-        rectangular_operator(f"area|{wrong}", LOW, HIGH)
+        make_operator(f"area|{wrong}", LOW, HIGH)
     nothing, _ = mask(LOW, 0.0, name="nothing.png")
     with pytest.raises(UsageError, match="no pixel of the low-res picture known"):
-        rectangular_operator(f"area|{nothing}", LOW, HIGH)
+        make_operator(f"area|{nothing}", LOW, HIGH)
     with pytest.raises(UsageError, match="does not exist"):
-        rectangular_operator(f"area|mask:{tmp_path / 'none.png'}", LOW, HIGH)
+        make_operator(f"area|mask:{tmp_path / 'none.png'}", LOW, HIGH)
 
 
 def test_an_operator_can_be_checked_before_there_is_an_input(mask, tmp_path):

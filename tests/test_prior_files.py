@@ -16,7 +16,7 @@ from toy_priors import LinearPrior
 
 from pulse_sr.errors import SetupError, UsageError
 from pulse_sr.priors.files import FILE_NAME, read_header, read_prior, save_prior
-from pulse_sr.priors.statistics import fit_statistics, lrelu_inverse, standard_statistics
+from pulse_sr.priors.statistics import fit_statistics, standard_statistics
 from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config, StyleGAN2Prior
 
 CONFIG = StyleGAN2Config(16, 16, 16, 2, (8, 8, 4))
@@ -283,12 +283,6 @@ def test_a_mapping_without_variance_in_a_direction_has_a_factor(affine):
     affine.M[:4] = 0
     fitted = fit(affine, 1000)
     assert fitted.cholesky.isfinite().all()
-
-
-def test_lrelu_inverse_undoes_the_last_activation():
-    v = torch.linspace(-3, 3, 13)
-    assert (lrelu_inverse(F.leaky_relu(v, 0.2)) - v).abs().max() < 1e-6
-    assert (lrelu_inverse(F.leaky_relu(v, 0.5), 0.5) - v).abs().max() < 1e-6
 
 
 def test_the_statistics_of_a_latent_without_mapping_are_exact():

@@ -10,7 +10,7 @@ from pulse_sr.operators.base import psnr_of
 from pulse_sr.operators.building import make_operator
 from pulse_sr.priors.statistics import fit_statistics
 from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config, StyleGAN2Prior
-from pulse_sr.search.engine import Best, Last, search
+from pulse_sr.search.engine import Best, Last, search, started
 from pulse_sr.search.latents import diagonal_map, draw_noise, full_map, radius, to_sphere_
 from pulse_sr.search.losses import colour_balance, geocross, mean_square, mse_of
 from pulse_sr.search.phased import Phased, PhasedSettings
@@ -27,7 +27,8 @@ METHODS = ["pulse", "phased"]
 def make(name, prior, seeds, steps, **settings):
     """A method with the identity as its latent map: linear priors stay linear."""
     if name == "pulse":
-        method = Pulse.from_generators(prior, lambda u: u, generators(*seeds), steps)
+        method = Pulse.with_slots(prior, lambda u: u, len(seeds), steps)
+        started(method, generators(*seeds), torch.empty(0))
         method.eps = settings.pop("eps", method.eps)
         return method
     settings = PhasedSettings(**settings) if settings else None
@@ -269,12 +270,11 @@ def test_a_sample_does_not_feel_its_batch_mates(network, name):
     def images(seeds):
         if name == "pulse":
             to_style = diagonal_map(network.statistics)
-            method = Pulse.from_generators(network, to_style, generators(*seeds), 8)
+            method = Pulse.with_slots(network, to_style, len(seeds), 8)
         else:
             to_style = full_map(network.statistics)
-            method = Phased.from_generators(
-                network, to_style, generators(*seeds), operator, target, 8, 8
-            )
+            method = Phased(network, to_style, operator, 8, len(seeds), 8)
+        started(method, generators(*seeds), target)
         best = Best(0.0)
         records = list(search(method, operator, target, best))
         return best.images, records[0].loss

@@ -23,11 +23,11 @@ from pulse_sr.priors.files import read_prior, save_prior
 from pulse_sr.search import capture, engine
 from pulse_sr.search import samples as samples_module
 from pulse_sr.search.capture import CudaGraph, graph_on, write_numbers
-from pulse_sr.search.engine import Best, search
+from pulse_sr.search.engine import Best, search, started
 from pulse_sr.search.ilo import Ilo
 from pulse_sr.search.langevin import Langevin
 from pulse_sr.search.losses import mean_square
-from pulse_sr.search.methods import METHODS, MethodEntry, Settings
+from pulse_sr.search.methods import METHODS, Settings
 from pulse_sr.search.phased import PhasedSettings
 from pulse_sr.search.pulse import Pulse
 from pulse_sr.search.records import Observed
@@ -188,7 +188,7 @@ def pulse(method=Pulse, steps=STEPS):
     """A method on a linear prior, and the records of its search."""
     prior = LinearPrior(noise_strength=0.1)
     rngs = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
-    made = method.from_generators(prior, lambda u: u, rngs, steps)
+    made = started(method.with_slots(prior, lambda u: u, 2, steps), rngs, torch.empty(0))
     operator = make_operator("area", 8, prior.resolution)
     target = operator(prior.synthesize(torch.ones(1, prior.num_ws, prior.latent_dim)))
     return list(search(made, operator, target, Best(target_mse=0.0)))
@@ -254,7 +254,7 @@ def test_the_emulation_finds_what_a_graph_gets_wrong(on_graphs, method, caplog):
 
 def test_a_sample_that_starts_again_does_so_on_a_graph(network, on_graphs, monkeypatch):
     """One once, and one until it has no image; the step that fails is done to its end before."""
-    original = METHODS["pulse"].make
+    original = METHODS["pulse"]
     bad = {sample_seed(0, "a" * 64, 3)}
     bad |= {sample_seed(0, "b" * 64, 1, attempt) for attempt in range(RESTARTS + 1)}
 
@@ -272,7 +272,7 @@ def test_a_sample_that_starts_again_does_so_on_a_graph(network, on_graphs, monke
         method.start = start_badly
         return method
 
-    monkeypatch.setitem(samples_module.METHODS, "pulse", MethodEntry(make, uses_bank=False))
+    monkeypatch.setitem(samples_module.METHODS, "pulse", make)
     expected = seen(network, settings("pulse"))
     restarts = {key: each.restarts for key, each in expected[0].items() if each.restarts}
     assert restarts == {("a", 3): 1, ("b", 1): RESTARTS}

@@ -19,7 +19,7 @@ from pulse_sr.search.adam import SlotAdam
 from pulse_sr.search.capacity import automatic_slots, slots_within
 from pulse_sr.search.engine import Start
 from pulse_sr.search.losses import mean_square
-from pulse_sr.search.methods import METHODS, MethodEntry, Settings
+from pulse_sr.search.methods import METHODS, Settings
 from pulse_sr.search.phased import PhasedSettings
 from pulse_sr.search.records import Observed, SampleJob
 from pulse_sr.search.samples import check_found, find_samples, search_samples
@@ -273,7 +273,7 @@ def test_a_search_without_a_finite_image_says_so(network):
 
 def forgetful(most, made):
     """The method "phased" on a machine whose memory ends at `most` slots, in its third step."""
-    original = METHODS["phased"].make
+    original = METHODS["phased"]
 
     def make(prior, operator, low_side, chosen):
         method = original(prior, operator, low_side, chosen)
@@ -288,7 +288,7 @@ def forgetful(most, made):
         method.image = limited
         return method
 
-    return MethodEntry(make, uses_bank=True)
+    return make
 
 
 def test_out_of_memory_halves_the_slots_and_goes_on(network, bank, monkeypatch, caplog):

@@ -15,6 +15,7 @@ from pulse_sr.operators.building import make_operator
 from pulse_sr.priors.bank import draw_bank
 from pulse_sr.priors.base import LatentStatistics, SeedBank, standard_normal
 from pulse_sr.search import seedbank
+from pulse_sr.search.engine import started
 from pulse_sr.search.latents import full_map
 from pulse_sr.search.losses import mean_square
 from pulse_sr.search.methods import Settings
@@ -138,16 +139,16 @@ def shuffled(prior, errors, seed=0, share=4):
     return ShuffledBank(prior, SeedBank(500, thumbnails), errors, seed, share)
 
 
-def seeds_of(candidates):
-    """The bank seeds that latents belong to; of a prior whose styles are its latents."""
+def seeds_of(bank, members, count):
+    """The bank seeds of their candidates, of a prior whose styles are its latents."""
     known = {tuple(standard_normal(seed, (16,)).tolist()): seed for seed in range(500, 700)}
-    return [[known[tuple(u.tolist())] for u in rows] for rows in candidates]
+    return [[known[tuple(u.tolist())] for u in bank.candidates(m, count)] for m in members]
 
 
 def test_the_shares_of_the_first_samples_have_nothing_in_common(identity):
     """Twelve in shares of four: three samples see each of them once, the nearest first."""
     errors = np.random.default_rng(0).permutation(12)
-    shares = seeds_of(shuffled(identity, errors).candidates(range(3), 4))
+    shares = seeds_of(shuffled(identity, errors), range(3), 4)
     assert sorted(itertools.chain(*shares)) == list(range(500, 512))
     for share in shares:
         distances = [errors[seed - 500] for seed in share]
@@ -157,32 +158,24 @@ def test_the_shares_of_the_first_samples_have_nothing_in_common(identity):
 def test_samples_beyond_the_shares_take_what_is_next_nearest(identity):
     errors = np.random.default_rng(0).permutation(12)
     bank = shuffled(identity, errors)
-    whole = seeds_of(bank.candidates(range(3), 4))
+    whole = seeds_of(bank, range(3), 4)
     for place in range(3):
-        pairs = seeds_of(bank.candidates([place, place + 3], 2))
+        pairs = seeds_of(bank, [place, place + 3], 2)
         assert pairs == [whole[place][:2], whole[place][2:]]
-        assert seeds_of(bank.candidates([place + 6], 2)) == [whole[place][:2]]
-
-
-def test_the_candidates_of_a_sample_do_not_depend_on_who_else_is_asked_for(identity):
-    bank = shuffled(identity, np.random.default_rng(0).permutation(40))
-    together = bank.candidates(range(8), 2)
-    assert torch.equal(bank.candidates([5], 2)[0], together[5])
-    assert torch.equal(bank.candidates([7, 1], 2), together[[7, 1]])
+        assert seeds_of(bank, [place + 6], 2) == [whole[place][:2]]
 
 
 def test_another_seed_makes_other_shares(identity):
     errors = np.random.default_rng(0).permutation(40)
     first, again, other = (
-        shuffled(identity, errors, seed).candidates(range(4), 2) for seed in (1, 1, 2)
+        seeds_of(shuffled(identity, errors, seed), range(4), 2) for seed in (1, 1, 2)
     )
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
+    assert first == again != other
 
 
 def test_a_bank_smaller_than_a_share_is_one_share(identity):
     bank = shuffled(identity, [3.0, 1.0, 2.0], share=128)
-    first, second = seeds_of(bank.candidates([0, 1], 8))
+    first, second = seeds_of(bank, [0, 1], 8)
     assert first == [501, 502, 500]
     assert sorted(second) == sorted(first)
 
@@ -190,7 +183,7 @@ def test_a_bank_smaller_than_a_share_is_one_share(identity):
 def test_candidates_are_the_samples_of_the_bank(network, bank):
     """Through the latent map they are the styles of their seeds, to 1e-3 of their size."""
     shuffled = ShuffledBank(network, bank, torch.arange(64.0), 0, 64)
-    w = full_map(network.statistics)(shuffled.candidates([0], 3))[0]
+    w = full_map(network.statistics)(shuffled.candidates(0, 3)[None])[0]
     expected = network.map(bank.latents(torch.tensor([0, 1, 2]), 16))
     assert (w - expected).norm() < 1e-3 * expected.norm()
 
@@ -205,15 +198,9 @@ def test_phased_starts_at_the_best_of_its_random_points():
     target = low_res(prior, operator, 5)
     errors = {}
     for starts in (1, 16):
-        method = Phased.from_generators(
-            prior,
-            lambda u: u,
-            generators(1, 2, 3),
-            operator,
-            target,
-            8,
-            settings=PhasedSettings(starts=starts),
-        )
+        settings = PhasedSettings(starts=starts)
+        method = Phased(prior, lambda u: u, operator, 8, 3, settings=settings)
+        started(method, generators(1, 2, 3), target)
         errors[starts] = mean_square(operator(method.image([0] * 3).clamp(0, 1)).detach() - target)
     rows = torch.randn(16, prior.latent_dim, generator=generators(2)[0])
     rows *= prior.latent_dim**0.5 / rows.norm(dim=1, keepdim=True)
@@ -233,9 +220,8 @@ def test_phased_starts_at_the_best_of_its_candidates():
     points *= 4 / points.norm(dim=2, keepdim=True)
     images = prior.synthesize(points.view(12, 1, 16).expand(-1, prior.num_ws, -1))
     best = mean_square(operator(images) - target).view(2, 6).argmin(dim=1)
-    method = Phased.from_generators(
-        prior, lambda u: u, generators(1, 2), operator, target, 8, candidates=points.clone()
-    )
+    method = Phased(prior, lambda u: u, operator, 8, 2)
+    started(method, generators(1, 2), target, points.clone())
     for sample in range(2):
         expected = points[sample, best[sample]]
         assert (method.latent[sample] - expected).abs().max() < 1e-5

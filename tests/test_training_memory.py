@@ -116,7 +116,7 @@ import torch
 from pathlib import Path
 from pulse_sr.devices import keep_freed_memory
 import tiny_training as tiny
-from pulse_sr.bench.sides import peak_memory_mb
+from pulse_sr.bench.frame import peak_memory_mb
 from pulse_sr.priors.stylegan2 import StyleGAN2Config
 from pulse_sr.training.memory import fit_memory
 

@@ -170,14 +170,9 @@ class BaselineSearch:
         noise: Sequence[Tensor],
         steps: int = 100,
     ) -> None:
-        """Start from given variables.
+        """Start from latents `[N, L, D]` and one map `[N, 1, r, r]` per noise layer of the prior.
 
-        Args:
-            prior: whose weights and latent statistics are used.
-            target: low-res input `[1, 3, h, w]`.
-            latent: `[N, L, D]`.
-            noise: one map `[N, 1, r, r]` per noise layer.
-            steps: how many.
+        The target is a low-res input `[1, 3, h, w]`.
         """
         self.generator = BaselineGenerator(prior)
         self.downscale = BaselineBicubic(prior.resolution // target.shape[-1], prior.device)

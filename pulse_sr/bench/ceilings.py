@@ -7,10 +7,11 @@ beat a large matrix product: these two rates are the ceilings.
 from __future__ import annotations
 
 import contextlib
+import functools
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 
@@ -22,32 +23,31 @@ _CPU_FLUSH_BYTES = 64 * 2**20
 #: For a GPU whose L2 size torch does not tell.
 _USUAL_L2_BYTES = 64 * 2**20
 
-# device type -> (bytes of the copied buffer, side of the matrices, their format)
 _COPY_BYTES = {"cuda": 2**30, "cpu": 256 * 2**20}
 _SIDE = {"cuda": 8192, "cpu": 2048}
-_FORMAT = {"cuda": "bfloat16", "cpu": "float32"}
+#: The format of matrix products in which a device is fastest.
+FASTEST = {"cuda": "bfloat16", "cpu": "float32"}
 #: TF32 is float32 in memory.
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "tfloat32": torch.float32}
 
 
 @dataclass(frozen=True)
-class Ceilings:
-    """Measured rates.
+class Rates:
+    """What the machine reached.
 
     Attributes:
         copy: bytes per second of a large copy within the device, read and written ones counted.
-        product: floating-point operations per second of a large square matrix product.
-        product_format: number format of the product.
+        products: floating-point operations per second of a large square matrix product, by number
+            format.
     """
 
     copy: float
-    product: float
-    product_format: str
+    products: dict[str, float]
 
-    def or_better(self, other: Ceilings) -> Ceilings:
+    def or_better(self, other: Rates) -> Rates:
         """The higher of each rate: whatever else the machine did can only have lowered one."""
-        copy, product = max(self.copy, other.copy), max(self.product, other.product)
-        return replace(self, copy=copy, product=product)
+        products = {name: max(rate, other.products[name]) for name, rate in self.products.items()}
+        return Rates(max(self.copy, other.copy), products)
 
 
 class Clock:
@@ -126,24 +126,24 @@ def captured(works: Mapping[str, Work], clock: Clock) -> dict[str, Work]:
     return replays
 
 
-def measure_ceilings(
+def measure_rates(
     clock: Clock,
+    formats: Iterable[str],
     repeats: int = 10,
     copy_bytes: int | None = None,
     side: int | None = None,
-    number_format: str | None = None,
-) -> Ceilings:
+) -> Rates:
     """Measure the ceilings on random data: the fastest of some calls counts.
 
     On a CPU both use as many threads as torch does.
 
     Args:
         clock: of the device.
+        formats: of the products: `bfloat16`, `float32` or `tfloat32` (TF32 on CUDA, float32 on a
+            CPU).
         repeats: measurements of each.
         copy_bytes: size of the copied buffer; None: 1 GiB on CUDA, 256 MiB on a CPU.
         side: of the matrices; None: 8192 on CUDA, 2048 on a CPU.
-        number_format: of the product: `bfloat16`, `float32` or `tfloat32` (TF32 on CUDA, float32 on
-            a CPU); None: bfloat16 on CUDA, float32 on a CPU.
     """
     device = clock.device
     rng = torch.Generator(device).manual_seed(0)
@@ -151,13 +151,13 @@ def measure_ceilings(
     source = torch.randn(count, generator=rng, device=device)
     target = torch.empty_like(source)
     copy = interleaved({"": lambda: target.copy_(source)}, clock, repeats, min)[""]
-    moved = 2 * source.nbytes
-    side, name = side or _SIDE[device.type], number_format or _FORMAT[device.type]
-    shape = (2, side, side)
-    a, b = torch.randn(shape, generator=rng, device=device, dtype=_DTYPES[name])
-    with _float32_products(exact=name != "tfloat32"):
-        product = interleaved({"": lambda: a @ b}, clock, repeats, min)[""]
-    return Ceilings(copy=moved / copy, product=2 * side**3 / product, product_format=name)
+    side, products = side or _SIDE[device.type], {}
+    for name in formats:
+        a, b = torch.randn(2, side, side, generator=rng, device=device, dtype=_DTYPES[name])
+        with _float32_products(exact=name != "tfloat32"):
+            work: Work = functools.partial(torch.matmul, a, b)
+            products[name] = 2 * side**3 / interleaved({"": work}, clock, repeats, min)[""]
+    return Rates(2 * source.nbytes / copy, products)
 
 
 @contextlib.contextmanager

@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import hashlib
 import statistics
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
 
 from pulse_sr.bench.baseline import BaselineSearch
-from pulse_sr.bench.environment import describe_machine
+from pulse_sr.bench.frame import BASELINE, Progress, Report, Row, compared, report_of, timed
 from pulse_sr.bench.options import MatchBench
-from pulse_sr.bench.sides import BASELINE, low_res_target, start_of_baseline, synchronize
+from pulse_sr.bench.sides import low_res_target, prepared, start_of_baseline
 from pulse_sr.config import DEFAULT_STEPS, SearchConfig
-from pulse_sr.devices import choose_bf16, keep_freed_memory
 from pulse_sr.errors import UsageError
 from pulse_sr.images.read import LowResImage
 from pulse_sr.operators.base import Operator, psnr_of
@@ -39,24 +37,16 @@ from pulse_sr.search.samples import search_samples
 EPS_DB = 26.99
 OURS, STRICT = "phased", "strict-pulse"
 
-Report = dict[str, Any]
-Row = dict[str, Any]
 #: Each `next` is one step; yields the best LR-PSNR so far of every sample.
 Side = Iterator[Sequence[float]]
 
 
 @dataclass(frozen=True, eq=False)
 class Input:
-    """An input as all sides see it: uint8 values in [0, 1], `[1, 3, n, n]`."""
+    """An input as all sides see it, made by `bicubic`: uint8 values in [0, 1], `[1, 3, n, n]`."""
 
     name: str
     target: torch.Tensor
-    operator: Operator
-
-    @classmethod
-    def of(cls, prior: StyleGAN2Prior, name: str, target: torch.Tensor) -> Input:
-        """The input that `bicubic` makes of a face of the prior's resolution."""
-        return cls(name, target, make_operator("bicubic", target.shape[-1], prior.resolution))
 
 
 @dataclass(frozen=True)
@@ -72,7 +62,7 @@ def bench_match(
     prior: Prior,
     images: Sequence[LowResImage] = (),
     options: MatchBench | None = None,
-    progress: Callable[[str], None] = lambda text: None,
+    progress: Progress = lambda text: None,
 ) -> Report:
     """Measure how long the samples of an input take to their target.
 
@@ -93,43 +83,38 @@ def bench_match(
     Raises:
         UsageError: the prior is no StyleGAN2, or an input does not suit it.
     """
-    if not isinstance(prior, StyleGAN2Prior):
-        raise UsageError("bench match needs a StyleGAN2 prior", "--prior NAME|PATH")
     options = options or MatchBench()
-    samples = options.samples
-    keep_freed_memory()
-    prior = prior.in_precision(bf16=choose_bf16(options.precision, prior.device))
+    prior, samples = prepared(prior, options.precision, "bench match"), options.samples
     inputs = [_read(prior, each) for each in images] or _drawn(prior, options.repeats)
     found = []
     for number, each in enumerate([inputs[0], *inputs]):  # the first one warms up
         progress(f"input {number}/{len(inputs)}" if number else "warm-up")
         found.append(_race(prior, each, samples))
-    rows = match_rows(found[1:], samples)
-    environment = describe_machine(prior.device) | {
+    details = {
         "prior": prior.name,
         "prior_sha256": prior.sha256,
         "resolution": prior.resolution,
         "samples": samples,
         "inputs": [f"{each.name} ({each.target.shape[-1]} px)" for each in inputs],
     }
-    return {"ratio": rows[0]["ratio"], "rows": rows, "environment": environment}
+    return report_of(match_rows(found[1:], samples), prior.device, details)
 
 
 def match_rows(found: Sequence[dict[str, Matched]], samples: int) -> list[Row]:
     """Ours against each of the other sides; `found` has the sides of every input."""
     rows = []
     for other in (BASELINE, STRICT):
-        ratios = [each[other].seconds / each[OURS].seconds for each in found]
-        row: Row = {"name": f"{OURS} to {_target_db(OURS):g} dB, {other} to {EPS_DB:g} dB"}
+        name = f"{OURS} to {_target_db(OURS):g} dB, {other} to {EPS_DB:g} dB"
+        pairs = [(each[OURS], each[other]) for each in found]
+        seconds = [[[each[side].seconds] for each in found] for side in (OURS, other)]
+        row = compared(name, *seconds)
+        row["ratio"] = statistics.median(theirs.seconds / ours.seconds for ours, theirs in pairs)
         for key, side in (("ours", OURS), ("baseline", other)):
-            row[f"{key}_s"] = statistics.median(each[side].seconds for each in found)
             row[f"{key}_steps"] = statistics.median(each[side].steps for each in found)
             row[f"{key}_reached"] = sum(each[side].reached for each in found)
         row["samples"] = samples * len(found)
-        row["ratio"] = statistics.median(ratios)
-        row["ratio_range"] = [min(ratios), max(ratios)]
         row["inputs"] = [
-            {"ours_s": each[OURS].seconds, "baseline_s": each[other].seconds} for each in found
+            {"ours_s": ours.seconds, "baseline_s": theirs.seconds} for ours, theirs in pairs
         ]
         rows.append(row)
     return rows
@@ -144,29 +129,27 @@ def _read(prior: StyleGAN2Prior, image: LowResImage) -> Input:
             "pulse-sr degrade makes them",
         )
     pixels = torch.from_numpy(image.pixels)[None].to(prior.device)
-    return Input.of(prior, image.path, pixels / 255)
+    return Input(image.path, pixels / 255)
 
 
 def _drawn(prior: StyleGAN2Prior, count: int) -> list[Input]:
     low = [low_res_target(prior, seed) for seed in range(count)]
-    return [Input.of(prior, f"seed {k}", (255 * y).round() / 255) for k, y in enumerate(low)]
+    return [Input(f"seed {k}", (255 * y).round() / 255) for k, y in enumerate(low)]
 
 
 def _race(prior: StyleGAN2Prior, given: Input, samples: int) -> dict[str, Matched]:
     """All sides on one input, one step of each in turn until all have ended."""
+    operator = make_operator("bicubic", given.target.shape[-1], prior.resolution)
     running = {
-        OURS: _ours(prior, given, samples, OURS),
-        BASELINE: _baseline(prior, given, samples),
-        STRICT: _ours(prior, given, samples, STRICT),
+        OURS: _ours(prior, given, operator, samples, OURS),
+        BASELINE: _baseline(prior, given, operator, samples),
+        STRICT: _ours(prior, given, operator, samples, STRICT),
     }
     found = {side: Matched(0.0, 0, 0) for side in running}
     while running:
         for side, steps in list(running.items()):
-            synchronize(prior.device)
-            clock = time.perf_counter()
-            best_db = next(steps, None)
-            synchronize(prior.device)
-            seconds = found[side].seconds + time.perf_counter() - clock
+            taken, best_db = timed(prior.device, partial(next, steps, None))
+            seconds = found[side].seconds + taken
             if best_db is None:
                 del running[side]
                 continue
@@ -181,17 +164,15 @@ def _target_db(side: str) -> float:
     return SearchConfig().target_db if side == OURS else EPS_DB
 
 
-def _ours(prior: StyleGAN2Prior, given: Input, samples: int, side: str) -> Side:
+def _ours(prior: StyleGAN2Prior, given: Input, operator: Operator, samples: int, side: str) -> Side:
     strict = side == STRICT
     method = "pulse" if strict else side
     settings = Settings(method, strict, DEFAULT_STEPS[method], _target_db(side), samples, seed=0)
-    sha256 = hashlib.sha256(given.name.encode()).hexdigest()
-    low = given.target.shape[-1]
     observation = Observed(
         y=given.target[0],
-        operator=given.operator,
-        side=low,
-        sha256=sha256,
+        operator=operator,
+        side=given.target.shape[-1],
+        sha256=hashlib.sha256(given.name.encode()).hexdigest(),
         indices=range(samples),
     )
     bank = None if strict else bank_of(prior)
@@ -203,11 +184,10 @@ def _ours(prior: StyleGAN2Prior, given: Input, samples: int, side: str) -> Side:
             yield best
 
 
-def _baseline(prior: StyleGAN2Prior, given: Input, samples: int) -> Side:
+def _baseline(prior: StyleGAN2Prior, given: Input, operator: Operator, samples: int) -> Side:
     start = start_of_baseline(prior, samples, seed=0)
     run = BaselineSearch(prior, given.target, *start, DEFAULT_STEPS["pulse"])
     best = torch.zeros(samples, device=prior.device)
     for _ in run.run():
-        low = given.operator(run.image.clamp(0, 1))
-        best = best.maximum(psnr_of(mean_square(low - given.target)))
+        best = best.maximum(psnr_of(mean_square(operator(run.image.clamp(0, 1)) - given.target)))
         yield best.tolist()

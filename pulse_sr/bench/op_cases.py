@@ -56,34 +56,25 @@ class Case:
         shape = f"{self.n}x{self.c}x{self.side}"
         return f"{self.kind} {self.direction} {shape} {number_format} {self.layout}"
 
+    def draw(self, device: torch.device, seed: int) -> Inputs:
+        """Random inputs by name."""
+        return ALL_KINDS[self.kind].draw(self, torch.Generator(device).manual_seed(seed))
+
+    def image(self, rng: torch.Generator, side: int, widen: int = 1) -> Tensor:
+        """`[N, widen * C, side, side]` in the case's format and layout."""
+        size, order = (self.n, widen * self.c, side, side), LAYOUTS[self.layout]
+        x = torch.empty(size, dtype=self.dtype, device=rng.device, memory_format=order)
+        return x.normal_(generator=rng)
+
+    def small(self, rng: torch.Generator, *size: int, mean: float = 0.0) -> Tensor:
+        """A float32 operand whose values the case's format holds."""
+        values = torch.randn(size, generator=rng, device=rng.device) + mean
+        return values.to(self.dtype).float()
+
     @property
     def tensor_bytes(self) -> int:
         """Size of `[N, C, r, r]`."""
         return self.n * self.c * self.side**2 * self.dtype.itemsize
-
-
-class Draw:
-    """Random inputs of a case."""
-
-    def __init__(self, case: Case, device: torch.device, seed: int) -> None:
-        self.case, self.device = case, device
-        self.rng = torch.Generator(device).manual_seed(seed)
-
-    def image(self, side: int, widen: int = 1) -> Tensor:
-        """`[N, widen * C, side, side]` in the case's format and layout."""
-        size = (self.case.n, widen * self.case.c, side, side)
-        x = torch.empty(
-            size,
-            dtype=self.case.dtype,
-            device=self.device,
-            memory_format=LAYOUTS[self.case.layout],
-        )
-        return x.normal_(generator=self.rng)
-
-    def small(self, *size: int, mean: float = 0.0) -> Tensor:
-        """A float32 operand whose values the case's format holds."""
-        values = torch.randn(size, generator=self.rng, device=self.device) + mean
-        return values.to(self.case.dtype).float()
 
 
 @dataclass(frozen=True)
@@ -98,7 +89,7 @@ class Kind:
         layouts: memory orders that it is measured in.
     """
 
-    draw: Callable[[Draw], Inputs]
+    draw: Callable[[Case, torch.Generator], Inputs]
     ours: Callable[[Inputs, str], Outputs]
     usual: Call | None
     read_back: tuple[str, ...]
@@ -164,7 +155,7 @@ def _bias_act_kind() -> Kind:
         return (bias_act(i["x"], i["b"], act="lrelu", clamp=CLAMP[i["x"].dtype], impl=impl),)
 
     return Kind(
-        draw=lambda draw: {"x": draw.image(draw.case.side), "b": draw.small(draw.case.c)},
+        draw=lambda case, rng: {"x": case.image(rng, case.side), "b": case.small(rng, case.c)},
         ours=ours,
         usual=lambda i: (usual_bias_act(i["x"], i["b"], CLAMP[i["x"].dtype]),),
         read_back=("x", "b"),
@@ -176,9 +167,9 @@ def _upfirdn2d_kind(up: int, down: int, padding: Sequence[int], extra: int = 0) 
     """Of four taps; the input has `extra` rows and columns more."""
     gain = float(up**2) if extra == 0 else 4.0  # a blur follows a convolution that inserted zeros
 
-    def draw(draw: Draw) -> Inputs:
-        f = setup_filter(RESAMPLE_TAPS).to(draw.device)
-        return {"x": draw.image(draw.case.side // up + extra), "f": f}
+    def draw(case: Case, rng: torch.Generator) -> Inputs:
+        f = setup_filter(RESAMPLE_TAPS).to(rng.device)
+        return {"x": case.image(rng, case.side // up + extra), "f": f}
 
     def ours(i: Inputs, impl: str) -> Outputs:
         return (upfirdn2d(i["x"], i["f"], up, down, padding, gain=gain, impl=impl),)
@@ -190,17 +181,17 @@ def _upfirdn2d_kind(up: int, down: int, padding: Sequence[int], extra: int = 0) 
 
 
 def _epilogue_kind(fir: bool) -> Kind:
-    def draw(draw: Draw) -> Inputs:
-        n, c, side = draw.case.n, draw.case.c, draw.case.side
+    def draw(case: Case, rng: torch.Generator) -> Inputs:
+        n, c, side = case.n, case.c, case.side
         inputs = {
-            "x": draw.image(side + fir),
-            "d": draw.small(n, c, mean=1.0),
-            "b": draw.small(c),
-            "noise": draw.small(n, 1, side, side),
-            "strength": draw.small(),
-            "style": draw.small(n, c, mean=1.0),
+            "x": case.image(rng, side + fir),
+            "d": case.small(rng, n, c, mean=1.0),
+            "b": case.small(rng, c),
+            "noise": case.small(rng, n, 1, side, side),
+            "strength": case.small(rng),
+            "style": case.small(rng, n, c, mean=1.0),
         }
-        taps = 2 * setup_filter(RESAMPLE_TAPS).sum(dim=0).to(draw.device)
+        taps = 2 * setup_filter(RESAMPLE_TAPS).sum(dim=0).to(rng.device)
         return inputs | ({"taps": taps} if fir else {})
 
     def ours(i: Inputs, impl: str) -> Outputs:
@@ -230,16 +221,16 @@ KINDS = {
 # PyTorch needs one pass for each: these rows show what a fused op could still gain.
 PYTORCH_KINDS = {
     "glu": Kind(
-        draw=lambda draw: {"x": draw.image(draw.case.side, widen=2)},
+        draw=lambda case, rng: {"x": case.image(rng, case.side, widen=2)},
         ours=lambda i, impl: (F.glu(i["x"], dim=1),),
         usual=None,
         read_back=("x",),
         layouts=("nhwc", "nchw"),
     ),
     "gating": Kind(
-        draw=lambda draw: {
-            "x": draw.image(draw.case.side),
-            "gate": draw.small(draw.case.n, draw.case.c, 1, 1, mean=1.0).to(draw.case.dtype),
+        draw=lambda case, rng: {
+            "x": case.image(rng, case.side),
+            "gate": case.small(rng, case.n, case.c, 1, 1, mean=1.0).to(case.dtype),
         },
         ours=lambda i, impl: (i["x"] * i["gate"],),
         usual=None,

@@ -69,9 +69,7 @@ class OpsBench(Options):
     """Of `bench ops`; the first row is always measured."""
 
     repeats: int = _repeats(5, "Measurements of each side of a row, interleaved.")
-    full: bool = option(
-        False, "All shapes, and more of them given to torch.compile: on a CPU very slow."
-    )
+    full: bool = option(False, "All shapes: on a CPU very slow.")
     seconds: float | None = _time("Start no row after this time.")
     device: str = device_option()
 

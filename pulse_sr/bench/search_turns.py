@@ -10,19 +10,16 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
-from pulse_sr.bench.sides import BASELINE, METHODS, begin, synchronize
+from pulse_sr.bench.frame import BASELINE, Progress, Runs, timed
+from pulse_sr.bench.sides import METHODS, begin
 from pulse_sr.errors import SetupError
 from pulse_sr.priors.stylegan2 import StyleGAN2Prior
 from pulse_sr.search.capture import WARM_UP
-
-#: `times[side][repeat]` are the seconds of every step; without a plain loop it has no such side.
-Times = dict[str, list[list[float]]]
-Progress = Callable[[str], None]
 
 #: Steps that the plain loop does even when the time is over.
 _LEAST_BASELINE_STEPS = 2
@@ -55,9 +52,17 @@ class Turns:
         """Whether the time is."""
         return time.perf_counter() > self.until
 
+    @property
+    def amounts(self) -> dict[str, tuple[int, int]]:
+        """Samples and steps of every side that runs."""
+        found = {side: (self.samples, self.steps) for side in METHODS}
+        if self.baseline_samples:
+            found[BASELINE] = self.baseline_samples, self.baseline_steps
+        return found
+
     def is_turn(self, step: int, taken: int) -> bool:
         """Whether the plain loop, which has taken so many, takes a turn after our `step`."""
-        if not self.baseline_samples or (self.is_over and taken >= _LEAST_BASELINE_STEPS):
+        if self.is_over and taken >= _LEAST_BASELINE_STEPS:
             return False
         return taken < (step + 1) * self.baseline_steps // self.steps
 
@@ -73,8 +78,9 @@ def fit_memory(prior: StyleGAN2Prior, turns: Turns, progress: Progress) -> Turns
     """
     while True:
         progress("warm-up")
+        first = replace(turns, steps=_FIRST_STEPS, baseline_steps=2, repeats=1)
         try:
-            take_turns(prior, replace(turns, steps=_FIRST_STEPS, baseline_steps=2, repeats=1))
+            take_turns(prior, first, lambda text: None)
             return turns
         except torch.OutOfMemoryError as error:
             if not turns.baseline_samples:
@@ -87,40 +93,25 @@ def fit_memory(prior: StyleGAN2Prior, turns: Turns, progress: Progress) -> Turns
         give_back_device_memory()
 
 
-def take_turns(
-    prior: StyleGAN2Prior, turns: Turns, progress: Progress = lambda text: None
-) -> Times:
-    """Run all sides, interleaved, every repeat from another start."""
-    times: Times = {side: [] for side in METHODS}
-    if turns.baseline_samples:
-        times[BASELINE] = []
+def take_turns(prior: StyleGAN2Prior, turns: Turns, progress: Progress) -> dict[str, Runs]:
+    """Run all sides, interleaved, every repeat from another start: the seconds of their steps."""
+    times: dict[str, Runs] = {side: [] for side in turns.amounts}
     for repeat in range(turns.repeats):
         if repeat and turns.is_over:
             break
-        taken = _one_repeat(prior, turns, repeat, progress)
-        for side, runs in times.items():
-            runs.append(taken[side])
+        running = {
+            side: begin(side, prior, samples, turns.steps, repeat)
+            for side, (samples, _) in turns.amounts.items()
+        }
+        for runs in times.values():
+            runs.append([])
+        for step in range(turns.steps):
+            progress(f"repeat {repeat + 1}/{turns.repeats}, step {step + 1}/{turns.steps}")
+            for side, run in running.items():
+                taken = times[side][-1]
+                if side != BASELINE or turns.is_turn(step, len(taken)):
+                    taken.append(timed(prior.device, partial(next, run))[0])
     return times
-
-
-def _one_repeat(
-    prior: StyleGAN2Prior, turns: Turns, repeat: int, progress: Progress
-) -> dict[str, list[float]]:
-    running = {side: begin(side, prior, turns.samples, turns.steps, repeat) for side in METHODS}
-    if turns.baseline_samples:
-        running[BASELINE] = begin(BASELINE, prior, turns.baseline_samples, turns.steps, repeat)
-    taken: dict[str, list[float]] = {side: [] for side in running}
-    for step in range(turns.steps):
-        progress(f"repeat {repeat + 1}/{turns.repeats}, step {step + 1}/{turns.steps}")
-        for side, run in running.items():
-            if side == BASELINE and not turns.is_turn(step, len(taken[side])):
-                continue
-            synchronize(prior.device)
-            clock = time.perf_counter()
-            next(run)
-            synchronize(prior.device)
-            taken[side].append(time.perf_counter() - clock)
-    return taken
 
 
 def give_back_device_memory() -> None:

@@ -11,7 +11,6 @@ Shapes: N images, R resolution, s side of the small image; images in [-1, 1].
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
 import numpy as np
@@ -72,27 +71,17 @@ class BaselineTraining:
         images: np.ndarray,
         device: torch.device,
     ) -> None:
-        """Take over the weights, the loss and the rates of our training.
-
-        Args:
-            objective: our networks.
-            config: rates, batch and seed.
-            images: uint8 `[M, 3, R, R]`.
-            device: where to train.
-        """
+        """Take over weights, loss and rates of our training; images are uint8 `[M, 3, R, R]`."""
         self.config, self.images, self.device = config, images, device
-        self.generator = PlainGenerator(objective.generator.config)
-        self.discriminator = PlainDiscriminator(objective.generator.config)
-        self.generator.load_state_dict(objective.generator.state_dict())
-        self.discriminator.load_state_dict(objective.discriminator.state_dict())
-        for network in (self.generator, self.discriminator):
-            network.to(device).train()
+        self.generator = PlainGenerator(objective.generator.to(device))
+        config_g = self.generator.config
+        self.discriminator = PlainDiscriminator(config_g, objective.discriminator.to(device))
         self.distance: Callable[[Tensor, Tensor], Tensor] = objective.distance
         self.adam_g, self.adam_d = (
-            torch.optim.Adam(network.parameters(), lr=config.lr, betas=config.betas)
+            torch.optim.Adam(network.parameters.values(), lr=config.lr, betas=config.betas)
             for network in (self.generator, self.discriminator)
         )
-        self.average = [copy.deepcopy(p.detach()) for p in self.generator.parameters()]
+        self.average = [p.detach().clone() for p in self.generator.parameters.values()]
         self.rng = torch.Generator(device).manual_seed(config.seed)
         self.order = np.random.default_rng(config.seed)
 
@@ -104,19 +93,19 @@ class BaselineTraining:
         big, small = (augment(each, self._augment_draws(n)) for each in images)
         part = int(self.order.integers(4))
 
-        self.discriminator.zero_grad()
+        self.adam_d.zero_grad()
         on_real = self.real_loss(augment(real, self._augment_draws(n)), self._margin(n), part)
         on_real.backward()
         on_fake = self.fake_loss(big.detach(), small.detach(), self._margin(n))
         on_fake.backward()
         self.adam_d.step()
 
-        self.generator.zero_grad()
+        self.adam_g.zero_grad()
         loss = self.generator_loss(big, small)
         loss.backward()
         self.adam_g.step()
 
-        for kept, current in zip(self.average, self.generator.parameters(), strict=True):
+        for kept, current in zip(self.average, self.generator.parameters.values(), strict=True):
             kept.mul_(AVERAGE_DECAY).add_((1 - AVERAGE_DECAY) * current.data)
         return {"discriminator": on_real.item() + on_fake.item(), "generator": loss.item()}
 

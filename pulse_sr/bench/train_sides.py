@@ -1,29 +1,25 @@
 """The sides of the training benchmark: each is an iterator that trains a little per `next`.
 
 `python -m pulse_sr.bench.train_sides SIDE RESOLUTION BATCH NGF DEVICE` runs one side in a process
-of its own: for every line on stdin it trains one turn and answers with a line of JSON. So each side
-has its own allocator settings and its own peak memory, and the caller lets them take turns.
+of its own (`frame.serve`).
 """
 
 from __future__ import annotations
 
 import math
-import os
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 
-from pulse_sr.bench.sides import peak_memory_mb, synchronize
+from pulse_sr.bench.frame import serve
 from pulse_sr.bench.train_baseline import BaselineTraining
 from pulse_sr.data.order import ImageStream
 from pulse_sr.devices import choose_bf16, keep_freed_memory
-from pulse_sr.files.documents import json_line
 from pulse_sr.priors.fastgan import FastGANConfig
 from pulse_sr.training.gan.build import build_objective, build_step
 from pulse_sr.training.gan.config import TrainConfig, recipe
@@ -60,10 +56,6 @@ def random_images(resolution: int) -> np.ndarray:
     return colours.repeat(resolution // 8, axis=2).repeat(resolution // 8, axis=3)
 
 
-def _objective(config: TrainConfig) -> FastGANObjective:
-    return cast(FastGANObjective, build_objective(config))
-
-
 def ours(config: TrainConfig, device: torch.device) -> Iterator[Any]:
     """The trainer as `train-prior` runs it, without a checkpoint."""
     keep_freed_memory()
@@ -79,7 +71,8 @@ def ours(config: TrainConfig, device: torch.device) -> Iterator[Any]:
 def baseline(config: TrainConfig, device: torch.device) -> Iterator[Any]:
     """The plain port, from the same weights, with the allocator as it is."""
     images = random_images(config.network.resolution)
-    training = BaselineTraining(_objective(config), config, images, device)
+    objective = cast(FastGANObjective, build_objective(config))
+    training = BaselineTraining(objective, config, images, device)
     while True:
         yield [training.step() for _ in range(steps_in_turn(device))]
 
@@ -87,38 +80,12 @@ def baseline(config: TrainConfig, device: torch.device) -> Iterator[Any]:
 SIDES: dict[str, Side] = {"ours": ours, "baseline": baseline}
 
 
-def take_turns(
-    side: str, config: TrainConfig, device: torch.device, orders: Iterable[str]
-) -> Iterator[dict[str, float]]:
-    """Train one turn with one side for each order.
-
-    Yields:
-        `seconds` and `system_s` of a step, `peak_mb` of the process so far (on CUDA
-        `torch.cuda.max_memory_allocated`), and `added_mb`: how much of that the networks and their
-        training added to what was resident before.
-    """
-    before = peak_memory_mb(device)
-    turns = SIDES[side](config, device)
-    steps = steps_in_turn(device)
-    for _ in orders:
-        synchronize(device)
-        clock, system = time.perf_counter(), os.times().system
-        next(turns)
-        synchronize(device)
-        peak = peak_memory_mb(device)
-        yield {
-            "seconds": (time.perf_counter() - clock) / steps,
-            "system_s": (os.times().system - system) / steps,
-            "peak_mb": peak,
-            "added_mb": peak - before,
-        }
-
-
-def _main(side: str, resolution: str, batch: str, ngf: str, device: str) -> None:
-    config = training_config(int(resolution), int(batch), int(ngf))
-    for record in take_turns(side, config, torch.device(device), sys.stdin):
-        sys.stdout.write(json_line(record))
-        sys.stdout.flush()
+def _main(side: str, resolution: str, batch: str, ngf: str, device_name: str) -> None:
+    config, device = (
+        training_config(int(resolution), int(batch), int(ngf)),
+        torch.device(device_name),
+    )
+    serve(lambda: SIDES[side](config, device), device)
 
 
 if __name__ == "__main__":

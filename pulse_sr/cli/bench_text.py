@@ -17,7 +17,6 @@ _OP_COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("ours", "ours_s", _microseconds),
     ("reference", "reference_s", _microseconds),
     ("usual", "baseline_s", _microseconds),
-    ("compiled", "compiled_s", _microseconds),
     ("graph", "ours_graph_s", _microseconds),
     ("ref/ours", "reference_ratio", lambda r: f"{r:.2f}x"),
     ("usual/ours", "ratio", lambda r: f"{r:.2f}x"),

@@ -22,7 +22,7 @@ from pulse_sr.jobs.manifest import RECORD, read_json, read_rows
 from pulse_sr.metrics.case import Case
 from pulse_sr.metrics.registry import Settings
 from pulse_sr.operators.base import Operator
-from pulse_sr.operators.building import make_operator, rectangular_operator
+from pulse_sr.operators.building import make_operator
 
 log = logging.getLogger(__name__)
 
@@ -206,4 +206,4 @@ def _square_operator(
 
 @functools.lru_cache(maxsize=8)
 def _operator_of(spec: str, low: tuple[int, int], high: tuple[int, int]) -> Operator:
-    return rectangular_operator(spec, low, high)
+    return make_operator(spec, low, high)

@@ -51,17 +51,17 @@ BuiltStage = SeparableOperator | Noise | Jpeg
 
 def make_operator(
     spec: str,
-    low: int,
-    high: int,
-    rows: tuple[int, int] | None = None,
-    columns: tuple[int, int] | None = None,
+    low: int | Size,
+    high: int | Size,
+    rows: Range | None = None,
+    columns: Range | None = None,
 ) -> Operator:
-    """Builds the operator from square `high` px images to square `low` px images.
+    """Builds the operator from `high` px images to `low` px images.
 
     Args:
         spec: for example `bicubic` or `gaussian:1.6|pillow|noise:0.02`, see `parse_operator`.
-        low: low-res side in pixels.
-        high: high-res side in pixels.
+        low: low-res side in pixels, or (height, width).
+        high: high-res side in pixels, or (height, width).
         rows, columns: half-open window of the low-res grid that the picture covers, None: all of
             it. The same as `Operator.observed`, but a mask file may have the size of the window.
 
@@ -70,16 +70,8 @@ def make_operator(
             file that is missing or does not fit.
         InputError: a mask file that is not a picture.
     """
-    return build_operator(parse_operator(spec), (low, low), (high, high), rows, columns)
-
-
-def rectangular_operator(spec: str, low: tuple[int, int], high: tuple[int, int]) -> Operator:
-    """The same for images that are not square; sizes are (height, width).
-
-    Raises:
-        UsageError, InputError: see `make_operator`.
-    """
-    return build_operator(parse_operator(spec), low, high)
+    low, high = ((side, side) if isinstance(side, int) else side for side in (low, high))
+    return build_operator(parse_operator(spec), low, high, rows, columns)
 
 
 def build_operator(
@@ -250,7 +242,9 @@ class _Chain:
         if not stage.resizes:
             return _pair(gaussian_matrix(length, length, stage.value) for length in self.size)
         pair = _pair(
-            resampling_matrix(stage.text, low, high)
+            gaussian_matrix(low, high, stage.value)
+            if stage.kind == "gaussian"
+            else resampling_matrix(stage.text, low, high)
             for low, high in zip(self.low, self.high, strict=True)
         )
         return pair[0][slice(*self.rows)], pair[1][slice(*self.columns)]

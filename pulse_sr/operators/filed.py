@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from torch import Tensor
 
 from pulse_sr.errors import UsageError
-from pulse_sr.operators.base import Operator, Range, Size
+from pulse_sr.operators.base import Operator, Range
 from pulse_sr.operators.masked import MaskedOperator
 from pulse_sr.operators.separable import SeparableOperator
 
 
-@dataclass(frozen=True, eq=False)
 class FiledOperator(Operator):
     """Stages of which at least one is a JPEG file.
 
@@ -27,25 +25,16 @@ class FiledOperator(Operator):
         rebuild: the operator for a window of the low-res picture.
     """
 
-    stages: Sequence[Callable[[Tensor], Tensor]]
-    linear_part: SeparableOperator | MaskedOperator
-    rebuild: Callable[[Range, Range], Operator]
-
-    @property
-    def spec(self) -> str:  # type: ignore[override]
-        return self.linear_part.spec
-
-    @property
-    def low(self) -> Size:  # type: ignore[override]
-        return self.linear_part.low
-
-    @property
-    def noise_variance(self) -> float:  # type: ignore[override]
-        return self.linear_part.noise_variance
-
-    @property
-    def random_variance(self) -> float:  # type: ignore[override]
-        return self.linear_part.random_variance
+    def __init__(
+        self,
+        stages: Sequence[Callable[[Tensor], Tensor]],
+        linear_part: SeparableOperator | MaskedOperator,
+        rebuild: Callable[[Range, Range], Operator],
+    ) -> None:
+        self.stages, self.linear_part, self.rebuild = stages, linear_part, rebuild
+        self.spec, self.low = linear_part.spec, linear_part.low
+        self.noise_variance = linear_part.noise_variance
+        self.random_variance = linear_part.random_variance
 
     @property
     def gain(self) -> float:

@@ -52,10 +52,10 @@ def jpeg_round_trip(x: Tensor, quality: int) -> Tensor:
         return _code(pixels, quality, chroma=False) / 255.0
     luma, blue, red = _to_ycc(pixels)
     height, width = x.shape[-2:]
+    half = (height + 1) // 2, (width + 1) // 2
     luma = _code(luma, quality, chroma=False)
     blue, red = (
-        _enlarge(_code(_halve(each), quality, chroma=True, size=_half(height, width)))
-        for each in (blue, red)
+        _enlarge(_code(_halve(each), quality, chroma=True, size=half)) for each in (blue, red)
     )
     crop = (..., slice(height), slice(width))
     return _to_rgb(luma, blue[crop], red[crop]) / 255.0
@@ -141,10 +141,6 @@ def _steps(quality: int, chroma: bool, dtype: torch.dtype, device: torch.device)
     """The steps of the quantisation, [8, 8], rows are vertical frequencies."""
     with torch.inference_mode(False):
         return torch.from_numpy(quantisation_table(quality, chroma=chroma)).to(dtype).to(device)
-
-
-def _half(height: int, width: int) -> tuple[int, int]:
-    return (height + 1) // 2, (width + 1) // 2
 
 
 def _halve(plane: Tensor) -> Tensor:

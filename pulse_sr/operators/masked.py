@@ -9,12 +9,11 @@ D D', so it is no worse conditioned, and conjugate gradients solve it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from pulse_sr.operators.base import Operator, Range, Size
+from pulse_sr.operators.base import Operator, Range
 from pulse_sr.operators.conjugate_gradients import solve
 from pulse_sr.operators.separable import LUMA_ENERGY, SeparableOperator
 
@@ -22,7 +21,6 @@ from pulse_sr.operators.separable import LUMA_ENERGY, SeparableOperator
 _TOLERANCE = {torch.float64: 1e-13, torch.float32: 1e-6}
 
 
-@dataclass(frozen=True, eq=False)
 class MaskedOperator(Operator):
     """A separable operator of which some low-res pixels are known.
 
@@ -32,26 +30,13 @@ class MaskedOperator(Operator):
         rebuild: the operator for a window of the low-res picture.
     """
 
-    full: SeparableOperator
-    known: Tensor  # [h, w]
-    rebuild: Callable[[Range, Range], Operator]
-    _places: dict[torch.device, Tensor] = field(default_factory=dict, init=False, repr=False)
-
-    @property
-    def spec(self) -> str:  # type: ignore[override]
-        return self.full.spec
-
-    @property
-    def low(self) -> Size:  # type: ignore[override]
-        return self.full.low
-
-    @property
-    def noise_variance(self) -> float:  # type: ignore[override]
-        return self.full.noise_variance
-
-    @property
-    def random_variance(self) -> float:  # type: ignore[override]
-        return self.full.random_variance
+    def __init__(
+        self, full: SeparableOperator, known: Tensor, rebuild: Callable[[Range, Range], Operator]
+    ) -> None:
+        self.full, self.known, self.rebuild = full, known, rebuild
+        self.spec, self.low = full.spec, full.low
+        self.noise_variance, self.random_variance = full.noise_variance, full.random_variance
+        self._places: dict[torch.device, Tensor] = {}
 
     @property
     def gain(self) -> float:

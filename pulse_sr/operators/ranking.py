@@ -6,12 +6,14 @@ Shape legend: H W high-res, h w low-res. Pixels are uint8.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
 
 from pulse_sr.errors import InputError, UsageError
 from pulse_sr.operators.base import psnr_of
@@ -32,8 +34,9 @@ CANDIDATE_SPECS = (
     "gaussian:3.2",
 )
 
+#: Of pictures that are the same.
+_EQUAL_DB = 200.0
 _WIDTHS = 9  # of the first, coarse search of sigma
-_GOLDEN = (math.sqrt(5) - 1) / 2
 
 Pixels = NDArray[np.uint8]
 
@@ -84,29 +87,21 @@ def rank_operators(
 
 
 def _best_sigma(match: Callable[[str], float], factor: float) -> float:
-    """The width of the best `gaussian`: a coarse search, then golden sections of its logarithm.
+    """The width of the best `gaussian`: a coarse search of its logarithm, then Brent's method.
 
     Widths go from 0.1 to 0.8 pixels of the low-res picture: beyond it little is left to see.
     """
-    cache: dict[float, float] = {}
 
-    def loss(logarithm: float) -> float:
-        sigma = round(math.exp(logarithm), 2)
-        if sigma not in cache:
-            cache[sigma] = -match(f"gaussian:{sigma:g}")
-        return cache[sigma]
+    @functools.cache
+    def loss(sigma: float) -> float:
+        return -min(match(f"gaussian:{sigma:g}"), _EQUAL_DB)
 
     least, most = math.log(max(0.1 * factor, 0.05)), math.log(0.8 * factor)
-    grid = np.linspace(least, most, _WIDTHS)
-    best = int(np.argmin([loss(each) for each in grid]))
-    left, right = float(grid[max(best - 1, 0)]), float(grid[min(best + 1, _WIDTHS - 1)])
-    while math.exp(right) - math.exp(left) > 0.005:
-        first, second = right - _GOLDEN * (right - left), left + _GOLDEN * (right - left)
-        if loss(first) <= loss(second):
-            right = second
-        else:
-            left = first
-    return min(cache, key=lambda sigma: cache[sigma])
+    grid = [round(math.exp(each), 2) for each in np.linspace(least, most, _WIDTHS)]
+    best = min(range(_WIDTHS), key=lambda place: loss(grid[place]))
+    bounds = grid[max(best - 1, 0)], grid[min(best + 1, _WIDTHS - 1)]
+    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 0.002})
+    return min(grid[best], round(float(found.x), 2), key=loss)
 
 
 def _is_gray(pixels: Pixels) -> bool:

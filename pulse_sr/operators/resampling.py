@@ -9,25 +9,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pulse_sr.errors import UsageError
-from pulse_sr.operators.spec import KERNELS
 
 Matrix = NDArray[np.float64]
 Indices = NDArray[np.int64]
-
-#: What `resampling_matrix` builds; SIGMA stands for a positive number of high-res pixels.
-KNOWN_SPECS = (*KERNELS, "gaussian:SIGMA")
 
 
 def resampling_matrix(kernel: str, low: int, high: int) -> Matrix:
     """Builds the matrix that resamples a line of `high` pixels to `low` pixels.
 
     Args:
-        kernel: one of `KNOWN_SPECS`, for example `bicubic` or `gaussian:1.6`.
+        kernel: one of `pulse_sr.operators.spec.KERNELS`.
         low: number of output pixels.
         high: number of input pixels. `bicubic` needs an integer factor high / low of at least 2.
 
@@ -35,19 +32,11 @@ def resampling_matrix(kernel: str, low: int, high: int) -> Matrix:
         float64 [low, high], rows sum to 1.
 
     Raises:
-        UsageError: unknown kernel, a size below 1, a sigma or factor that the kernel cannot use.
+        UsageError: a size below 1, or a factor that the kernel cannot use.
     """
     if low < 1 or high < 1:
         raise UsageError(f"operator {kernel!r} got sizes {low} and {high}, expected at least 1")
-    if kernel.startswith("gaussian:"):
-        return gaussian_matrix(low, high, _parse_sigma(kernel, high))
-    builder = _BUILDERS.get(kernel)
-    if builder is None:
-        raise UsageError(
-            f"unknown operator {kernel!r}, expected one of {', '.join(KNOWN_SPECS)}",
-            "--operator bicubic",
-        )
-    return builder(low, high)
+    return _BUILDERS[kernel](low, high)
 
 
 def bicubic_matrix(low: int, high: int) -> Matrix:
@@ -69,7 +58,7 @@ def bicubic_matrix(low: int, high: int) -> Matrix:
     taps = np.arange(4 * factor)
     weights = _cubic((taps - 2 * factor + 0.5) / factor)
     indices = np.arange(low)[:, None] * factor + taps - (3 * factor) // 2
-    return _fill(_reflect(indices, high), np.broadcast_to(weights, indices.shape), high)
+    return _fill(_folded(indices, high, "reflect"), np.broadcast_to(weights, indices.shape), high)
 
 
 def matlab_matrix(low: int, high: int, scale: float | None = None) -> Matrix:
@@ -91,7 +80,7 @@ def matlab_matrix(low: int, high: int, scale: float | None = None) -> Matrix:
     left = np.floor(centre - 2 / shrink).astype(np.int64)
     indices = left[:, None] + np.arange(taps)
     weights = _cubic((centre[:, None] - indices) * shrink)
-    return _fill(_mirror(indices, high), weights, high)
+    return _fill(_folded(indices, high, "symmetric"), weights, high)
 
 
 def area_matrix(low: int, high: int) -> Matrix:
@@ -119,7 +108,15 @@ def gaussian_matrix(low: int, high: int, sigma: float) -> Matrix:
 
     Returns:
         float64 [low, high].
+
+    Raises:
+        UsageError: a sigma beyond the line.
     """
+    if sigma > high:
+        raise UsageError(
+            f"operator 'gaussian:{sigma:g}': sigma must be at most {high}",
+            "--operator gaussian:1.6",
+        )
     centre = (np.arange(low) + 0.5) * high / low - 0.5
     radius = max(int(4 * sigma + 0.5), 1)
     nearest = np.rint(centre).astype(np.int64)
@@ -129,7 +126,7 @@ def gaussian_matrix(low: int, high: int, sigma: float) -> Matrix:
     exponent[np.abs(distance) > radius + 1e-9] = -np.inf
     # Subtracting the largest exponent keeps a tiny sigma from underflowing to 0/0.
     weights = np.exp(exponent - exponent.max(axis=1, keepdims=True))
-    return _fill(_mirror(indices, high), weights, high)
+    return _fill(_folded(indices, high, "symmetric"), weights, high)
 
 
 def pillow_matrix(
@@ -173,18 +170,10 @@ def _box(x: Matrix) -> Matrix:
     return np.where((x > -0.5) & (x <= 0.5), 1.0, 0.0)
 
 
-def _reflect(indices: Indices, length: int) -> Indices:
-    """Folds indices into the line; the edge pixel is not repeated (numpy.pad's `reflect`)."""
-    if length == 1:
-        return np.zeros_like(indices)
-    folded = np.mod(indices, 2 * (length - 1))
-    return np.minimum(folded, 2 * (length - 1) - folded)
-
-
-def _mirror(indices: Indices, length: int) -> Indices:
-    """Folds indices into the line; the edge pixel is repeated (numpy.pad's `symmetric`)."""
-    folded = np.mod(indices, 2 * length)
-    return np.minimum(folded, 2 * length - 1 - folded)
+def _folded(indices: Indices, length: int, mode: Literal["reflect", "symmetric"]) -> Indices:
+    """Folds indices into the line as `numpy.pad` does; "symmetric" repeats the edge pixel."""
+    beyond = max(0, -int(indices.min()), int(indices.max()) - length + 1)
+    return np.pad(np.arange(length), beyond, mode=mode)[indices + beyond]
 
 
 def _fill(indices: Indices, weights: Matrix, high: int) -> Matrix:
@@ -193,20 +182,6 @@ def _fill(indices: Indices, weights: Matrix, high: int) -> Matrix:
     rows = np.arange(indices.shape[0])[:, None]
     np.add.at(matrix, (rows, indices), weights / weights.sum(axis=1, keepdims=True))
     return matrix
-
-
-def _parse_sigma(kernel: str, high: int) -> float:
-    text = kernel.removeprefix("gaussian:")
-    try:
-        sigma = float(text)
-    except ValueError:
-        sigma = math.nan
-    if not 0.0 < sigma <= high:
-        raise UsageError(
-            f"operator {kernel!r}: sigma must be a number above 0 and at most {high}, got {text!r}",
-            "--operator gaussian:1.6",
-        )
-    return sigma
 
 
 _BUILDERS: dict[str, Callable[[int, int], Matrix]] = {

@@ -48,15 +48,10 @@ def bank_size(prior: Prior) -> int:
 
 
 def draw_bank(prior: Prior, count: int | None = None, first_seed: int = FIRST_SEED) -> SeedBank:
-    """Draw the samples of a prior and keep their thumbnails.
+    """Draw N = `count` samples of a prior (None: `bank_size`) and keep their thumbnails.
 
     The chunks have a size that only the resolution decides and bfloat16 stays off, so that the same
     prior gives the same bank whatever searches it.
-
-    Args:
-        prior: the generator.
-        count: N, how many samples; None: `bank_size`.
-        first_seed: seed of the first one.
     """
     side, count = min(SIDE, prior.resolution), bank_size(prior) if count is None else count
     chunk = images_at_once(prior.resolution, _CHUNK, _CHUNK_PIXELS)
@@ -70,12 +65,7 @@ def draw_bank(prior: Prior, count: int | None = None, first_seed: int = FIRST_SE
 
 
 def save_bank(path: Path, bank: SeedBank, prior_sha256: str) -> None:
-    """Write a bank atomically.
-
-    Args:
-        path: the file to write.
-        bank: what to write.
-        prior_sha256: checksum of the prior's file, by which a stale bank is noticed.
+    """Write a bank atomically; by the checksum of the prior's file a stale one is noticed.
 
     Raises:
         SetupError: the file can not be written.
@@ -110,10 +100,6 @@ def bank_path(prior_file: Path) -> Path:
 def write_bank(prior: Prior, prior_file: Path) -> Path:
     """Draw the bank of a prior and write it beside the prior's file, if it is not there yet.
 
-    Args:
-        prior: the generator.
-        prior_file: the file that holds it.
-
     Returns:
         the file of the bank.
 
@@ -128,34 +114,28 @@ def write_bank(prior: Prior, prior_file: Path) -> Path:
 
 
 def bank_of(prior: Prior) -> SeedBank:
-    """The bank of a prior, looked for once (`find_bank`) and then kept with the prior."""
+    """The bank of a prior, looked for once and then kept with the prior.
+
+    It is the one beside the prior's file, else one from the cache, else a new one, which goes to
+    the cache folder where that can be written. Its name holds all that may change a thumbnail, so
+    that reading one and drawing it anew are the same. A prior without a checksum lives in memory
+    and is never cached.
+    """
     if prior.bank is None:
-        prior.bank = find_bank(prior, prior.file)
+        beside = bank_path(prior.file) if prior.file and prior.sha256 else None
+        places = [place for place in (beside, _cache_path(prior)) if place]
+        found = (read_bank(place, prior.sha256) for place in places)
+        prior.bank = next((bank for bank in found if bank is not None), None) or _new_bank(prior)
     return prior.bank
 
 
-def find_bank(prior: Prior, prior_file: Path | None = None) -> SeedBank:
-    """The bank of a prior: the one beside its file, else one from the cache, else a new one.
-
-    A new bank goes to the cache folder where that can be written. Its name holds all that may
-    change a thumbnail, so that reading one and drawing it anew are the same.
-
-    Args:
-        prior: the generator; one without a checksum lives in memory and is never cached.
-        prior_file: the file that it was read from, if any.
-    """
-    bank = read_bank(bank_path(prior_file), prior.sha256) if prior_file and prior.sha256 else None
-    if bank is not None:
-        return bank
-    path = _cache_path(prior)
-    bank = read_bank(path, prior.sha256) if path else None
-    if bank is None:
-        bank = draw_bank(prior)
-        if path:
-            # A cache that can not be written costs time in the next process, nothing else.
-            with contextlib.suppress(OSError, PulseError):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                save_bank(path, bank, prior.sha256)
+def _new_bank(prior: Prior) -> SeedBank:
+    bank, path = draw_bank(prior), _cache_path(prior)
+    if path:
+        # A cache that can not be written costs time in the next process, nothing else.
+        with contextlib.suppress(OSError, PulseError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_bank(path, bank, prior.sha256)
     return bank
 
 

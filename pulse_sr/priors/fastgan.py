@@ -9,8 +9,7 @@ Shapes: N images, K latents an image, D latent width, C channels, r feature reso
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -116,36 +115,31 @@ class FastGANConfig:
         return plain
 
 
-class FastGANNetwork(nn.Module, ABC):
+class FastGANNetwork(nn.Module):
     """How the blocks are wired, for the training network and for the folded one.
 
     Attributes:
+        start: makes the layer from latents `[N, D]` to a map of 4 px.
+        block: makes a block from a map of side r and noise maps to a map of side 2r.
+        gate: makes a gate from a map to factors `[N, C, 1, 1]`.
         recompute: keep no activations inside the blocks, compute them again going back.
     """
+
+    start: Callable[[int, int], nn.Module]
+    block: Callable[[int, int, bool], nn.Module]
+    gate: Callable[[int, int], nn.Module]
 
     def __init__(self, config: FastGANConfig) -> None:
         super().__init__()
         self.config = config
         self.recompute = False
         widths = config.channels
-        self.init = self.new_start(config.z_dim, 2 * widths[4])
+        self.init = self.start(config.z_dim, 2 * widths[4])
         for low, high in zip(widths, [*widths][1:], strict=False):
-            block = self.new_block(widths[low], widths[high], high in config.noisy_sides)
+            block = self.block(widths[low], widths[high], high in config.noisy_sides)
             self.add_module(f"feat_{high}", block)
         for high, low in config.gates.items():
-            self.add_module(f"se_{high}", self.new_gate(widths[low], widths[high]))
-
-    @abstractmethod
-    def new_start(self, z_dim: int, out_channels: int) -> nn.Module:
-        """Latents `[N, D]` to `[N, out_channels / 2, 4, 4]`."""
-
-    @abstractmethod
-    def new_block(self, in_channels: int, out_channels: int, noisy: bool) -> nn.Module:
-        """A map of side r and noise maps to a map of side 2r."""
-
-    @abstractmethod
-    def new_gate(self, low_channels: int, high_channels: int) -> nn.Module:
-        """A map to factors `[N, high_channels, 1, 1]`."""
+            self.add_module(f"se_{high}", self.gate(widths[low], widths[high]))
 
     def features(
         self,
@@ -217,6 +211,7 @@ class Start(nn.Module):
 class FastGANGenerator(FastGANNetwork):
     """The training network: spectral norm, batch norm, and two images."""
 
+    start, block, gate = Start, UpBlock, SkipExcitation
     init: Start
 
     def __init__(self, config: FastGANConfig) -> None:
@@ -224,15 +219,6 @@ class FastGANGenerator(FastGANNetwork):
         widths, small = config.channels, config.small_side
         self.add_module(f"to_{small}", SpectralConv2d(widths[small], 3, 1))
         self.to_big = SpectralConv2d(widths[config.resolution], 3, 3, padding=1)
-
-    def new_start(self, z_dim: int, out_channels: int) -> Start:
-        return Start(z_dim, out_channels)
-
-    def new_block(self, in_channels: int, out_channels: int, noisy: bool) -> UpBlock:
-        return UpBlock(in_channels, out_channels, noisy)
-
-    def new_gate(self, low_channels: int, high_channels: int) -> SkipExcitation:
-        return SkipExcitation(low_channels, high_channels)
 
     def forward(self, z: Tensor, noise: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Latents to images.

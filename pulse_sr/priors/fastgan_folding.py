@@ -98,6 +98,7 @@ class FoldedGate(nn.Module):
 class FoldedGenerator(FastGANNetwork):
     """FastGAN with every normalisation inside its convolutions, and noise maps of its own."""
 
+    start, block, gate = FoldedStart, FoldedBlock, FoldedGate
     init: FoldedStart
 
     def __init__(self, config: FastGANConfig) -> None:
@@ -107,23 +108,11 @@ class FoldedGenerator(FastGANNetwork):
         for i, shape in enumerate(config.noise_shapes):
             self.register_buffer(f"noise_{i}", torch.zeros(shape))
 
-    def new_start(self, z_dim: int, out_channels: int) -> FoldedStart:
-        return FoldedStart(z_dim, out_channels)
-
-    def new_block(self, in_channels: int, out_channels: int, noisy: bool) -> FoldedBlock:
-        return FoldedBlock(in_channels, out_channels, noisy)
-
-    def new_gate(self, low_channels: int, high_channels: int) -> FoldedGate:
-        return FoldedGate(low_channels, high_channels)
-
     def fixed_noise(self) -> list[Tensor]:
         """The noise maps that belong to the generator, `[1, 1, r, r]` each."""
-        return [getattr(self, f"noise_{i}")[None, None] for i in range(len(self.noise_shapes))]
-
-    @property
-    def noise_shapes(self) -> tuple[tuple[int, int], ...]:
-        """Shapes of the noise maps in the order of the layers."""
-        return self.config.noise_shapes
+        return [
+            getattr(self, f"noise_{i}")[None, None] for i in range(len(self.config.noise_shapes))
+        ]
 
     def freeze(self) -> None:
         """Compute once what depends on the weights alone: from now on they must not change."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from pulse_sr.priors import stylegan1, stylegan2, stylegan2_bilinear
 from pulse_sr.priors.base import STYLEGAN2_SLOPE, LatentStatistics
@@ -32,7 +31,8 @@ def fit_statistics(
     with torch.no_grad():
         for start in range(0, count, chunk):
             z = torch.randn(min(chunk, count - start), generator.config.z_dim, generator=rng)
-            v = lrelu_inverse(generator.mapping(z.to(device))).double().cpu()
+            w = generator.mapping(z.to(device))
+            v = F.leaky_relu(w, 1 / STYLEGAN2_SLOPE).double().cpu()  # its inverse
             total += v.sum(dim=0)
             products += v.t() @ v
     mean = total / count
@@ -56,8 +56,3 @@ def standard_statistics(width: int) -> LatentStatistics:
         count=0,
         slope=1.0,
     )
-
-
-def lrelu_inverse(w: Tensor, slope: float = STYLEGAN2_SLOPE) -> Tensor:
-    """Undo the last leaky ReLU of `slope` (a gain stays)."""
-    return F.leaky_relu(w, 1 / slope)

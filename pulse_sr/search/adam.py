@@ -33,12 +33,7 @@ class SlotAdam:
     """
 
     def __init__(self, variables: Sequence[torch.Tensor]) -> None:
-        """Begin at step 0.
-
-        Args:
-            variables: leaf tensors `[S, ...]` of one type, at least one, changed in place by
-                `apply`.
-        """
+        """Begin at step 0, with leaf tensors `[S, ...]` of one type: `apply` changes them."""
         self.variables = list(variables)
         self.first = [torch.zeros_like(v) for v in self.variables]
         self.second = [torch.zeros_like(v) for v in self.variables]
@@ -57,21 +52,13 @@ class SlotAdam:
                 counts[slot] = 0
 
     def prepare(self, rates: Sequence[Sequence[float]]) -> None:
-        """Count a step of everyone who moves, and write its factors.
-
-        Args:
-            rates: the learning rate of each variable in each slot, `[V][S]`.
-        """
+        """Count a step of everyone who moves, and write its factors; rates are `[V][S]`."""
         pairs = zip(self.counts, rates, strict=True)
         write_numbers(self.factors, [_factors(*pair) for pair in pairs])
 
     @torch.no_grad()
     def apply(self, gradients: Sequence[torch.Tensor]) -> None:
-        """Move every variable of every slot by the factors of `prepare`.
-
-        Args:
-            gradients: one `[S, ...]` for each variable.
-        """
+        """Move every variable of every slot by the factors of `prepare`; gradients `[S, ...]`."""
         moments = zip(self.first, self.second, strict=True)
         for variable, gradient, (first, second), rows in zip(
             self.variables, gradients, moments, self.factors, strict=True

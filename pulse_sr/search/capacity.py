@@ -22,12 +22,7 @@ _PROBE = 2
 
 
 def automatic_slots(prior: Prior, samples: int | None = None) -> int:
-    """Slots for a search with this prior on its device.
-
-    Args:
-        prior: the generator.
-        samples: how many samples there are to search in all; None: many.
-    """
+    """Slots for a search of so many samples in all (None: many) with this prior on its device."""
     if prior.device.type != "cuda":
         return max(1, min(DEFAULT_SLOTS, DEFAULT_SLOTS * _CPU_SIDE**2 // prior.resolution**2))
     free, _ = torch.cuda.mem_get_info(prior.device)

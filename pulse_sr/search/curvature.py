@@ -76,9 +76,7 @@ def mean_curvature(
     """Measure M over the prior; it depends on prior and operator, not on an input or a seed.
 
     Args:
-        prior: the generator.
-        to_style: from the latent to the style space.
-        operator: from high-res to low-res.
+        prior, to_style, operator: what the images come from.
         root: of the ws' correlation, `[L, B]` (`ws_root`).
         moved: indices of the noise maps that move.
         probes: K, one forward and one backward pass each; at least 2 D are taken, since directions

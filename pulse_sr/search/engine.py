@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 
@@ -78,6 +78,9 @@ class Method(Protocol):
 
     def loss(self, residual: torch.Tensor) -> torch.Tensor:
         """Loss `[S]` of the last image, given its low-res residual `[S, C, h, w]`."""
+
+
+M = TypeVar("M", bound=Method)
 
 
 class Optimiser(Protocol):
@@ -238,14 +241,7 @@ class SlotStep:
     def __init__(
         self, method: Method, operator: Operator, best: Best, target: torch.Tensor | None = None
     ) -> None:
-        """Make what the steps of a search share.
-
-        Args:
-            method: the variables.
-            operator: from high-res to low-res.
-            best: updated by every look.
-            target: as above; None: it is set later.
-        """
+        """What the steps of a search share; without a `target` it is set later."""
         self.method, self.operator, self.best = method, operator, best
         self.target = torch.empty(0) if target is None else target
         self._variables = list(method.variables())
@@ -270,12 +266,8 @@ class SlotStep:
     def look(self, steps: Sequence[int], moving: Sequence[bool]) -> Look:
         """Compute the images and what they cost, and keep those that are better than before.
 
-        Args:
-            steps: how many updates the sample in each slot has had.
-            moving: which slots `move` is for.
-
-        Returns:
-            tensors that later steps do not write into.
+        `steps` says how many updates the sample in each slot has had, `moving` which ones `move`
+        is for. Later steps do not write into the tensors that are returned.
         """
         self._tell(steps, moving)
         return self._look() if self._captured is None else Look(*self._captured(self._whole))
@@ -343,6 +335,26 @@ class SlotStep:
         self._optimiser.apply(gradients)
         with torch.no_grad():
             method.constrain(self._steps)
+
+
+def started(
+    method: M,
+    generators: Sequence[torch.Generator],
+    target: torch.Tensor,
+    candidates: torch.Tensor | None = None,
+) -> M:
+    """Fill every slot of a method, each with a sample of the same input.
+
+    Args:
+        method: with a slot for each generator.
+        generators: on the CPU, one per sample.
+        target: what is known of the input, `[1, C, h, w]`.
+        candidates: latents of the points to start from, `[S, K, D]`; None: drawn.
+    """
+    points = [None] * len(generators) if candidates is None else candidates
+    pairs = zip(generators, points, strict=True)
+    method.start(range(len(generators)), [Start(rng, target, each) for rng, each in pairs])
+    return method
 
 
 def search(

@@ -71,14 +71,9 @@ class Ilo:
         steps: int = DEFAULT_STEPS["ilo"],
         settings: IloSettings | None = None,
     ) -> None:
-        """Make room; `start` puts samples in.
+        """Make room for S samples, `slots`; `start` puts them in.
 
-        Args:
-            prior: the generator.
-            to_style: from the latent to the style space.
-            slots: S, how many samples there is room for.
-            steps: of each sample, shared out to the stages as 50, 50, 25 and 25 of 150 are.
-            settings: constants; None: the published ones.
+        The steps are shared out to the stages as 50, 50, 25 and 25 of 150 are.
         """
         self.prior, self.to_style, self.steps = prior, to_style, steps
         self.settings = settings or IloSettings()
@@ -98,13 +93,6 @@ class Ilo:
         ]
         self.radii = [radius(v.detach(), 2) for v in [self.latent, *self.trained]]
         self.w = self.latent
-
-    @classmethod
-    def with_slots(
-        cls, prior: Prior, to_style: LatentMap, slots: int, steps: int = DEFAULT_STEPS["ilo"]
-    ) -> Ilo:
-        """Room for so many samples, with the published constants."""
-        return cls(prior, to_style, slots, steps)
 
     @torch.no_grad()
     def start(self, slots: Sequence[int], starts: Sequence[Start]) -> None:

@@ -89,17 +89,14 @@ class Langevin:
         steps: int = DEFAULT_STEPS["langevin"],
         settings: LangevinSettings | None = None,
     ) -> None:
-        """Make room; `start` puts chains in.
+        """Make room for S chains, `slots`; `start` puts them in.
 
         Args:
-            prior: the generator.
-            to_style: from the latent to the style space.
+            prior, to_style: what the images come from.
             curvature: from `measure_curvature`, with the same settings.
             sigma: deviation of the input's noise, in units of [0, 1].
             low_side: n, the side of the low-res input.
-            slots: S, how many chains there is room for.
-            steps: how many each takes.
-            settings: constants; None: the defaults.
+            slots, steps, settings: S, of each chain, and the constants.
         """
         self.prior, self.to_style = prior, to_style
         self.curvature, self.sigma, self.steps = curvature, sigma, steps
@@ -164,9 +161,7 @@ class Langevin:
     def update(self, gradients: Sequence[torch.Tensor], steps_taken: Sequence[int]) -> None:
         """One step: kick, half a drift, friction and noise, half a drift.
 
-        Args:
-            gradients: of the energy with respect to `variables`.
-            steps_taken: as for the image that they belong to.
+        The gradients are those of the energy.
         """
         h, keep = self.settings.step_size, self.settings.momentum
         fresh = (1 - keep**2) ** 0.5

@@ -41,12 +41,7 @@ class SlotLbfgs:
     """
 
     def __init__(self, variables: Sequence[torch.Tensor]) -> None:
-        """Begin without a history.
-
-        Args:
-            variables: leaf tensors `[S, ...]` of one type, at least one, changed in place by
-                `apply`.
-        """
+        """Begin without a history; leaf tensors `[S, ...]` of one type, which `apply` changes."""
         self.variables = list(variables)
         like = self.variables[0].detach()
         slots = len(like)
@@ -77,11 +72,7 @@ class SlotLbfgs:
             self._last[slot] = None
 
     def prepare(self, rates: Sequence[Sequence[float]]) -> None:
-        """Write what the next step needs to know.
-
-        Args:
-            rates: the rate of each variable in each slot, `[V][S]`; 0 leaves it where it is.
-        """
+        """Write what the next step needs to know; of rates `[V][S]` 0 lets a variable be."""
         columns = [tuple(each) for each in zip(*rates, strict=True)]
         orders, known, shares = [], [], []
         for slot, own in enumerate(columns):
@@ -101,11 +92,7 @@ class SlotLbfgs:
 
     @torch.no_grad()
     def apply(self, gradients: Sequence[torch.Tensor]) -> None:
-        """Move every variable of every slot as `prepare` was told.
-
-        Args:
-            gradients: one `[S, ...]` for each variable.
-        """
+        """Move every variable of every slot as `prepare` was told; gradients `[S, ...]`."""
         rates, inverses = self._rates.unbind(1)
         self._remember(_joined(self.variables, inverses), _joined(gradients, rates))
         weights = self._weights()

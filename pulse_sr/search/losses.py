@@ -41,13 +41,10 @@ def colour_balance() -> torch.Tensor:
 
 
 def geocross(w: torch.Tensor) -> torch.Tensor:
-    """How far the ws of a sample point apart, `[S]` (PULSE, section 3.3).
+    """How far the ws `[S, L, D]` of a sample point apart, `[S]` (PULSE, section 3.3).
 
     The mean over all ordered pairs of ws of `D * angle^2 / 8`, where the angle is taken as
     `2 atan2(|a - b|, |a + b|)`.
-
-    Args:
-        w: ws `[S, L, D]`.
     """
     a, b = w[:, :, None], w[:, None]
     difference = ((a - b).square().sum(dim=3) + ROOT_EPS).sqrt()

@@ -38,46 +38,27 @@ class Settings:
     phased: PhasedSettings = field(default_factory=PhasedSettings)
 
 
-@dataclass(frozen=True)
-class MethodEntry:
-    """A method as the search makes it.
-
-    Attributes:
-        make: from the prior, the operator, the side of the low-res grid and the settings; with
-            room for `settings.slots` samples.
-        uses_bank: whether it starts from the seed bank of its prior.
-    """
-
-    make: Callable[[Prior, Operator, int, Settings], Method]
-    uses_bank: bool
+Make = Callable[[Prior, Operator, int, Settings], Method]
 
 
-def _phased(prior: Prior, operator: Operator, low_side: int, settings: Settings) -> Method:
-    to_style, slots = full_map(prior.statistics), settings.slots
-    return Phased(prior, to_style, operator, low_side, slots, settings.steps, settings.phased)
-
-
-def _pulse(prior: Prior, operator: Operator, low_side: int, settings: Settings) -> Method:
-    return Pulse.with_slots(prior, diagonal_map(prior.statistics), settings.slots, settings.steps)
-
-
-def _ilo(prior: Prior, operator: Operator, low_side: int, settings: Settings) -> Method:
-    return Ilo.with_slots(prior, full_map(prior.statistics), settings.slots, settings.steps)
-
-
-def _langevin(prior: Prior, operator: Operator, low_side: int, settings: Settings) -> Method:
-    to_style, slots = full_map(prior.statistics), settings.slots
-    return Langevin.with_slots(prior, to_style, operator, low_side, slots, settings.steps)
-
-
-METHODS = {
-    "phased": MethodEntry(_phased, uses_bank=True),
-    "pulse": MethodEntry(_pulse, uses_bank=False),
-    "ilo": MethodEntry(_ilo, uses_bank=False),
-    "langevin": MethodEntry(_langevin, uses_bank=False),
+#: What makes each method, with room for `settings.slots` samples, from the prior, the operator, the
+#: side of the low-res grid and the settings.
+METHODS: dict[str, Make] = {
+    "phased": lambda prior, operator, side, s: Phased(
+        prior, full_map(prior.statistics), operator, side, s.slots, s.steps, s.phased
+    ),
+    "pulse": lambda prior, operator, side, s: Pulse.with_slots(
+        prior, diagonal_map(prior.statistics), s.slots, s.steps
+    ),
+    "ilo": lambda prior, operator, side, s: Ilo(
+        prior, full_map(prior.statistics), s.slots, s.steps
+    ),
+    "langevin": lambda prior, operator, side, s: Langevin.with_slots(
+        prior, full_map(prior.statistics), operator, side, s.slots, s.steps
+    ),
 }
 
 
 def uses_bank(method: str) -> bool:
     """Whether a method starts from the seed bank of its prior."""
-    return METHODS[method].uses_bank
+    return method == "phased"

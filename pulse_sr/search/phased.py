@@ -83,16 +83,9 @@ class Phased:
         steps: int = 100,
         settings: PhasedSettings | None = None,
     ) -> None:
-        """Make room; `start` or `place` puts samples in.
+        """Make room for S samples, `slots`; `start` puts them in.
 
-        Args:
-            prior: the generator.
-            to_style: from the latent to the style space.
-            operator: from high-res to low-res.
-            low_side: n, the side of the low-res input.
-            slots: S, how many samples there is room for.
-            steps: how many each sample takes.
-            settings: constants; None: the defaults.
+        `low_side` is n, the side of the low-res input.
         """
         self.prior, self.to_style, self.operator, self.steps = prior, to_style, operator, steps
         self.settings = settings or PhasedSettings()
@@ -116,34 +109,6 @@ class Phased:
         noise = operator.noise_variance / mse_of(NOISE_DB)
         self.noise_ratio = operator.gain * (LEAST_GAIN + noise)
 
-    @classmethod
-    def from_generators(
-        cls,
-        prior: Prior,
-        to_style: LatentMap,
-        generators: Sequence[torch.Generator],
-        operator: Operator,
-        target: torch.Tensor,
-        low_side: int,
-        steps: int = 100,
-        settings: PhasedSettings | None = None,
-        candidates: torch.Tensor | None = None,
-    ) -> Phased:
-        """Fill every slot, each with a sample of the same input.
-
-        Args:
-            prior, to_style, operator, low_side, steps, settings: as above.
-            generators: one CPU generator per sample.
-            target: low-res input `[1, C, h, w]`.
-            candidates: latents of the points to start from, `[S, K, D]`; None: drawn.
-        """
-        count = len(generators)
-        method = cls(prior, to_style, operator, low_side, count, steps, settings)
-        points = candidates if candidates is not None else [None] * count
-        pairs = zip(generators, points, strict=True)
-        method.start(range(count), [Start(rng, target, each) for rng, each in pairs])
-        return method
-
     def start(self, slots: Sequence[int], starts: Sequence[Start]) -> None:
         """Start each sample at the best of its candidates, or of points that it draws itself."""
         shape = (self.settings.starts, self.prior.latent_dim)
@@ -162,7 +127,7 @@ class Phased:
     def place(
         self, slots: Sequence[int], latents: torch.Tensor, noise: Sequence[torch.Tensor]
     ) -> None:
-        """Put samples into slots.
+        """Put n samples into slots.
 
         Args:
             slots: n of them.

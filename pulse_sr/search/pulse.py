@@ -44,15 +44,9 @@ class Pulse:
         steps: int = 100,
         eps: float = PULSE_EPS,
     ) -> None:
-        """Start from given variables.
+        """Start from ws `latent` `[S, L, D]` and one map `[S, 1, r, r]` per noise layer.
 
-        Args:
-            prior: the generator.
-            to_style: from the latent to the style space.
-            latent: `[S, L, D]`.
-            noise: one map `[S, 1, r, r]` per noise layer of the prior.
-            steps: how many.
-            eps: below this low-res error the data term has no gradient.
+        Below the low-res error `eps` the data term has no gradient.
         """
         self.prior, self.to_style, self.steps, self.eps = prior, to_style, steps, eps
         self.latent = latent.detach().clone().requires_grad_()
@@ -62,21 +56,6 @@ class Pulse:
         self.trained = [n.requires_grad_() for n in self.noise[:-1][:TRAINED_NOISE_MAPS]]
         self.radii = [radius(v.detach(), 2) for v in self.variables()]
         self.w = latent
-
-    @classmethod
-    def from_generators(
-        cls,
-        prior: Prior,
-        to_style: LatentMap,
-        generators: Sequence[torch.Generator],
-        steps: int = 100,
-    ) -> Pulse:
-        """Standard normal start, one CPU generator per sample."""
-        shape = (prior.num_ws, prior.latent_dim)
-        latent = torch.stack([torch.randn(*shape, generator=g) for g in generators])
-        noise = draw_noise(prior.noise_shapes, generators)
-        device = prior.device
-        return cls(prior, to_style, latent.to(device), [n.to(device) for n in noise], steps)
 
     @classmethod
     def with_slots(cls, prior: Prior, to_style: LatentMap, slots: int, steps: int = 100) -> Pulse:

@@ -39,11 +39,8 @@ _SHUFFLE = -1
 def sample_seed(seed: int, sha256: str, index: int, attempt: int = 0) -> int:
     """The seed of one sample of one input, 48 bits: exact in every JSON reader.
 
-    Args:
-        seed: the user's.
-        sha256: of the input.
-        index: of the sample.
-        attempt: how often it was started before.
+    It follows from the user's seed, the sha256 of the input, the index of the sample and how often
+    it was started before.
     """
     text = f"{seed}:{sha256}:{index}" + (f":{attempt}" if attempt else "")
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
@@ -141,7 +138,7 @@ def _search_group(
     """Search all jobs; returns the settings with the slots that the memory sufficed for."""
     while True:
         try:
-            method = METHODS[settings.method].make(prior, operator, side, settings)
+            method = METHODS[settings.method](prior, operator, side, settings)
             for tick in stream(method, operator, jobs):
                 for found in tick.found:
                     del jobs.out[found.job]
@@ -200,7 +197,7 @@ def _start(
     """What an attempt begins with: after a failure, random points instead of the bank's."""
     candidates = None
     if shuffled is not None and attempt == 0:
-        candidates = shuffled.candidates([index], settings.phased.candidates)[0]
+        candidates = shuffled.candidates(index, settings.phased.candidates)
     seed = sample_seed(settings.seed, sha256, index, attempt)
     return Start(torch.Generator().manual_seed(seed), target, candidates)
 

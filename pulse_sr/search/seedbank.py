@@ -12,7 +12,7 @@ Shapes: N bank samples, s thumbnail side, S samples, K candidates of a sample, D
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -33,31 +33,21 @@ class ShuffledBank:
     def __init__(
         self, prior: Prior, bank: SeedBank, errors: torch.Tensor, seed: int, share: int
     ) -> None:
-        """Shuffle.
+        """Shuffle by `seed`; `errors` `[N]` says how far each thumbnail is from the input.
 
-        Args:
-            prior: the generator.
-            bank: thumbnails of its samples.
-            errors: how far each thumbnail is from the input, `[N]` on the CPU (`SeenBank`).
-            seed: of the shuffling.
-            share: how many bank samples each sample of the search chooses from.
+        A sample of the search chooses from `share` bank samples.
         """
         self.prior, self.bank, self.errors = prior, bank, errors
         self.share = min(share, len(errors))
         rng = torch.Generator().manual_seed(seed)
         self.order = torch.randperm(len(errors), generator=rng)
 
-    def candidates(self, members: Sequence[int], count: int) -> torch.Tensor:
-        """Latents of the bank samples nearest to the input in each member's share, `[S, K, D]`.
-
-        Args:
-            members: indices of the samples.
-            count: K; a share that is smaller gives all it has.
-        """
-        return torch.stack([self._candidates_of(member, count) for member in members])
-
     @torch.no_grad()
-    def _candidates_of(self, member: int, count: int) -> torch.Tensor:  # [K, D], nearest first
+    def candidates(self, member: int, count: int) -> torch.Tensor:
+        """Latents of the bank samples nearest to the input in a member's share, `[K, D]`.
+
+        K is `count`, or all of a share that is smaller; the nearest comes first.
+        """
         turn, place = divmod(member, len(self.order) // self.share)
         share = self.order[place * self.share :][: self.share]
         ranks = (turn * count + torch.arange(min(count, self.share))) % self.share
@@ -75,13 +65,7 @@ class SeenBank:
     """
 
     def __init__(self, bank: SeedBank, operator: Operator, resolution: int) -> None:
-        """Nothing is computed before the first comparison.
-
-        Args:
-            bank: thumbnails.
-            operator: from high-res to low-res.
-            resolution: side of the prior's images.
-        """
+        """Nothing is computed before the first comparison."""
         self.bank, self.operator, self.resolution = bank, operator, resolution
         self._kept: list[torch.Tensor] = []
 

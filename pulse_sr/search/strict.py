@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from pulse_sr.priors.base import Prior
-from pulse_sr.search.engine import Last, Start, search
+from pulse_sr.search.engine import Last, Start, search, started
 from pulse_sr.search.latents import diagonal_map
 from pulse_sr.search.pulse import Pulse
 from pulse_sr.search.records import Found, Observed, Running, SampleJob, Tick
@@ -27,19 +27,14 @@ def strict_pulse(
     steps: int,
     members: Sequence[int],
 ) -> Iterator[Tick]:
-    """Search one batch.
+    """Search one batch with one random stream.
 
-    Args:
-        prior: the generator.
-        observation: the input; of the batch only its `indices` come out.
-        target: what its operator observes of it, `[1, C, h, w]`.
-        seed: of the batch.
-        steps: of every sample.
-        members: indices of all samples of the batch, S of them.
+    `members` are the indices of all its samples, S of them; of these only the `indices` of the
+    observation come out. `target` is what its operator observes, `[1, C, h, w]`.
     """
     rng = torch.Generator().manual_seed(seed)
-    generators = [rng] * len(members)
-    method = Pulse.from_generators(prior, diagonal_map(prior.statistics), generators, steps)
+    method = Pulse.with_slots(prior, diagonal_map(prior.statistics), len(members), steps)
+    started(method, [rng] * len(members), target)
     jobs = {
         slot: SampleJob(observation, index, seed, target, 0.0, lambda _: Start(rng, target))
         for slot, index in enumerate(members)

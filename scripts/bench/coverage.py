@@ -35,7 +35,7 @@ from typing import Any
 
 import scipy.stats
 import torch
-from search_inputs import Face, drawn_faces, sha256_of, to_tensor
+from search_inputs import Face, drawn_faces, observed, sha256_of, to_tensor
 
 from pulse_sr.api import load_prior
 from pulse_sr.config import DEFAULT_STEPS
@@ -52,11 +52,10 @@ from pulse_sr.priors.bank import draw_bank
 from pulse_sr.priors.base import Prior, SeedBank
 from pulse_sr.search.curvature import ws_root
 from pulse_sr.search.diagnostics import describe_chains
-from pulse_sr.search.engine import Last, Start, search
+from pulse_sr.search.engine import Last, search, started
 from pulse_sr.search.langevin import Langevin, LangevinSettings
 from pulse_sr.search.latents import draw_noise, full_map
 from pulse_sr.search.methods import METHODS, Settings
-from pulse_sr.search.records import Observed
 from pulse_sr.search.samples import find_samples, sample_seed
 
 HALF_LEVEL = 0.5 / 255
@@ -104,8 +103,7 @@ def sample_langevin(
     """The last iterates of S chains, and what their diagnostics say."""
     target, best = operator.observe(to_tensor(low)), Last()
     seeds = [sample_seed(options.seed, sha256_of(low), k) for k in range(options.samples)]
-    rngs = [torch.Generator().manual_seed(seed) for seed in seeds]
-    method.start(range(options.samples), [Start(rng, target) for rng in rngs])
+    started(method, [torch.Generator().manual_seed(seed) for seed in seeds], target)
     for _ in search(method, operator, target, best):
         pass
     traces = torch.stack([method.chain(slot).trace for slot in range(options.samples)])
@@ -124,14 +122,7 @@ def sample_search(
         slots=options.samples,
         seed=options.seed,
     )
-    given = Observed(
-        y=to_tensor(low)[0],
-        operator=operator,
-        side=low.shape[-1],
-        sha256=sha256_of(low),
-        indices=range(options.samples),
-    )
-    found = find_samples(prior, given, settings, bank)
+    found = find_samples(prior, observed(low, operator, options.samples), settings, bank)
     return torch.stack([each.image for each in found]), {}
 
 

@@ -17,7 +17,9 @@ from PIL import Image
 from pulse_sr.images.pixels import Pixels, to_pillow, to_uint8
 from pulse_sr.images.read import read_image
 from pulse_sr.metrics.squeezenet import pooled_features
+from pulse_sr.operators.base import Operator
 from pulse_sr.priors.base import Prior
+from pulse_sr.search.records import Observed
 
 #: Seeds of the faces that the prior draws; those of the seed bank lie at 10 million.
 TRUTH_SEED, REFERENCE_SEED = 20_000_000, 30_000_000
@@ -40,6 +42,17 @@ def to_tensor(pixels: Pixels) -> torch.Tensor:
 def sha256_of(pixels: Pixels) -> str:
     """What the seeds of an input's samples depend on."""
     return hashlib.sha256(pixels.tobytes()).hexdigest()
+
+
+def observed(low: Pixels, operator: Operator, samples: int) -> Observed:
+    """The low-res picture as a search takes it, with so many samples."""
+    return Observed(
+        y=to_tensor(low)[0],
+        operator=operator,
+        side=low.shape[-1],
+        sha256=sha256_of(low),
+        indices=range(samples),
+    )
 
 
 def read_truth(path: Path, resolution: int) -> Pixels:

@@ -44,7 +44,7 @@ from pulse_sr.images.pixels import Pixels
 from pulse_sr.images.read import read_image
 from pulse_sr.metrics.psnr import psnr
 from pulse_sr.metrics.squeezenet import LEAST_SIDE, feature_distance
-from pulse_sr.operators.building import rectangular_operator
+from pulse_sr.operators.building import make_operator
 from pulse_sr.sr.digit_classifier import DigitClassifier
 from pulse_sr.sr.losses.content import ssim
 from pulse_sr.sr.spectrum import grey_of
@@ -90,7 +90,7 @@ class Data:
             height, width = (side // config.scale * config.scale for side in truth.shape[-2:])
             high = truth[..., :height, :width]
             size = (height // config.scale, width // config.scale)
-            operator = rectangular_operator(config.operator, size, (height, width))
+            operator = make_operator(config.operator, size, (height, width))
             low = operator(high.double() / 255).clamp(0, 1).mul(255).round() / 255
             yield low.float(), high / 255
 

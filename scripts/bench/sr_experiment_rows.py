@@ -22,7 +22,7 @@ PHOTOS = SrConfig(
         "scale": 4,
         "width": 24,
         "convolutions": 4,
-        "base": "nearest",
+        "base": "bilinear",
     },
     phases=(Phase(kimg=1.0, lr=RATE, losses={"l1": 1.0}),),
     patch=48,
@@ -32,7 +32,6 @@ PHOTOS = SrConfig(
 DIGITS = replace(
     PHOTOS,
     title="digits",
-    network={**PHOTOS.network, "base": "bilinear"},
     operator="bicubic",
     patch=28,
     margin=0,

@@ -17,6 +17,7 @@ _HOMES = {
     "Result": "pulse_sr.api",
     "SearchConfig": "pulse_sr.config",
     "align": "pulse_sr.jobs.aligning",
+    "compare": "pulse_sr.jobs.comparing",
     "get_prior": "pulse_sr.jobs.importing",
     "import_prior": "pulse_sr.jobs.importing",
     "load_prior": "pulse_sr.api",
@@ -34,6 +35,7 @@ __all__ = [
     "SearchConfig",
     "__version__",
     "align",
+    "compare",
     "get_prior",
     "import_prior",
     "load_prior",
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from pulse_sr.errors import PulseError
     from pulse_sr.inversion.result import Result
     from pulse_sr.jobs.aligning import align
+    from pulse_sr.jobs.comparing import compare
     from pulse_sr.jobs.importing import get_prior, import_prior, remove_prior
     from pulse_sr.jobs.searching import run
     from pulse_sr.jobs.upscaling import upscale

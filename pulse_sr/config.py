@@ -7,6 +7,7 @@ imports neither torch nor numpy, so that `pulse-sr run --help` can show its defa
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from pulse_sr.errors import UsageError
@@ -19,6 +20,7 @@ from pulse_sr.options import (
     one_of,
     option,
     overwrite_option,
+    path,
     precision_option,
     prior_option,
     recursive_option,
@@ -237,6 +239,26 @@ class RunOptions(Options):
         names = ("upscale", "min_score", "min_size")
         chosen = {name: getattr(self, name) for name in names} | {"faces": list(self.faces)}
         return {"align": self.align, "selection": chosen}
+
+
+@dataclass(frozen=True)
+class CompareOptions(Options):
+    """What the search is compared with; of several inputs `truth` is a folder, matched by stem."""
+
+    truth: Path | None = option(
+        None,
+        "The high-res picture, or a folder of them with the names of the inputs.",
+        path("a path that exists", Path.exists),
+    )
+    prior: str | None = prior_option()
+    model: str | None = option(
+        None,
+        "The supervised network.",
+        text("NAME|PATH"),
+        unset="the bundled one of the scale",
+    )
+    overwrite: bool = overwrite_option()
+    recursive: bool = recursive_option()
 
 
 @dataclass(frozen=True)

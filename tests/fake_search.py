@@ -20,6 +20,7 @@ PRIOR = SimpleNamespace(
     name="fake-64",
     sha256="f" * 64,
     resolution=64,
+    device=torch.device("cpu"),
     card={"architecture": "none", "licence": "MIT", "data": "none", "name": "fake-64"},
 )
 

@@ -39,6 +39,7 @@ COMMANDS = {
     "train-prior": ("pulse_sr.cli.train_prior:command", "Train a prior on a folder of images."),
     "train-sr": ("pulse_sr.cli.train_sr:command", "Train a supervised network on photos."),
     "upscale": ("pulse_sr.cli.upscale:command", "Enlarge pictures with a supervised network."),
+    "compare": ("pulse_sr.cli.compare:command", "Bicubic, supervised, latent search side by side."),
     "eval": ("pulse_sr.cli.eval:command", "Measure results against their references."),
     "prior": ("pulse_sr.cli.prior:command", "List priors and show what they are."),
     "degrade": ("pulse_sr.cli.degrade:command", "Make low-res test inputs with a known operator."),

@@ -6,7 +6,7 @@ import functools
 import glob
 import logging
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -50,6 +50,24 @@ def find_images(
         for path in paths:
             found.setdefault(path.resolve(), path)
     return list(found.values())
+
+
+def pictures_by_stem(folder: Path) -> dict[str, Path]:
+    """The pictures of a folder by their names without suffix.
+
+    Raises:
+        UsageError: it is no folder, has no pictures, or two of them of one name.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder", "give a folder of pictures")
+    found: dict[str, list[Path]] = defaultdict(list)
+    for path in find_images([str(folder)]):
+        found[path.stem].append(path)
+    for stem, paths in found.items():
+        if len(paths) > 1:
+            names = " and ".join(path.name for path in paths)
+            raise UsageError(f"{folder} holds {names}: two pictures named {stem}", "keep one")
+    return {stem: paths[0] for stem, paths in found.items()}
 
 
 @functools.cache
@@ -129,12 +147,13 @@ def _kind(path: Path, out: Path | None) -> str:
         return kind
     if not path.is_file():
         return "not regular files"
-    return "samples of earlier runs" if kind == ".png" and _is_ours(path) else ""
+    return "samples of earlier runs" if kind == ".png" and carries(path, OWN_MARK) else ""
 
 
-def _is_ours(path: Path) -> bool:
+def carries(path: Path, chunk: str) -> bool:
+    """Whether a file is a picture with this text chunk, such as `write.OWN_MARK`."""
     try:
         with Image.open(path) as image:  # reads the chunks before the pixels
-            return OWN_MARK in image.info
+            return chunk in image.info
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return False  # the reader says what is wrong

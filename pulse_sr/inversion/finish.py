@@ -35,7 +35,7 @@ def finish(found: Found, observation: Observation) -> tuple[Sample, float]:
     before = found.image.double()
     if observation.grey:
         before = luma_of(before).expand(3, -1, -1)
-    after = _projected(before, observation)
+    after = projected(before, observation)
     rounded_before, pixels = to_uint8(before.numpy()), to_uint8(after.numpy())
     written = torch.from_numpy(pixels / 255.0)
     lr_psnr = operator.lr_psnr(written, y).item()
@@ -53,8 +53,8 @@ def finish(found: Found, observation: Observation) -> tuple[Sample, float]:
     return sample, time.perf_counter() - clock
 
 
-def _projected(image: torch.Tensor, observation: Observation) -> torch.Tensor:
-    """`[3, H, W]` as the observation asks for."""
+def projected(image: torch.Tensor, observation: Observation) -> torch.Tensor:
+    """An image `[3, H, W]` in [0, 1], float64, projected as the samples of an observation are."""
     operator, y = observation.operator, observation.y
     if observation.projection == "exact":
         return project_to_rounding_limit(operator, image[None], y)[0]

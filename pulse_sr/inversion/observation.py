@@ -92,9 +92,8 @@ def observe(
         InputError: the input does not fit the prior.
         UsageError: the operator does not suit the sizes, or cannot be met exactly as asked.
     """
-    spec = None if config.operator.strip() == AUTO else parse_operator(config.operator)
-    keeps_size = spec is not None and not spec.resizes
-    fitted = fit_to_prior(image, prior.resolution, config.fit, config.scale, keeps_size=keeps_size)
+    spec = _asked_for(config)
+    fitted = fitted_input(image, prior.resolution, config)
     facts: dict[str, Any] = {"chosen_by": "option"}
     if spec is None:
         spec, facts = _settled(image, fitted, prior)
@@ -124,6 +123,22 @@ def observe(
         facts=facts,
         notes=notes,
     )
+
+
+def fitted_input(image: LowResImage, resolution: int, config: SearchConfig) -> FittedInput:
+    """Places an input on the low-res grid of a prior of this resolution, as `config` asks for.
+
+    Raises:
+        InputError, UsageError: see `images.fit.fit_to_prior`.
+    """
+    spec = _asked_for(config)
+    keeps_size = spec is not None and not spec.resizes
+    return fit_to_prior(image, resolution, config.fit, config.scale, keeps_size=keeps_size)
+
+
+def _asked_for(config: SearchConfig) -> OperatorSpec | None:
+    """The operator; None: it is to be found out."""
+    return None if config.operator.strip() == AUTO else parse_operator(config.operator)
 
 
 def _settled(

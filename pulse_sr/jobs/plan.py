@@ -69,7 +69,7 @@ def plan_run(
     paths = find_images([str(each) for each in inputs], recursive=options.recursive, out=Path(out))
     if prior is None:
         prior = _load_prior(options.prior, config.device)
-    _check_operator(config, prior, options.align)
+    check_search(config, prior, options.align)
     out, shard = Path(out), options.shard
     ordered = sorted(paths, key=lambda path: str(path.resolve())) if shard else paths
     entries = list_inputs(out, ordered)
@@ -169,7 +169,7 @@ def _recorded_failure(folder: Path, wanted: str) -> dict[str, Any] | None:
     return record if failed else None
 
 
-def _check_operator(config: SearchConfig, prior: Prior, align: str) -> None:
+def check_search(config: SearchConfig, prior: Prior, align: str) -> None:
     """Refuses an operator or scale that no input could work with, before anything starts."""
     if config.operator.strip() == AUTO:
         _check_scale(config.scale or 2, prior)

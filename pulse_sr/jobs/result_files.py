@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pulse_sr.errors import InputError, PulseError, UsageError
-from pulse_sr.images.find import find_images
+from pulse_sr.images.find import pictures_by_stem
 from pulse_sr.images.read import read_image
 from pulse_sr.jobs.manifest import RECORD, read_json, read_rows
 from pulse_sr.metrics.case import Case
@@ -82,8 +81,8 @@ def match_files(results: Path, references: Path, low: Path | None, operator: str
             stem in common.
     """
     found = _find_results(results)
-    truths = _by_stem(references)
-    lows = {} if low is None else _by_stem(low)
+    truths = pictures_by_stem(references)
+    lows = {} if low is None else pictures_by_stem(low)
     inputs = [
         replace(
             each,
@@ -121,7 +120,7 @@ def _find_results(folder: Path) -> list[ResultFiles]:
     if records:
         found = [_of_record(path, folder) for path in records]
     else:
-        found = [ResultFiles(stem, (path,)) for stem, path in _by_stem(folder).items()]
+        found = [ResultFiles(stem, (path,)) for stem, path in pictures_by_stem(folder).items()]
     known = {each.stem for each in found}
     failed = [
         ResultFiles(row["stem"], error=str(row.get("error", "it failed")))
@@ -156,20 +155,6 @@ def _of_record(path: Path, root: Path) -> ResultFiles:
 def _windows(grid: dict[str, Any]) -> tuple[tuple[int, int], tuple[int, int]]:
     (top, bottom), (left, right) = grid["rows"], grid["columns"]
     return (int(top), int(bottom)), (int(left), int(right))
-
-
-def _by_stem(folder: Path) -> dict[str, Path]:
-    """Pictures of a folder by stem."""
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is not a folder", "give a folder of pictures")
-    found: dict[str, list[Path]] = defaultdict(list)
-    for path in find_images([str(folder)]):
-        found[path.stem].append(path)
-    for stem, paths in found.items():
-        if len(paths) > 1:
-            names = " and ".join(path.name for path in paths)
-            raise UsageError(f"{folder} holds {names}: two pictures named {stem}", "keep one")
-    return {stem: paths[0] for stem, paths in found.items()}
 
 
 def read_case(files: ResultFiles, settings: Settings) -> Case:

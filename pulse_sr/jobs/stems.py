@@ -16,25 +16,32 @@ _LONGEST, _DIGITS = 200, 8
 
 
 def list_inputs(
-    out: Path, paths: Sequence[Path], reserved: Sequence[str] = (NAME, PAGE)
+    out: Path,
+    paths: Sequence[Path],
+    reserved: Sequence[str] = (NAME, PAGE),
+    record: str = RECORD,
 ) -> list[Input]:
     """Returns the inputs with their names, see `assign_stems`."""
     files = [(path, file_sha256(path)) for path in paths]
-    stems = assign_stems(out, files, reserved)
+    stems = assign_stems(out, files, reserved, record)
     return [Input(*file, stem) for file, stem in zip(files, stems, strict=True)]
 
 
 def assign_stems(
-    out: Path, inputs: Sequence[tuple[Path, str]], reserved: Sequence[str] = (NAME, PAGE)
+    out: Path,
+    inputs: Sequence[tuple[Path, str]],
+    reserved: Sequence[str] = (NAME, PAGE),
+    record: str = RECORD,
 ) -> list[str]:
     """Returns the folder name of each input (path, sha256): its stem, or stem-2, stem-3, ...
 
     An input keeps the name that it has in `out` already: it is recognised by its path, or by its
     content if the file that was recorded is gone (moved, or named from another working directory).
     The others take the first free name, in the order given; `reserved` names are never free.
+    `record` is the file in each folder that says of which input it is where the manifest does not.
     """
     rows = read_rows(out)
-    recorded = _recorded(out, rows)
+    recorded = _recorded(out, rows, record)
     stems: dict[int, str] = {}
     by_path = {_absolute(path): stem for stem, (path, _) in recorded.items() if path}
     for i, (path, _) in enumerate(inputs):
@@ -51,6 +58,13 @@ def assign_stems(
         stems[i] if i in stems else free.name(clean_stem(path))
         for i, (path, _) in enumerate(inputs)
     ]
+
+
+def belongs(row: Row, entry: Input) -> bool:
+    """Whether a row is that of an input, by its content or its place."""
+    return _absolute(str(row.get("path"))) == _absolute(entry.path) or (
+        row.get("sha256") == entry.sha256
+    )
 
 
 class Names:
@@ -116,13 +130,13 @@ def clean_stem(path: Path | str | None) -> str:
     return written[: _LONGEST - _DIGITS - 1].decode("utf-8", "ignore") + "-" + digest
 
 
-def _recorded(out: Path, rows: Sequence[Row]) -> dict[str, tuple[str, str]]:
+def _recorded(out: Path, rows: Sequence[Row], record: str) -> dict[str, tuple[str, str]]:
     """Which input each folder belongs to: stem -> (path, sha256)."""
     recorded = {
         base_of(row): (str(row.get("path") or ""), str(row.get("sha256") or "")) for row in rows
     }
     listed = {row["stem"] for row in rows}
-    for file in sorted(out.glob(f"*/{RECORD}")):
+    for file in sorted(out.glob(f"*/{record}")):
         if file.parent.name not in listed:
             document = read_json(file)
             document = document if isinstance(document, dict) else {}

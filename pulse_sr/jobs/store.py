@@ -300,7 +300,7 @@ def _sample_entries(folder: Path, wanted: str) -> dict[int, Document]:
 
 def _write_sample(folder: Path, sample: Sample, settings: Document) -> Document:
     """Writes a sample; returns its entry, not measured yet."""
-    name, lr_psnr = sample_name(sample.index), _rounded_db(sample.lr_psnr)
+    name, lr_psnr = sample_name(sample.index), rounded_db(sample.lr_psnr)
     own = {**settings, "sample": sample.index, "sample_seed": sample.seed}
     write_png(folder / name, sample.pixels, text_chunks(own, lr_psnr), XMP)
     return {
@@ -309,7 +309,7 @@ def _write_sample(folder: Path, sample: Sample, settings: Document) -> Document:
         "seed": sample.seed,
         "steps": sample.steps,
         **({} if sample.sigma is None else {"sigma": sample.sigma}),
-        "lr_psnr_search": _rounded_db(sample.lr_psnr_search),
+        "lr_psnr_search": rounded_db(sample.lr_psnr_search),
         "hr_rms_change": round(sample.hr_rms_change, 6),
     }
 
@@ -321,10 +321,10 @@ def _measure(
     y = torch.from_numpy(low_res / 255.0)
     for entry, each in zip(entries, pixels, strict=True):
         lr_psnr = observation.operator.lr_psnr(torch.from_numpy(each / 255.0), y)
-        entry["lr_psnr"] = _rounded_db(lr_psnr.item())
+        entry["lr_psnr"] = rounded_db(lr_psnr.item())
         entry["status"] = sample_status(entry["lr_psnr"], observation.ok_db)
 
 
-def _rounded_db(db: float) -> float:
-    """To 1e-4 dB: the files must not differ by the thread count."""
+def rounded_db(db: float) -> float:
+    """To 1e-4 dB, since files must not differ by the thread count; `HIGHEST_DB` at most."""
     return round(min(db, HIGHEST_DB), 4)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import os
 import time
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
@@ -18,16 +17,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from pulse_sr import __version__
 from pulse_sr.errors import InputError, SetupError, describe_error
 from pulse_sr.files.atomic import write_atomic, write_parts_atomic
 from pulse_sr.files.documents import json_bytes, json_text, read_json
+from pulse_sr.images.find import carries
 from pulse_sr.images.original import Original, read_original
 from pulse_sr.images.png import png_parts
 from pulse_sr.jobs.manifest import NAME, Index, Row, read_rows
-from pulse_sr.jobs.stems import Input
+from pulse_sr.jobs.stems import Input, belongs
 from pulse_sr.sr.files import SrModel
 from pulse_sr.sr.tiling import Tiling, enlarge
 
@@ -76,12 +75,14 @@ class UpscaleWorker:
             InputError: it can not be read, or a file that no record names is in the way.
         """
         row, picture = self.index.rows.get(task.stem), self._files(task)[0]
-        if row is not None and not _belongs(row, task):
+        if row is not None and not belongs(row, task):
             raise InputError(
                 f"{picture} was made from {row['path']} by a run that was killed",
                 "run it again: it gets another name then",
             )
-        if row is None and not all(_is_ours(file) for file in self._files(task) if file.exists()):
+        if row is None and not all(
+            carries(file, MARK) for file in self._files(task) if file.exists()
+        ):
             raise InputError(
                 f"{picture} or its record exists and was not made by upscale: it is left alone",
                 "choose another folder with -o DIR",
@@ -182,7 +183,7 @@ class UpscaleWorker:
         message, hint, _ = describe_error(error)
         row: Row = {"stem": task.stem, "path": str(task.path), "sha256": task.sha256}
         row |= {"fingerprint": self.mark, "status": "failed", "error": message, "hint": hint}
-        if _belongs(self.index.rows.get(task.stem, row), task):
+        if belongs(self.index.rows.get(task.stem, row), task):
             self.index.put(row)
         return row
 
@@ -226,21 +227,6 @@ def known_rows(out: Path) -> tuple[list[Row], list[Row]]:
             with contextlib.suppress(LookupError, TypeError):  # the file of somebody else
                 lost.append(row_of(file.stem, read_json(file)))
     return rows, lost
-
-
-def _belongs(row: Row, entry: Input) -> bool:
-    """Whether a row is that of an input, by its content or its place."""
-    same_place = os.path.abspath(str(row.get("path"))) == os.path.abspath(entry.path)
-    return same_place or row.get("sha256") == entry.sha256
-
-
-def _is_ours(file: Path) -> bool:
-    """Whether a picture is one that a run was killed over, before its record."""
-    try:
-        with Image.open(file) as image:  # reads the chunks before the pixels
-            return MARK in image.info
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return False
 
 
 def is_complete(out: Path, row: Row | None, entry: Input, mark: str) -> bool:

@@ -134,6 +134,16 @@ def load_network(name_or_path: str | Path | None = None, device: torch.device = 
     return network
 
 
+def load_network_of_scale(scale: int, device: torch.device = _CPU) -> SrModel | None:
+    """The first bundled network that enlarges so many times; None: there is none.
+
+    Raises:
+        SetupError: see `load_network`.
+    """
+    names = [model.name for model in list_networks() if model.facts()["scale"] == scale]
+    return load_network(names[0], device) if names else None
+
+
 def list_priors() -> list[Model]:
     """The bundled priors, the default first, and the imported ones."""
     return _bundled_models("prior") + installed_models()

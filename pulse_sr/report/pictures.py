@@ -28,7 +28,7 @@ from pulse_sr.report.canvas import (
     to_array,
     write,
 )
-from pulse_sr.report.colour_scale import Scale, draw_scale
+from pulse_sr.report.colour_scale import draw_scale
 from pulse_sr.report.spread import disagreement, mean_image
 
 #: What the first samples of a covering order (`metrics.covering`) are to each other.
@@ -49,7 +49,9 @@ class SampleLabel:
 
 
 @dataclass(frozen=True)
-class _Cell:
+class Cell:
+    """A picture with up to three lines below it."""
+
     picture: Image.Image
     title: str
     detail: str
@@ -88,26 +90,32 @@ def grid(
     side = samples.shape[-1]
     cell = resize_to_cell(samples[0]).width
     cells = [
-        _Cell(enlarge(low_res, cell), "input", _size_text(low_res)),
-        _Cell(resize_to_cell(_bicubic(low_res, side)), "bicubic", f"{side} px"),
-        _Cell(resize_to_cell(mean_image(samples)), "mean", f"of {len(samples)}"),
-        _Cell(resize_to_cell(over), "", ""),
+        Cell(enlarge(low_res, cell), "input", _size_text(low_res)),
+        Cell(resize_to_cell(_bicubic(low_res, side)), "bicubic", f"{side} px"),
+        Cell(resize_to_cell(mean_image(samples)), "mean", f"of {len(samples)}"),
+        Cell(resize_to_cell(over), "", ""),
     ]
     for place, k in enumerate(range(len(samples)) if order is None else order):
         role = "" if order is None else role_of(place)
         cells.append(_sample_cell(samples[k], labels[k], role))
-    return to_array(_draw_grid(cells, about, scale))
+    canvas = draw_cells(cells, about)
+    size = max(each.picture.width for each in cells)
+    draw, x = ImageDraw.Draw(canvas), MARGIN + 3 * (size + GAP)
+    write(draw, (x, _HEAD + size + 3), "where they disagree", size, 14)
+    draw_scale(canvas, (x, _HEAD + size + 24, x + size), scale, over_picture=True)
+    return to_array(canvas)
 
 
-def _sample_cell(pixels: Pixels, label: SampleLabel, role: str) -> _Cell:
+def _sample_cell(pixels: Pixels, label: SampleLabel, role: str) -> Cell:
     good = label.status == "ok"
     text = f"{label.lr_psnr_search:.1f} > {label.lr_psnr:.1f} dB"
     text += "" if good else ", below target"
     seed = f"#{label.index}  seed {label.seed}"
-    return _Cell(resize_to_cell(pixels), text, seed, INK if good else BAD, role)
+    return Cell(resize_to_cell(pixels), text, seed, INK if good else BAD, role)
 
 
-def _draw_grid(cells: Sequence[_Cell], about: str, scale: Scale) -> Image.Image:
+def draw_cells(cells: Sequence[Cell], about: str) -> Image.Image:
+    """Draws four cells, and below them the others, under a heading and above the notice."""
     cell = max(each.picture.width for each in cells)
     columns = 4 if len(cells) <= 20 else 8
     step_x, step_y = cell + GAP, cell + _TEXT
@@ -124,9 +132,6 @@ def _draw_grid(cells: Sequence[_Cell], about: str, scale: Scale) -> Image.Image:
         write(draw, (x, y + cell + 3), each.title, cell, 14, each.colour)
         write(draw, (x, y + cell + 20), each.detail, cell, 12, FAINT)
         write(draw, (x, y + cell + 35), each.role, cell, 13, _ROLE_INK)
-    scale_x = MARGIN + 3 * step_x
-    write(draw, (scale_x, _HEAD + cell + 3), "where they disagree", cell, 14)
-    draw_scale(canvas, (scale_x, _HEAD + cell + 24, scale_x + cell), scale, over_picture=True)
     write(draw, (MARGIN, canvas.height - 26), NOTICE, width - 2 * MARGIN, 13, FAINT)
     return canvas
 

@@ -8,7 +8,7 @@ import pickle
 import fake_search
 import pytest
 
-from pulse_sr.config import SearchConfig
+from pulse_sr.config import RunOptions, SearchConfig
 from pulse_sr.errors import InputError, SetupError
 from pulse_sr.jobs.executors.local import run_local
 from pulse_sr.jobs.job import Job
@@ -114,7 +114,9 @@ def test_another_executor_writes_the_same(numbers):
 
 def test_tasks_can_be_sent_to_another_process(face, tmp_path):
     inputs = [face(f"{name}.png", i) for i, name in enumerate("ab")]
-    plan = plan_run(inputs, tmp_path / "out", SearchConfig(samples=2), fake_search.PRIOR)
+    plan = plan_run(
+        inputs, tmp_path / "out", SearchConfig(samples=2), RunOptions(), fake_search.PRIOR
+    )
     assert pickle.loads(pickle.dumps(plan.tasks)) == plan.tasks
     refusal = pickle.loads(pickle.dumps(InputError("no face", "--align never")))
     assert (refusal.message, refusal.hint) == ("no face", "--align never")

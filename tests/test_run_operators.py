@@ -256,7 +256,7 @@ def test_auto_of_padded_inputs(here, prior, truth):
 
 def test_auto_of_a_photo_has_nothing_to_find_out(here, prior):
     portrait = Path(__file__).parent / "data" / "portrait_a.jpg"
-    config = SearchConfig(operator="auto", samples=1, steps=STEPS, batch=1)
+    config = SearchConfig(operator="auto", samples=1, steps=STEPS, batch=1, scale=2)
     [record] = run([portrait], "out", config, prior)
     found = document(Path("out", record.stem))
     assert found["operator"] == {"spec": "bicubic", "scale": 2, "chosen_by": "photo"}

@@ -118,7 +118,7 @@ def test_a_folder_that_does_not_exist_ends_with_2(tmp_path, extra):
         (["--resolution", "0"], "--resolution: resolution is 0"),
         (["--batch", "6"], "--batch is 6, expected a multiple of 4"),
         (["--max-memory", "lots"], "expects an amount such as 4GB or 900MB"),
-        (["--init", "nowhere"], "no prior at nowhere"),
+        (["--init", "nowhere"], "no prior 'nowhere'"),
         (["--arch", "fastgan", "--path-length", "2"], "--path-length is for StyleGAN2"),
         (["--arch", "fastgan", "--w-dim", "16"], "--w-dim"),
         (["--ngf", "16"], "--ngf"),

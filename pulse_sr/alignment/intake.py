@@ -35,8 +35,10 @@ SURELY_LOW_RES = 48
 FRAMING_TOLERANCE = 0.25
 #: Faces with fewer pixels a side are not searched for in photos.
 SMALLEST_FACE = 8
-#: A face is searched at a side up to so many times that of its detail: at the next smaller side,
-#: detail of the photo would be thrown away, and what is found would not go with it.
+#: Sides that differ by less count as the same. A face is searched at a side up to so many times
+#: that of its detail: at the next smaller side, detail of the photo would be thrown away, and what
+#: is found would not go with it. A face that the prior could show at most so much finer is left as
+#: it is: measured on three faces, it would come out as often softer as sharper.
 _NEARLY = 1.35
 
 #: Part of every identity: raise it when equal settings start to give other low-res faces.
@@ -164,7 +166,7 @@ def _reason_against(
         return f"doubtful, score {face.face.score:.2f} below {options.min_score:g}"
     if side is None or face.side < options.min_size:
         return f"too small to search ({face.side:.0f} px)"
-    if detail >= min(resolution, face.side * options.upscale):
+    if detail * _NEARLY >= min(resolution, face.side * options.upscale):
         return f"the photo shows it as fine as the prior could ({detail} px)"
     return ""
 

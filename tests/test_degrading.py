@@ -174,3 +174,21 @@ def test_check_op_reads_the_quality_of_a_jpeg(hr):
     document = json.loads(call("check-op", hr, "lr/hr.jpg", "--json").stdout)
     assert document["best"] == "pillow|jpeg:55"
     assert document["operators"][0]["db"] == 200.0  # identical
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["degrade", "a.png", "--scale", "2"],
+        ["train-prior", "."],
+        ["align", "a.png"],
+        ["run", "a.png"],
+    ],
+)
+def test_a_place_that_can_not_be_written_is_exit_3_in_every_command(tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.full((16, 16, 3), 90, np.uint8)).save("a.png")
+    Path("file").write_text("no folder")
+    result = CliRunner().invoke(main, [*words, "-o", "file/out"])
+    assert result.exit_code == 3
+    assert "could not make the folder" in result.stderr

@@ -36,6 +36,7 @@ def command(
     """
     spec, scale, seed = options.spec, options.factor, options.seed
     settings = {"operator": spec.text, "scale": scale, "seed": seed}
+    from pulse_sr.files.atomic import make_folder
     from pulse_sr.images.find import find_images
 
     suffix = ".jpg" if spec.stages[-1].kind == "jpeg" else ".png"
@@ -44,7 +45,7 @@ def command(
         rows = [{"path": str(source), "file": str(target)} for source, target in pairs]
         table = [(row["path"], row["file"]) for row in rows]
         return show_plan(console, settings, {"images": rows}, table)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     rows = [_degrade_one(source, target, spec, scale, seed, console) for source, target in pairs]
     failed = sum(row["status"] == "failed" for row in rows)
     console.line(f"{len(rows) - failed} done, {failed} failed; images in {out}")

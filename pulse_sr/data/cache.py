@@ -31,7 +31,7 @@ from pulse_sr.data.decode import DecodedFile, decode_files, hash_files
 from pulse_sr.data.picture import MIN_IMAGES
 from pulse_sr.data.sources import ImageSource, Refusal
 from pulse_sr.errors import InputError, SetupError, is_disk_full
-from pulse_sr.files.atomic import write_text_atomic
+from pulse_sr.files.atomic import make_folder, write_text_atomic
 from pulse_sr.files.lock import folder_lock
 
 log = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ def cache_images(
         SetupError: the disk is full, or the folder can not be written.
     """
     try:
-        cache_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(cache_dir)
         with folder_lock(cache_dir) as alone:
             if alone:
                 _remove_unfinished(cache_dir)

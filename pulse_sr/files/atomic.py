@@ -109,3 +109,17 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder and its parents.
+
+    Raises:
+        SetupError: it can not be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SetupError(
+            f"could not make the folder {folder}: {error.strerror}", "choose another with -o DIR"
+        ) from error

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from pulse_sr.errors import UsageError
+from pulse_sr.errors import SetupError, UsageError
+from pulse_sr.files.atomic import make_folder
 
 try:
     import fcntl
@@ -36,9 +37,15 @@ def lock_run(run_dir: Path) -> IO[str]:
 
     Raises:
         UsageError: when another process trains there.
+        SetupError: when the folder can not be made or written.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
-    file = open(run_dir / LOCK_NAME, "a+")  # noqa: SIM115  the lock lives as long as the file
+    make_folder(run_dir)
+    try:
+        file = open(run_dir / LOCK_NAME, "a+")  # noqa: SIM115  the lock lives as long as the file
+    except OSError as error:
+        raise SetupError(
+            f"{run_dir} can not be written: {error.strerror}", "choose another with -o DIR"
+        ) from error
     if fcntl is not None and not _locked(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB):
         file.seek(0)
         owner = file.read().strip() or "unknown"

@@ -23,7 +23,7 @@ from pulse_sr.alignment.landmarks.base import Landmarks
 from pulse_sr.alignment.settings import AlignSettings
 from pulse_sr.data.picture import NOT_TRAINING_DATA
 from pulse_sr.errors import InputError, SetupError, describe_error
-from pulse_sr.files.atomic import write_atomic
+from pulse_sr.files.atomic import make_folder, write_atomic
 from pulse_sr.files.documents import json_bytes
 from pulse_sr.images.pixels import Pixels
 from pulse_sr.images.read import LowResImage, read_image
@@ -31,7 +31,6 @@ from pulse_sr.images.write import write_png
 from pulse_sr.jobs.manifest import Index, Row
 from pulse_sr.jobs.sidecar import left_out_entry, sidecar
 from pulse_sr.jobs.stems import Names, face_names
-from pulse_sr.jobs.store import make_folder
 from pulse_sr.jobs.task import Input
 from pulse_sr.operators.degrading import degrade
 

@@ -20,7 +20,7 @@ from pulse_sr.alignment.options import AlignOptions, CropOptions, Limits
 from pulse_sr.alignment.settings import AlignSettings
 from pulse_sr.data.picture import licence_files
 from pulse_sr.devices import choose_device
-from pulse_sr.files.atomic import write_atomic
+from pulse_sr.files.atomic import make_folder, write_atomic
 from pulse_sr.images.read import read_image
 from pulse_sr.images.write import write_png
 from pulse_sr.jobs.align_worker import AlignWorker, make_side_folder
@@ -28,7 +28,6 @@ from pulse_sr.jobs.executors.local import run_local
 from pulse_sr.jobs.job import Job
 from pulse_sr.jobs.manifest import NAME, Index, Row, read_rows
 from pulse_sr.jobs.stems import Names, list_inputs
-from pulse_sr.jobs.store import make_folder
 from pulse_sr.jobs.task import file_sha256
 from pulse_sr.models import registry
 from pulse_sr.report.sheet import contact_sheet

@@ -14,7 +14,7 @@ import torch
 from pulse_sr import __version__
 from pulse_sr.config import SearchConfig
 from pulse_sr.errors import InputError, SetupError, describe_error
-from pulse_sr.files.atomic import write_atomic
+from pulse_sr.files.atomic import make_folder, write_atomic
 from pulse_sr.files.documents import json_bytes, read_json
 from pulse_sr.images.find import carries
 from pulse_sr.images.pixels import Pixels
@@ -28,7 +28,6 @@ from pulse_sr.jobs.drawing import read_pixels
 from pulse_sr.jobs.manifest import Index, Row
 from pulse_sr.jobs.provenance import XMP, settings_of, text_chunks
 from pulse_sr.jobs.record import input_entry, timing_entry
-from pulse_sr.jobs.store import make_folder
 from pulse_sr.jobs.task import Input
 from pulse_sr.models.registry import load_network_of_scale
 from pulse_sr.priors.base import Prior

@@ -18,7 +18,7 @@ from typing import Any
 from pulse_sr.config import CompareOptions, SearchConfig
 from pulse_sr.devices import choose_device
 from pulse_sr.errors import UsageError
-from pulse_sr.files.atomic import remove_leftovers
+from pulse_sr.files.atomic import make_folder, remove_leftovers
 from pulse_sr.images.find import find_images, pictures_by_stem
 from pulse_sr.inversion import stream
 from pulse_sr.inversion.stream import SearchProgress
@@ -34,7 +34,6 @@ from pulse_sr.jobs.job import Job
 from pulse_sr.jobs.manifest import NAME, PAGE, Index, Row, read_rows
 from pulse_sr.jobs.plan import check_search
 from pulse_sr.jobs.stems import list_inputs
-from pulse_sr.jobs.store import make_folder
 from pulse_sr.jobs.task import Input, file_sha256, fingerprint
 from pulse_sr.models import registry
 from pulse_sr.priors.base import Prior

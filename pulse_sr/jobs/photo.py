@@ -24,7 +24,7 @@ from pulse_sr import __version__
 from pulse_sr.alignment.paste import enlarged_quad
 from pulse_sr.config import RunOptions
 from pulse_sr.errors import InputError
-from pulse_sr.files.atomic import write_atomic, write_parts_atomic
+from pulse_sr.files.atomic import make_folder, write_atomic, write_parts_atomic
 from pulse_sr.files.documents import json_bytes
 from pulse_sr.images.original import read_original
 from pulse_sr.jobs import store
@@ -116,7 +116,7 @@ class Photos:
         original = read_original(first.path)
         if original.sha256 != first.sha256:
             raise InputError(f"{first.path} changed while the run was going", "run it again")
-        store.make_folder(folder)
+        make_folder(folder)
         (folder / PHOTO).unlink(missing_ok=True)
         self._tell(first.base, 0, count)
         canvas = Canvas(original, self.upscale, self.background)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pulse_sr.config import RunOptions, SearchConfig
-from pulse_sr.files.atomic import remove_leftovers
+from pulse_sr.files.atomic import make_folder, remove_leftovers
 from pulse_sr.inversion.stream import SearchProgress
 from pulse_sr.jobs import store
 from pulse_sr.jobs.executors.local import run_local
@@ -71,7 +71,7 @@ def run_plan(
     `pasting` is called in a thread while a photo is put together (`photo.OnPasting`).
     """
     search = search or _real_search()
-    store.make_folder(plan.out)
+    make_folder(plan.out)
     remove_leftovers(plan.out, _LEFT_BEHIND_S)
     index = Index(plan.out, drop_rows(plan.out, _of_other_names(plan)))
     report = None if progress is None else lambda request, step: progress(request.task, step)

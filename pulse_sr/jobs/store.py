@@ -18,8 +18,7 @@ import torch
 
 from pulse_sr import __version__
 from pulse_sr.config import SAMPLERS
-from pulse_sr.errors import SetupError
-from pulse_sr.files.atomic import write_atomic, write_parts_atomic
+from pulse_sr.files.atomic import make_folder, write_atomic, write_parts_atomic
 from pulse_sr.files.documents import json_bytes, read_json
 from pulse_sr.images.read import LowResImage
 from pulse_sr.images.write import write_png
@@ -255,20 +254,6 @@ def write_page(out: Path) -> None:
         lambda base: read_photo(out / base),
     )
     write_parts_atomic(out / PAGE, (part.encode("utf-8", "replace") for part in parts))
-
-
-def make_folder(folder: Path) -> None:
-    """Makes a folder and its parents.
-
-    Raises:
-        SetupError: it can not be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SetupError(
-            f"could not make the folder {folder}: {error.strerror}", "choose another with -o DIR"
-        ) from error
 
 
 def clear(folder: Path, *, steps: bool = True) -> None:

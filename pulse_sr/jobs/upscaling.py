@@ -14,13 +14,12 @@ from typing import Any
 
 from pulse_sr.devices import choose_device
 from pulse_sr.errors import UsageError
-from pulse_sr.files.atomic import remove_leftovers
+from pulse_sr.files.atomic import make_folder, remove_leftovers
 from pulse_sr.images.find import find_images
 from pulse_sr.jobs.executors.local import run_local
 from pulse_sr.jobs.job import Job
 from pulse_sr.jobs.manifest import NAME, Index, Row
 from pulse_sr.jobs.stems import Input, list_inputs
-from pulse_sr.jobs.store import make_folder
 from pulse_sr.jobs.upscale_worker import UpscaleWorker, fingerprint, is_complete, known_rows
 from pulse_sr.models.registry import load_network
 from pulse_sr.sr.files import SrModel

@@ -11,8 +11,9 @@ from pulse_sr.priors.base import Prior
 from pulse_sr.priors.fastgan import FastGANConfig
 from pulse_sr.priors.fastgan_folding import FoldedGenerator
 from pulse_sr.priors.fastgan_prior import FastGANPrior
+from pulse_sr.priors.style import StylePrior
 from pulse_sr.priors.stylegan1 import StyleGAN1Prior
-from pulse_sr.priors.stylegan2 import StyleGAN2Config, StyleGAN2Prior, StylePrior
+from pulse_sr.priors.stylegan2 import StyleGAN2Config, StyleGAN2Prior
 from pulse_sr.priors.stylegan2_bilinear import BilinearConfig, BilinearPrior
 
 StoredPrior = StylePrior | FastGANPrior

@@ -16,11 +16,11 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from pulse_sr.priors.style import StyleGenerator, StylePrior, Synthesis
 from pulse_sr.priors.stylegan2 import (
     FullyConnected,
     MappingNetwork,
     StyleGAN2Config,
-    StylePrior,
 )
 from stylegan_ops import setup_filter, upfirdn2d
 
@@ -91,7 +91,7 @@ class Block(nn.Module):
         return self.epilogue1(x, rows[1], noise[1])
 
 
-class SynthesisNetwork(nn.Module):
+class SynthesisNetwork(Synthesis):
     """w to image."""
 
     def __init__(self, config: StyleGAN2Config) -> None:
@@ -102,15 +102,6 @@ class SynthesisNetwork(nn.Module):
             self.add_module(f"b{side}", Block(in_channels, out_channels, config.w_dim, side))
             in_channels = out_channels
         self.torgb = nn.Conv2d(in_channels, 3, 1)
-
-    @property
-    def blocks(self) -> list[Block]:
-        """The blocks from 4 px up."""
-        return [getattr(self, f"b{side}") for side in self.sides]
-
-    def fixed_noise(self) -> list[Tensor | None]:
-        """The noise maps that belong to the generator, `[1, 1, r, r]` each."""
-        return [layer.noise_const[None, None] for block in self.blocks for layer in block.layers]
 
     def forward(
         self,
@@ -136,19 +127,11 @@ class SynthesisNetwork(nn.Module):
         return image
 
 
-class Generator(nn.Module):
+class Generator(StyleGenerator):
     """StyleGAN: mapping network and synthesis network. Its shape is described as StyleGAN2's is."""
 
     def __init__(self, config: StyleGAN2Config) -> None:
-        super().__init__()
-        self.config = config
-        self.mapping = MappingNetwork(config)
-        self.synthesis = SynthesisNetwork(config)
-
-    @property
-    def noise_shapes(self) -> tuple[tuple[int, int], ...]:
-        """Shapes of the noise maps in the order of the layers."""
-        return tuple((side, side) for side in self.config.sides for _ in range(2))
+        super().__init__(config, MappingNetwork(config), SynthesisNetwork(config))
 
 
 class StyleGAN1Prior(StylePrior):

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 import torch.nn as nn
@@ -19,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from pulse_sr.priors.base import LatentStatistics, Prior
+from pulse_sr.priors.style import StyleGenerator, StylePrior, Synthesis
 from stylegan_ops import (
     bias_act,
     demodulation,
@@ -311,7 +310,7 @@ class SynthesisBlock(nn.Module):
             return rgb if image is None else sandwich(self.upsample, image, self.upsample.t()) + rgb
 
 
-class SynthesisNetwork(nn.Module):
+class SynthesisNetwork(Synthesis):
     """w to image.
 
     Attributes:
@@ -327,15 +326,6 @@ class SynthesisNetwork(nn.Module):
             block = SynthesisBlock(in_channels, out_channels, config.w_dim, side)
             self.add_module(f"b{side}", block)
             in_channels = out_channels
-
-    @property
-    def blocks(self) -> list[SynthesisBlock]:
-        """The blocks from 4 px up."""
-        return [getattr(self, f"b{side}") for side in self.sides]
-
-    def fixed_noise(self) -> list[Tensor | None]:
-        """The noise maps that belong to the generator, `[1, 1, r, r]` each."""
-        return [layer.noise_const[None, None] for block in self.blocks for layer in block.layers]
 
     def forward(
         self,
@@ -377,92 +367,18 @@ class SynthesisNetwork(nn.Module):
         return image
 
 
-class Generator(nn.Module):
+class Generator(StyleGenerator):
     """StyleGAN2: mapping network and synthesis network."""
 
-    def __init__(self, config: StyleGAN2Config) -> None:
-        super().__init__()
-        self.config = config
-        self.mapping = MappingNetwork(config)
-        self.synthesis = SynthesisNetwork(config)
+    config: StyleGAN2Config
 
-    @property
-    def noise_shapes(self) -> tuple[tuple[int, int], ...]:
-        """Shapes of the noise maps in the order of the layers."""
-        return tuple(
-            (block.side, block.side) for block in self.synthesis.blocks for _ in block.layers
-        )
+    def __init__(self, config: StyleGAN2Config) -> None:
+        super().__init__(config, MappingNetwork(config), SynthesisNetwork(config))
 
     def forward(self, z: Tensor) -> Tensor:
         """`[N, z_dim]` to `[N, 3, R, R]` around [-1, 1], with the fixed noise maps."""
         ws = self.mapping.truncate(self.mapping(z), self.config.num_ws)
         return self.synthesis(ws, self.synthesis.fixed_noise())
-
-
-class StylePrior(Prior):
-    """A frozen generator of the StyleGAN family: a mapping, and a synthesis by style rows.
-
-    Convolution weights lie in channels_last order, which measures 2 to 4 times faster on a CPU.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        generator: Any,
-        statistics: LatentStatistics,
-        card: dict[str, object] | None = None,
-        sha256: str = "",
-    ) -> None:
-        config = generator.config
-        generator = generator.eval().requires_grad_(False)
-        self.generator = generator.to(memory_format=torch.channels_last)
-        for module in self.generator.modules():
-            freeze = getattr(module, "freeze", None)
-            if freeze is not None:
-                freeze()
-        super().__init__(
-            name=name,
-            resolution=config.resolution,
-            num_ws=config.num_ws,
-            latent_dim=config.w_dim,
-            noise_shapes=generator.noise_shapes,
-            statistics=statistics,
-            card=card or {},
-            sha256=sha256,
-        )
-
-    @property
-    def device(self) -> torch.device:
-        device: torch.device = self.generator.mapping.w_avg.device
-        return device
-
-    @property
-    def z_dim(self) -> int:
-        return int(self.generator.config.z_dim)
-
-    def map(self, z: Tensor) -> Tensor:
-        w: Tensor = self.generator.mapping(z)
-        return w
-
-    def synthesize(
-        self,
-        w: Tensor,
-        noise: Sequence[Tensor] | None = None,
-        feature_deltas: Mapping[int, Tensor] | None = None,
-    ) -> Tensor:
-        synthesis = self.generator.synthesis
-        maps = synthesis.fixed_noise() if noise is None else noise
-        for side in feature_deltas or ():
-            self.feature_shape(side)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            image: Tensor = synthesis(w, maps, feature_deltas)
-        return image.float() * 0.5 + 0.5
-
-    def feature_shape(self, side: int) -> tuple[int, int, int]:
-        sides = self.generator.config.sides
-        if side not in sides:
-            raise ValueError(f"no feature map of side {side}, expected one of {sides}")
-        return self.generator.config.channels[sides.index(side)], side, side
 
 
 class StyleGAN2Prior(StylePrior):

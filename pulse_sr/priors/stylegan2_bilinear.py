@@ -21,11 +21,11 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from pulse_sr.priors.style import StyleGenerator, StylePrior, Synthesis
 from pulse_sr.priors.stylegan2 import (
     FullyConnected,
     MappingNetwork,
     StyleGAN2Config,
-    StylePrior,
     ToRGB,
 )
 from stylegan_ops import demodulation, setup_filter, squared_norms, upfirdn2d
@@ -96,7 +96,7 @@ class Block(nn.Module):
         return [self.conv0, self.conv1]
 
 
-class SynthesisNetwork(nn.Module):
+class SynthesisNetwork(Synthesis):
     """w to image."""
 
     blur: Tensor
@@ -111,15 +111,6 @@ class SynthesisNetwork(nn.Module):
             self.add_module(f"b{side}", Block(in_channels, out_channels, config.w_dim, side))
             in_channels = out_channels
         self.register_buffer("blur", setup_filter([1.0, 2.0, 1.0]), persistent=False)
-
-    @property
-    def blocks(self) -> list[Block]:
-        """The blocks from 4 px up."""
-        return [getattr(self, f"b{side}") for side in self.sides]
-
-    def fixed_noise(self) -> list[Tensor | None]:
-        """The noise maps that belong to the generator, `[1, 1, r, r]` each."""
-        return [layer.noise_const[None, None] for block in self.blocks for layer in block.layers]
 
     def forward(
         self,
@@ -158,19 +149,11 @@ def _doubled(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
-class Generator(nn.Module):
+class Generator(StyleGenerator):
     """Mapping network and synthesis network."""
 
     def __init__(self, config: BilinearConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.mapping = MappingNetwork(config)
-        self.synthesis = SynthesisNetwork(config)
-
-    @property
-    def noise_shapes(self) -> tuple[tuple[int, int], ...]:
-        """Shapes of the noise maps in the order of the layers."""
-        return tuple((side, side) for side in self.config.sides for _ in range(2))
+        super().__init__(config, MappingNetwork(config), SynthesisNetwork(config))
 
 
 class BilinearPrior(StylePrior):

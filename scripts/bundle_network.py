@@ -7,7 +7,6 @@ The first network of the registry is the default of `upscale`.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import click
 import torch
 
 from pulse_sr.files.atomic import write_atomic
+from pulse_sr.files.digest import file_sha256
 from pulse_sr.files.documents import json_bytes
 from pulse_sr.models.registry import FOLDERS, REGISTRY
 from pulse_sr.sr.files import read_model, save_model
@@ -33,7 +33,7 @@ def main(run_dir: Path, name: str, card: Path) -> None:
     folder.mkdir(exist_ok=True)
     file = folder / f"{name}.safetensors"
     save_model(file, model, torch.float16)
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    digest = file_sha256(file)
     registry = folder / REGISTRY
     known = json.loads(registry.read_text()) if registry.is_file() else {}
     known[name] = {"file": file.name, "sha256": digest}

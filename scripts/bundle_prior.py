@@ -9,7 +9,6 @@ only written there, to be looked at and scored.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import click
 import torch
 
 from pulse_sr.files.atomic import write_atomic
+from pulse_sr.files.digest import file_sha256
 from pulse_sr.files.documents import json_bytes
 from pulse_sr.images.write import write_png
 from pulse_sr.models import registry
@@ -66,7 +66,7 @@ def main(run_dir: Path, name: str, card: Path, ema: float | None, out: Path | No
         facts["trained_with"] = prior.card["trained_with"]
     prior.name, prior.card = name, facts
     save_prior(file, prior, torch.float16)
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    digest = file_sha256(file)
     entry = {name: {"file": file.name, "sha256": digest}}
     write_atomic(registry.FOLDERS["prior"] / registry.REGISTRY, json_bytes(entry))
     shipped = read_prior(file)

@@ -23,7 +23,7 @@ from pulse_sr.images.jpeg import jpeg_noise_level
 from pulse_sr.images.pixels import to_uint8
 from pulse_sr.images.read import read_image
 from pulse_sr.images.write import OWN_MARK, write_png
-from pulse_sr.jobs.task import file_sha256
+from pulse_sr.jobs.task import sha256_of_input
 
 
 def save(image: Image.Image, path: Path, **options: Any) -> Path:
@@ -326,7 +326,7 @@ def test_a_pipe_is_refused_and_never_opened(tmp_path: Path) -> None:
         read_image(tmp_path / "x.png")
     with pytest.raises(UsageError, match=r"x\.png is not a regular file"):
         find_images([str(tmp_path / "x.png")])
-    assert file_sha256(tmp_path / "x.png") == ""
+    assert sha256_of_input(tmp_path / "x.png") == ""
 
 
 def test_png_round_trip_with_text_and_xmp(tmp_path: Path) -> None:

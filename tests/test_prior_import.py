@@ -19,9 +19,9 @@ import pulse_sr
 from pulse_sr.alignment.geometry import framing_of
 from pulse_sr.cli import main
 from pulse_sr.errors import SetupError, UsageError
+from pulse_sr.files.digest import file_sha256
 from pulse_sr.jobs import importing
 from pulse_sr.models import downloads, registry
-from pulse_sr.models.descriptor import file_sha256
 from pulse_sr.priors.bank import bank_path, read_bank
 
 NVIDIA = "stylegan2_tiny"

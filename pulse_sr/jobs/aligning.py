@@ -28,7 +28,7 @@ from pulse_sr.jobs.executors.local import run_local
 from pulse_sr.jobs.job import Job
 from pulse_sr.jobs.manifest import NAME, Index, Row, read_rows
 from pulse_sr.jobs.stems import Names, list_inputs
-from pulse_sr.jobs.task import file_sha256
+from pulse_sr.jobs.task import sha256_of_input
 from pulse_sr.models import registry
 from pulse_sr.report.sheet import contact_sheet
 
@@ -65,7 +65,7 @@ def settings_of(options: AlignOptions, limits: Limits) -> AlignSettings:
         **options.of(CropOptions),
         framing=framing_of(registry.load(options.prior).card) if own else FFHQ,
         limits=limits,
-        landmarks=source if source in NAMES else f"file {file_sha256(Path(source))}",
+        landmarks=source if source in NAMES else f"file {sha256_of_input(Path(source))}",
     )
 
 

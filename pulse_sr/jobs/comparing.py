@@ -34,7 +34,7 @@ from pulse_sr.jobs.job import Job
 from pulse_sr.jobs.manifest import NAME, PAGE, Index, Row, read_rows
 from pulse_sr.jobs.plan import check_search
 from pulse_sr.jobs.stems import list_inputs
-from pulse_sr.jobs.task import Input, file_sha256, fingerprint
+from pulse_sr.jobs.task import Input, fingerprint, sha256_of_input
 from pulse_sr.models import registry
 from pulse_sr.priors.base import Prior
 from pulse_sr.sr.files import SrModel
@@ -214,7 +214,7 @@ def compare(
 
 
 def _task(entry: Input, truth: Path | None, settings: list[Any], searched: str) -> CompareTask:
-    truth_sha256 = "" if truth is None else file_sha256(truth)
+    truth_sha256 = "" if truth is None else sha256_of_input(truth)
     identity = json.dumps([*settings, searched, truth_sha256])
     return CompareTask(
         entry.path,

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import re
@@ -18,6 +17,7 @@ from typing import Any
 
 import pulse_sr
 from pulse_sr.errors import first_line
+from pulse_sr.files.digest import file_sha256
 
 #: What the commands import, and what adds to some of them.
 _NEEDED = (
@@ -258,7 +258,7 @@ def _priors() -> tuple[list[dict[str, str]], list[Problem]]:
 
 def _checksum_status(file: Path, expected: str) -> str:
     try:
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        digest = file_sha256(file)
     except OSError as error:
         return "missing" if isinstance(error, FileNotFoundError) else "unreadable"
     return "good" if digest == expected else f"damaged (sha256 {digest[:12]}...)"

@@ -23,9 +23,10 @@ from pulse_sr.alignment.geometry import FFHQ, framing_of
 from pulse_sr.devices import choose_device
 from pulse_sr.errors import SetupError, UsageError, first_line, is_disk_full
 from pulse_sr.files.atomic import write_text_atomic
+from pulse_sr.files.digest import file_sha256
 from pulse_sr.images.write import write_png
 from pulse_sr.models import registry
-from pulse_sr.models.descriptor import Model, file_sha256
+from pulse_sr.models.descriptor import Model
 from pulse_sr.models.detect import describe, is_foreign
 from pulse_sr.models.downloads import Progress, fetch, find_download
 from pulse_sr.models.importers.layout import Imported

@@ -22,6 +22,7 @@ from pulse_sr.data.decode import decode_files
 from pulse_sr.data.open import open_source
 from pulse_sr.devices import images_at_once
 from pulse_sr.errors import InputError, UsageError
+from pulse_sr.files.digest import file_sha256
 from pulse_sr.files.tensors import UNREADABLE, read_tensors, write_tensors
 from pulse_sr.metrics.feature_networks import NETWORKS, FeatureNetwork, judge_of
 from pulse_sr.metrics.image_set import Features, ImageSet, compare
@@ -89,7 +90,7 @@ class Scorer:
             )
         path = self.inception
         self._inception = None if path is None else load_inception(path, self.device)
-        self._inception_key = "" if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
+        self._inception_key = "" if path is None else file_sha256(path)
         self.training = TrainingImages(self.images, self.mirror)
         chosen = evenly(len(self.images), self.samples)
         self.references = len(chosen)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pulse_sr.files.documents import read_json
 from pulse_sr.jobs.manifest import NAME, PAGE, RECORD, Row, base_of, read_rows
-from pulse_sr.jobs.task import Input, file_sha256
+from pulse_sr.jobs.task import Input, sha256_of_input
 
 #: Bytes of a stem: file systems take names of 255, and "-face12-345.json" may follow.
 _LONGEST, _DIGITS = 200, 8
@@ -22,7 +22,7 @@ def list_inputs(
     record: str = RECORD,
 ) -> list[Input]:
     """Returns the inputs with their names, see `assign_stems`."""
-    files = [(path, file_sha256(path)) for path in paths]
+    files = [(path, sha256_of_input(path)) for path in paths]
     stems = assign_stems(out, files, reserved, record)
     return [Input(*file, stem) for file, stem in zip(files, stems, strict=True)]
 

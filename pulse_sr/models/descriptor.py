@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,6 +11,7 @@ from typing import Any, Literal
 import torch
 
 from pulse_sr.errors import SetupError
+from pulse_sr.files.digest import file_sha256
 
 Kind = Literal["prior", "sr"]
 
@@ -82,16 +82,6 @@ class Model:
         if self.expected_sha256:
             check_sha256(self.path, self.expected_sha256)
         return self.read(self.path, self.device)
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal digits.
-
-    Raises:
-        OSError: the file can not be read.
-    """
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_sha256(path: Path, expected: str) -> None:

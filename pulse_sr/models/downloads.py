@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pulse_sr.errors import SetupError, UsageError
-from pulse_sr.models.descriptor import file_sha256
+from pulse_sr.files.digest import file_sha256
 
 TABLE = Path(__file__).with_name("downloads.json")
 TIMEOUT_S, _BLOCK = 60, 2**20

@@ -14,13 +14,13 @@ checked before anything is loaded; `pulse_sr.operators` builds what they mean.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pulse_sr.errors import UsageError
+from pulse_sr.files.digest import file_sha256
 
 #: Resampling conventions, see `pulse_sr.operators.resampling`.
 KERNELS = ("bicubic", "matlab", "pillow", "pillow:lanczos", "pillow:box", "area")
@@ -122,7 +122,7 @@ class OperatorSpec:
             UsageError: the file can not be read.
         """
         masks = [stage for stage in self.stages if stage.kind == "mask"]
-        return _file_sha256(masks[0]) if masks else ""
+        return _mask_sha256(masks[0]) if masks else ""
 
     def identity(self) -> str:
         """Returns the text with the content of a mask file in place of its name.
@@ -133,7 +133,7 @@ class OperatorSpec:
             UsageError: a mask file can not be read.
         """
         words = [
-            f"mask:sha256={_file_sha256(stage)}" if stage.kind == "mask" else stage.text
+            f"mask:sha256={_mask_sha256(stage)}" if stage.kind == "mask" else stage.text
             for stage in self.stages
         ]
         return "|".join(words)
@@ -239,9 +239,9 @@ def _suggestion(word: str) -> str:
     return f"did you mean {_EXAMPLES.get(found, found)!r}?"
 
 
-def _file_sha256(stage: Stage) -> str:
+def _mask_sha256(stage: Stage) -> str:
     try:
-        return hashlib.sha256(Path(stage.file).read_bytes()).hexdigest()
+        return file_sha256(stage.file)
     except OSError as error:
         raise UsageError(
             f"operator stage {stage.text!r}: the file cannot be read: {error.strerror}",

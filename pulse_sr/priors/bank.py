@@ -22,6 +22,7 @@ import torch.nn.functional as F
 
 from pulse_sr.devices import images_at_once
 from pulse_sr.errors import PulseError
+from pulse_sr.files.digest import file_sha256
 from pulse_sr.files.tensors import UNREADABLE, read_tensors, read_tensors_header, write_tensors
 from pulse_sr.priors.base import Prior, SeedBank
 from pulse_sr.priors.files import FILE_NAME
@@ -107,7 +108,7 @@ def write_bank(prior: Prior, prior_file: Path) -> Path:
         SetupError: the file can not be written.
     """
     path = bank_path(prior_file)
-    sha256 = hashlib.sha256(prior_file.read_bytes()).hexdigest()
+    sha256 = file_sha256(prior_file)
     if read_bank(path, sha256) is None:
         save_bank(path, draw_bank(prior), sha256)
     return path

@@ -5,13 +5,13 @@ A prior is one file, or a folder that holds it as `model.safetensors`: a trainin
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pulse_sr.errors import SetupError, UsageError, first_line
+from pulse_sr.files.digest import file_sha256
 from pulse_sr.files.tensors import UNREADABLE, read_tensors, read_tensors_header, write_tensors
 from pulse_sr.priors.architectures import ARCHITECTURES, stored_as
 from pulse_sr.priors.base import STYLEGAN2_SLOPE, LatentStatistics, Prior
@@ -118,7 +118,7 @@ def read_prior(path: Path, device: torch.device | str = "cpu") -> Prior:
         generator.to(device),
         statistics,
         card={"architecture": header["architecture"]} | card,
-        sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
+        sha256=file_sha256(file),
     )
     prior.file = file
     return prior

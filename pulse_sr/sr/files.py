@@ -5,7 +5,6 @@ A network is one file, or a folder that holds it as `model.safetensors`: a train
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 import torch.nn as nn
 
 from pulse_sr.errors import SetupError, UsageError, first_line
+from pulse_sr.files.digest import file_sha256
 from pulse_sr.files.tensors import UNREADABLE, read_tensors, read_tensors_header, write_tensors
 from pulse_sr.sr.architectures import NETWORKS, build_network
 
@@ -152,5 +152,5 @@ def read_model(path: Path, device: torch.device | str = "cpu") -> SrModel:
             "the file is damaged: restore or retrain it",
         ) from error
     network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    digest = file_sha256(file)
     return SrModel(name, architecture, network, card, digest, file)

@@ -6,7 +6,6 @@ follows from the names and shapes of its weights alone.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from pulse_sr.errors import SetupError, UsageError, first_line
 from pulse_sr.files.checkpoints import read_checkpoint
+from pulse_sr.files.digest import file_sha256
 from pulse_sr.files.tensors import UNREADABLE, read_tensors
 from pulse_sr.sr.architectures import build_network
 from pulse_sr.sr.files import SrModel
@@ -73,7 +73,7 @@ def read_foreign(path: Path, device: torch.device | str = "cpu") -> SrModel:
             "the file is damaged, or of a variant that is not known",
         ) from error
     network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = file_sha256(path)
     card = {"licence": "unknown: as its authors say", "source": f"foreign file {path.name}"}
     return SrModel(path.stem, architecture, network, card, digest, path)
 

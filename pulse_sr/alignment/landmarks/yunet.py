@@ -6,7 +6,6 @@ Apache-2.0) are part of the package.
 
 from __future__ import annotations
 
-import hashlib
 from functools import cached_property
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from PIL import Image
 
 from pulse_sr.alignment.landmarks.base import Face, left_to_right, without_repeats
 from pulse_sr.errors import SetupError
+from pulse_sr.files.digest import file_sha256
 from pulse_sr.images.pixels import to_pillow
 from pulse_sr.images.read import LowResImage
 
@@ -100,7 +100,7 @@ class YuNet:
     @cached_property
     def _network(self) -> cv2.FaceDetectorYN:
         try:
-            digest = hashlib.sha256(self.weights.read_bytes()).hexdigest()
+            digest = file_sha256(self.weights)
         except OSError as error:
             raise SetupError(
                 f"the face detector {self.weights} can not be read: {error.strerror}",

@@ -7,7 +7,6 @@ RGB layers begin at zero, so that training starts from the old picture, enlarged
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from pulse_sr.data.order import ImageStream
 from pulse_sr.errors import SetupError, UsageError, first_line
+from pulse_sr.files.digest import file_sha256
 from pulse_sr.files.tensors import UNREADABLE, read_tensors
 from pulse_sr.models import registry
 from pulse_sr.priors.files import read_header
@@ -103,7 +103,7 @@ def read_continued(folder: str) -> Continued:
     found = read_checkpoint_header(path)
     config = found["config"]
     header = {"architecture": config["architecture"], "config": config["network"]}
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = file_sha256(path)
     return Continued(path, digest, header | {"name": path.resolve().parent.name}, found["images"])
 
 

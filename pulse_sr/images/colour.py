@@ -75,28 +75,17 @@ def from_srgb(pixels: Pixels, profile: bytes | None, *, grey: bool = False) -> P
     Returns:
         uint8 [3, h, w], or [1, h, w] for grey.
     """
-    image = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-    if grey:
-        image = image.convert("L")
-    if profile is not None and not (is_srgb(profile) and not grey):
+    rgb = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    image = rgb.convert("L") if grey else rgb
+    if profile is not None and (grey or not is_srgb(profile)):
         try:
             wanted = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            space = wanted.profile.xcolor_space.strip()
-            if _MODES.get(space) == image.mode:
-                source = image.convert("RGB")
-                transform = ImageCms.buildTransform(
-                    ImageCms.createProfile("sRGB"),
-                    wanted,
-                    "RGB",
-                    image.mode,
-                    ImageCms.Intent.RELATIVE_COLORIMETRIC,
-                    ImageCms.Flags.BLACKPOINTCOMPENSATION,
-                )
-                image = ImageCms.applyTransform(source, transform) or image
+            if _MODES.get(_space(wanted)) == image.mode:
+                transform = _conversion(_srgb(), wanted, "RGB", image.mode)
+                image = ImageCms.applyTransform(image.convert("RGB"), transform) or image
         except (ImageCms.PyCMSError, OSError, TypeError, ValueError) as error:
             log.debug("broken colour profile: %s", error)
-    values = np.asarray(image)
-    return np.ascontiguousarray(np.atleast_3d(values).transpose(2, 0, 1))
+    return np.ascontiguousarray(np.atleast_3d(np.asarray(image)).transpose(2, 0, 1))
 
 
 @functools.lru_cache(maxsize=16)
@@ -107,22 +96,32 @@ def _transform(data: bytes, mode: str) -> tuple[ImageCms.ImageCmsTransform, str,
         PyCMSError, ValueError: the profile is damaged, or of another kind than the image.
     """
     profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
-    space = profile.profile.xcolor_space.strip()
+    space = _space(profile)
     if space not in _MODES or (space == "CMYK") != (mode == "CMYK"):
         raise ValueError(f"a profile for {space} in an image of mode {mode}")
     if space == "GRAY" and mode not in ("1", "L"):
         raise ValueError("a profile for grey in a colour image")
-    transform = ImageCms.buildTransform(
-        profile,
-        ImageCms.createProfile("sRGB"),
-        _MODES[space],
-        "RGB",
-        ImageCms.Intent.RELATIVE_COLORIMETRIC,
-        ImageCms.Flags.BLACKPOINTCOMPENSATION,
-    )
+    transform = _conversion(profile, _srgb(), _MODES[space], "RGB")
     if space != "CMYK" and _is_identity(transform, _MODES[space]):
         return None
     return transform, _MODES[space], _name(profile)
+
+
+def _conversion(
+    source: ImageCms.ImageCmsProfile, target: ImageCms.ImageCmsProfile, taken: str, given: str
+) -> ImageCms.ImageCmsTransform:
+    """From one profile to another, as image editors do it; `taken` and `given` are modes."""
+    intent, flags = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION
+    return ImageCms.buildTransform(source, target, taken, given, intent, flags)
+
+
+def _srgb() -> ImageCms.ImageCmsProfile:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+
+
+def _space(profile: ImageCms.ImageCmsProfile) -> str:
+    """The colour space of the numbers, as the profile names it."""
+    return profile.profile.xcolor_space.strip()
 
 
 def _is_identity(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:

@@ -27,7 +27,7 @@ from pulse_sr.images.tiff import refuse_misread, white_is_zero
 MAX_MEGAPIXELS = 64
 # Not pictures of pixels; for some of them Pillow would start an outside interpreter.
 REFUSED_FORMATS = frozenset({"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5"})
-_ORIENTATION = 0x0112  # the EXIF tag
+ORIENTATION = 0x0112  # the EXIF tag
 NOT_AN_IMAGE = "give a picture file such as PNG or JPEG"
 _BROKEN = "open it in an image viewer and save it again as PNG"
 _GREY_MODES = ("1", "L", "LA", "La", "F")
@@ -95,11 +95,11 @@ def decode(name: str, data: bytes) -> Decoded:
     image = open_header(name, data)
     mode, is_jpeg = image.mode, image.format in ("JPEG", "MPO")
     notes = ["animated: first frame used"] if getattr(image, "n_frames", 1) > 1 else []
-    deep = ";16" in str(getattr(image, "tile", ""))  # Pillow's name of the packed 16-bit layouts
-    stored = image.getexif().get(_ORIENTATION, 1)
+    deep = is_deep(image)
+    stored = image.getexif().get(ORIENTATION, 1)
     image.load()
     # TIFF files are rotated by Pillow while loading, which then removes the tag.
-    pending = image.getexif().get(_ORIENTATION, 1)
+    pending = image.getexif().get(ORIENTATION, 1)
     rgb, colour_notes = _to_rgb(name, image, data if deep else None)
     if stored in range(2, 9):
         notes.append("rotated by EXIF")
@@ -171,7 +171,7 @@ def _to_rgb(
         image = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB") or image
     colour = alpha = None
     if deep_file is not None:
-        colour, alpha = _deep_channels(deep_file, image)
+        colour, alpha = _levels(deep_values(deep_file, image))
         notes.append("16-bit: " + ("high byte kept" if colour is None else "rounded to 8 bits"))
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         image, shallow = _split_alpha(image)
@@ -186,24 +186,36 @@ def _to_rgb(
     return np.rint(colour).astype(np.uint8, copy=False), notes
 
 
-def _deep_channels(
-    data: bytes, image: Image.Image
-) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]:
-    """Colour [h, w, 3] and alpha [h, w] of a 16-bit file, in levels of 255 with their fractions.
+def is_deep(image: Image.Image) -> bool:
+    """Whether the file has 16 bits a channel, of which Pillow keeps the high byte for colours."""
+    return ";16" in str(getattr(image, "tile", ""))  # Pillow's name of the packed layouts
 
-    Returns:
-        None, None where OpenCV does not read this kind; None for alpha where there is none.
+
+def deep_values(data: bytes, image: Image.Image) -> NDArray[np.uint16] | None:
+    """The 16-bit colours of a file as stored, `[h, w, 3]` RGB or `[h, w, 4]` with opacity.
+
+    None where OpenCV does not read this kind.
     """
     known = image.format in ("PNG", "TIFF") and image.mode in ("RGB", "RGBA", "LA")
     if not known or "transparency" in image.info:
-        return None, None
+        return None
     values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype != np.uint16 or values.shape[:2] != image.size[::-1]:
+        return None
+    if values.ndim != 3 or values.shape[2] not in (3, 4):
+        return None
+    stored: NDArray[np.uint16] = np.take(values, [2, 1, 0, 3][: values.shape[2]], axis=2)
+    return stored
+
+
+def _levels(
+    values: NDArray[np.uint16] | None,
+) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]:
+    """Colour [h, w, 3] and alpha [h, w] in levels of 255 with their fractions."""
+    if values is None:
         return None, None
     levels = values.astype(np.float32) / np.float32(257.0)
-    if levels.ndim != 3 or levels.shape[2] not in (3, 4):
-        return None, None
-    return levels[..., 2::-1], levels[..., 3] if levels.shape[2] == 4 else None
+    return levels[..., :3], levels[..., 3] if levels.shape[2] == 4 else None
 
 
 def _from_integers(name: str, image: Image.Image) -> Image.Image:

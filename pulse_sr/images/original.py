@@ -14,14 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from pulse_sr.errors import InputError
 from pulse_sr.images.colour import to_srgb
-from pulse_sr.images.decode import explain_damage, open_header
+from pulse_sr.images.decode import ORIENTATION, deep_values, explain_damage, is_deep, open_header
 from pulse_sr.images.pixels import to_uint8
 from pulse_sr.images.png import About
 from pulse_sr.images.read import read_bytes
@@ -32,7 +31,7 @@ Values = NDArray[Any]
 #: Modes of Pillow that are grey, and those with opacity.
 _GREY, _OPACITY = ("1", "L", "LA", "La", "F"), ("LA", "La", "PA", "RGBA", "RGBa")
 # EXIF: when the file was changed, when the picture was taken and digitised, their time zones.
-_ORIENTATION, _EXIF_IFD, _CHANGED = 0x0112, 0x8769, 0x0132
+_EXIF_IFD, _CHANGED = 0x8769, 0x0132
 _DATES = (0x9003, 0x9004, 0x9010, 0x9011, 0x9012)
 
 
@@ -85,7 +84,7 @@ def _decode(name: str, data: bytes) -> Original:
     image = open_header(name, data)
     mode = image.mode
     notes = ["animated: first frame used"] if getattr(image, "n_frames", 1) > 1 else []
-    deep = ";16" in str(getattr(image, "tile", ""))  # Pillow's name of the packed 16-bit layouts
+    deep = is_deep(image)
     about = About(image.info.get("icc_profile"), _dates(image), _dpi(image))
     image.load()
     upright = ImageOps.exif_transpose(image)
@@ -120,7 +119,7 @@ def _dates(image: Image.Image) -> bytes | None:
         kept.get_ifd(_EXIF_IFD).update(dates)
     if not dates and _CHANGED not in kept:
         return None
-    kept[_ORIENTATION] = 1
+    kept[ORIENTATION] = 1
     return kept.tobytes().removeprefix(b"Exif\0\0")
 
 
@@ -134,22 +133,13 @@ def _dpi(image: Image.Image) -> tuple[float, float] | None:
 
 
 def _deep(data: bytes, image: Image.Image) -> tuple[Values | None, Values | None]:
-    """Colour and opacity of a 16-bit file of colours, which Pillow reads as 8 bits; None: neither.
-
-    OpenCV applies EXIF rotation to PNG and TIFF files where it is told so.
-    """
-    if image.format not in ("PNG", "TIFF") or "transparency" in image.info:
+    """Colour and opacity of an upright 16-bit file of colours; None: Pillow's 8 bits have to do."""
+    values = deep_values(data, image) if image.getexif().get(ORIENTATION, 1) == 1 else None
+    if values is None:
         return None, None
-    flags = cv2.IMREAD_UNCHANGED
-    values = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    if values is None or values.dtype != np.uint16 or image.getexif().get(0x0112, 1) != 1:
-        return None, None
-    if values.ndim == 2:
-        return values[None], None
     channels = np.ascontiguousarray(values.transpose(2, 0, 1))
-    grey = image.mode in ("L", "LA")
-    colour = channels[:1] if grey else channels[2::-1]
-    return np.ascontiguousarray(colour), channels[3] if len(channels) == 4 else None
+    colour = channels[: 1 if image.mode == "LA" else 3]
+    return colour, channels[3] if len(channels) == 4 else None
 
 
 def _channels(name: str, image: Image.Image) -> tuple[Values, Values | None, bool]:

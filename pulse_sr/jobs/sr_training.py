@@ -23,6 +23,7 @@ from pulse_sr.images.pixels import Pixels
 from pulse_sr.images.read import read_image
 from pulse_sr.images.write import write_png
 from pulse_sr.jobs.score_book import ScoreBook
+from pulse_sr.jobs.training import follow_training
 from pulse_sr.jobs.training_card import device_name
 from pulse_sr.metrics.psnr import luma_psnr
 from pulse_sr.operators.degrading import degrade
@@ -67,15 +68,7 @@ def run_sr_training(
         UsageError: for a folder of `observation` that is not there.
         SetupError: when the disk is full.
     """
-    if not trainer.processes.first:
-        for progress in trainer.train(schedule):
-            report(progress)
-        return
-    observer = SrObserver(trainer, observation, say)
-    for progress in trainer.train(schedule):
-        observer.follow(progress)
-        report(progress)
-    observer.close()
+    follow_training(trainer, schedule, report, lambda: SrObserver(trainer, observation, say))
 
 
 class SrObserver:

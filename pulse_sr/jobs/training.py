@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -39,7 +39,7 @@ from pulse_sr.report.training_neighbours import Neighbourhood, neighbour_sheet
 from pulse_sr.report.training_tensorboard import TensorBoardLog
 from pulse_sr.training.collapse import CollapseWatch
 from pulse_sr.training.gan.plan import PriorTrainer
-from pulse_sr.training.loop import Progress, Schedule
+from pulse_sr.training.loop import Progress, Schedule, Trainer
 from pulse_sr.training.options import Observation
 from pulse_sr.training.snapshot import interpolation_strip, sample_grid
 
@@ -48,6 +48,45 @@ CARD_NAME = "README.md"
 _SHEET_SAMPLES, _SHEET_NEIGHBOURS = 6, 3
 #: Held-back images that are read at most.
 _MOST_HELD_BACK = 5000
+
+
+class Looks(Protocol):
+    """Looks at a run while it trains."""
+
+    def follow(self, progress: Progress) -> None:
+        """Take in a record of the run; look at the network where it is time to."""
+
+    def close(self) -> None:
+        """Finish what is written bit by bit."""
+
+
+def follow_training(
+    trainer: Trainer,
+    schedule: Schedule,
+    report: Callable[[Progress], None],
+    begin: Callable[[], Looks],
+) -> bool:
+    """Train to the end of the schedule, with somebody looking.
+
+    Of several processes only the first one looks; the others wait for it in their next step.
+
+    Args:
+        trainer: of this process.
+        schedule: when to stop, to checkpoint and to look.
+        report: called with every record.
+        begin: gives who looks; called before the first step, in the first process alone.
+
+    Returns:
+        whether this is the first process.
+    """
+    observer = begin() if trainer.processes.first else None
+    for progress in trainer.train(schedule):
+        if observer is not None:
+            observer.follow(progress)
+        report(progress)
+    if observer is not None:
+        observer.close()
+    return observer is not None
 
 
 def run_training(
@@ -74,16 +113,14 @@ def run_training(
         UsageError: for a folder or a file of `observation` that is not there.
         SetupError: when the disk is full.
     """
-    if not trainer.processes.first:
-        for progress in trainer.train(schedule):
-            report(progress)
+
+    def begin() -> Observer:
+        observer = Observer(trainer, observation, say)
+        observer.catch_up(schedule)
+        return observer
+
+    if not follow_training(trainer, schedule, report, begin):
         return
-    observer = Observer(trainer, observation, say)
-    observer.catch_up(schedule)
-    for progress in trainer.train(schedule):
-        observer.follow(progress)
-        report(progress)
-    observer.close()
     file = trainer.run_dir / FILE_NAME
     if file.is_file():
         write_bank(read_prior(file, trainer.device), file)

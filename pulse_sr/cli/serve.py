@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import click
 
 from pulse_sr.cli.console import INTERRUPTED, TERMINATED, Console, Terminated, emit_json
@@ -26,6 +28,8 @@ def command(options: ServeOptions, console: Console) -> int:
         if options.host not in LOOPBACK:
             console.line("everybody who reaches this address can use it: there is no password")
 
+    # The page says to each visitor what becomes of the faces; the terminal names nobody's files.
+    logging.getLogger("pulse_sr.alignment").setLevel(logging.ERROR)
     console.live("loading the prior")
     try:
         serve(options, ready)

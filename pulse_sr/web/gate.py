@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -89,8 +90,11 @@ class Gate:
 
     def _limited(self, scope: Message, receive: Receive) -> Receive:
         """The body of a request: not more than is allowed, and not for longer."""
-        most = self.upload_bytes + _AROUND if scope["path"] == UPLOAD else _BODY
-        too_large = Refused(413, f"The upload is too large: this page takes {_size(most)}.")
+        most, words = _BODY, "The request is too large."
+        if scope["path"] == UPLOAD:
+            most = self.upload_bytes + _AROUND
+            words = f"The upload is too large: this page takes {self.upload_bytes / 1e6:g} MB."
+        too_large = Refused(413, words)
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if not declared.isdigit() or int(declared) > most:
             raise too_large
@@ -112,8 +116,6 @@ class Gate:
 
 
 async def _in_time(receive: Receive, seconds: float) -> Message:
-    import asyncio
-
     try:
         return await asyncio.wait_for(receive(), max(seconds, 0.001))
     except TimeoutError as error:
@@ -139,6 +141,3 @@ async def _refuse(refused: Refused, send: Send) -> None:
     await send({"type": "http.response.start", "status": refused.status, "headers": headers})
     await send({"type": "http.response.body", "body": words})
 
-
-def _size(count: int) -> str:
-    return f"{(count - _AROUND) / 1e6:g} MB" if count > _BODY else f"{count / 1e6:g} MB"

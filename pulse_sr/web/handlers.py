@@ -179,14 +179,15 @@ class Handlers:
             raise InputError(search.error)
         return gather(search, search.plan.out.parent / "shown")
 
-    def stop(self, request: gr.Request) -> Changes:
+    def stop(self, request: gr.Request) -> Generator[Changes, None, None]:
         """Answers the button Stop, also where the search has not begun."""
-        visit = self.visits.of(_session(request))
-        if visit.search is not None:
-            visit.search.stop()
-            visit.search.wait()
+        parts, search = self.parts, self.visits.of(_session(request)).search
+        if search is not None and search.running:
+            search.stop()
+            yield {parts.status: gr.update(value=markup.said("Stopping at the next step ..."))}
+            search.wait()
         said = markup.said("Stopped. Nothing of this search was kept.")
-        return self._idle() | {self.parts.status: gr.update(value=said, visible=True)}
+        yield self._idle() | {parts.status: gr.update(value=said, visible=True)}
 
     def choose_face(self, name: str, request: gr.Request) -> Changes:
         """Answers the choice of another face of the photo."""
@@ -202,7 +203,7 @@ class Handlers:
         face = next((each for each in outcome.faces if each.name == name), outcome.faces[0])
         if not (isinstance(event.index, int) and 0 <= event.index < len(face.samples)):
             return {}
-        return {self.parts.slider: self._pair(face, event.index)}
+        return self._pair(face, event.index)
 
     def leave(self, request: gr.Request) -> None:
         """Answers that the page was closed or reloaded."""
@@ -224,7 +225,8 @@ class Handlers:
             parts.status: gr.update(value="".join(failed), visible=bool(failed)),
             parts.results: gr.update(visible=True),
             parts.face: gr.update(choices=names, value=names[0], visible=len(names) > 1),
-            parts.photo: gr.update(value=tuple(photo) or None, visible=bool(photo)),
+            parts.whole: gr.update(visible=bool(photo)),
+            parts.photo: gr.update(value=tuple(photo) or None),
             parts.download: gr.update(value=str(outcome.archive)),
             **self._show_face(outcome.faces[0]),
         }
@@ -237,17 +239,20 @@ class Handlers:
         ]
         supervised = None if face.supervised is None else str(face.supervised)
         return {
-            parts.slider: self._pair(face, 0),
+            **self._pair(face, 0),
             parts.gallery: gr.update(value=items, selected_index=0),
             parts.mean: str(face.mean),
             parts.disagreement: str(face.disagreement),
-            parts.supervised: gr.update(value=supervised, visible=supervised is not None),
-            parts.about: markup.said(f"{face.about}. Supervised: {face.network}."),
+            parts.beside: gr.update(visible=supervised is not None),
+            parts.network: markup.caption("Supervised network", face.network),
+            parts.supervised: supervised,
+            parts.about: markup.said(f"{face.about}."),
         }
 
-    def _pair(self, face: ShownFace, sample: int) -> Any:
+    def _pair(self, face: ShownFace, sample: int) -> Changes:
         pair = (str(face.bicubic), str(face.samples[sample].picture))
-        return gr.update(value=pair, label=f"Before: bicubic. After: sample {sample + 1}")
+        said = markup.caption("Before and after", f"bicubic, and sample {sample + 1}")
+        return {self.parts.slider: gr.update(value=pair), self.parts.pair: said}
 
 
 def _session(request: gr.Request) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
@@ -17,6 +18,8 @@ from pulse_sr.web.options import ServeOptions
 STYLE = Path(__file__).with_name("style.css")
 #: What a visitor begins with.
 SAMPLES = 4
+#: Height of the large picture in px.
+_LARGE = 420
 
 #: How small pictures come about. None names a file: a visitor must not choose files of the server.
 OPERATORS = {
@@ -69,73 +72,86 @@ class Components:
     status: gr.HTML
     results: gr.Column
     face: gr.Radio
+    pair: gr.HTML
     slider: gr.ImageSlider
     about: gr.HTML
     gallery: gr.Gallery
     mean: gr.Image
     disagreement: gr.Image
+    beside: gr.Column
+    network: gr.HTML
     supervised: gr.Image
+    whole: gr.Column
     photo: gr.ImageSlider
     download: gr.DownloadButton
 
 
 def lay_out(prior: Prior, options: ServeOptions) -> Components:
     """Builds the page inside a `gr.Blocks`."""
-    gr.HTML(markup.HEADER)
-    gr.HTML(markup.NOTICE, elem_id="notice")
+    gr.HTML(markup.HEADER, padding=False)
+    gr.HTML(markup.NOTICE, padding=False, elem_id="notice")
     with gr.Row(equal_height=False):
         with gr.Column(scale=4, min_width=320):
             asked = _asked(prior, options)
         with gr.Column(scale=7, min_width=360):
             shown = _shown()
-    gr.HTML(markup.PRIVACY)
+    gr.HTML(markup.PRIVACY, padding=False)
     return Components(**asked, **shown)
 
 
-def _asked(prior: Prior, options: ServeOptions) -> dict[str, gr.components.Component]:
+def _asked(prior: Prior, options: ServeOptions) -> dict[str, Any]:
     """What a visitor gives and chooses."""
     upload = gr.File(
         label="Photo or small face",
         type="filepath",
-        height=148,
+        height=140,
         elem_id="upload",
     )
-    seen = gr.HTML(visible=False)
+    seen = gr.HTML(visible=False, padding=False)
     preview = gr.Image(
         label="Your picture",
         visible=False,
         interactive=False,
         show_label=False,
-        buttons=[],
+        buttons=["fullscreen"],
+        height=260,
         elem_id="preview",
     )
     faces = gr.CheckboxGroup(label="Faces to search", visible=False, elem_id="faces")
     sides = [("As the picture is", 0)] + [(f"{side} px", side) for side in sides_of(prior)]
-    with gr.Row():
-        side = gr.Dropdown(sides, value=0, label="Low-res size", min_width=130, elem_id="side")
-        operator = gr.Dropdown(
-            [(title, spec) for spec, title in OPERATORS.items()],
-            value="bicubic",
-            label="How it was made small",
-            min_width=170,
-            elem_id="operator",
-        )
     samples = gr.Slider(
         1,
         options.max_samples,
         value=min(SAMPLES, options.max_samples),
         step=1,
-        label="Samples: different faces for the same pixels",
+        label="Samples",
+        info="How many different faces for the same pixels.",
+        buttons=[],
         elem_id="samples",
     )
-    with gr.Accordion("Method and seed", open=False):
+    find = gr.Button("Find faces", variant="primary", interactive=False, elem_id="find")
+    stop = gr.Button("Stop", visible=False, variant="stop", elem_id="stop")
+    with gr.Accordion("How it was made small, method, seed", open=False, elem_id="more"):
+        side = gr.Dropdown(
+            sides,
+            value=0,
+            label="Low-res size",
+            info="A photo's faces are made so small before the search.",
+            elem_id="side",
+        )
+        operator = gr.Dropdown(
+            [(title, spec) for spec, title in OPERATORS.items()],
+            value="bicubic",
+            label="Operator",
+            info="What made the small picture of the large one.",
+            elem_id="operator",
+        )
         method = gr.Radio(
             [(_METHODS[name], name) for name in METHODS], value="phased", label="Method"
         )
-        seed = gr.Number(0, label="Seed: the same seed gives the same faces", precision=0, minimum=0)
-    with gr.Row(elem_id="actions"):
-        find = gr.Button("Find faces", variant="primary", interactive=False, elem_id="find")
-        stop = gr.Button("Stop", visible=False, variant="stop", elem_id="stop")
+        seed = gr.Number(
+            0, label="Seed", info="The same seed gives the same faces.", precision=0, minimum=0
+        )
     return {
         "upload": upload,
         "seen": seen,
@@ -151,64 +167,78 @@ def _asked(prior: Prior, options: ServeOptions) -> dict[str, gr.components.Compo
     }
 
 
-def _shown() -> dict[str, gr.components.Component | gr.Column]:
+def _shown() -> dict[str, Any]:
     """What a visitor gets."""
-    status = gr.HTML(markup.EMPTY, elem_id="status")
+    status = gr.HTML(markup.EMPTY, padding=False, elem_id="status")
     with gr.Column(visible=False, elem_id="results") as results:
         face = gr.Radio(label="Face", visible=False, elem_id="face")
         with gr.Row(equal_height=False):
-            with gr.Column(scale=6, min_width=300):
+            with gr.Column(scale=1, min_width=280):
+                pair = _caption("Before and after")
                 slider = gr.ImageSlider(
-                    label="Before: bicubic. After: the sample that you choose",
+                    show_label=False,
                     interactive=False,
                     buttons=["fullscreen"],
-                    max_height=460,
+                    max_height=_LARGE,
                     elem_id="slider",
                 )
-            with gr.Column(scale=5, min_width=260):
+            with gr.Column(scale=1, min_width=280):
+                _caption("Samples", "click on one; dB: its match, LR-PSNR")
                 gallery = gr.Gallery(
-                    label="Samples, with their match to the input (LR-PSNR)",
+                    show_label=False,
                     columns=2,
+                    height="auto",
                     object_fit="contain",
                     allow_preview=False,
                     interactive=False,
                     buttons=[],
                     elem_id="gallery",
                 )
-        with gr.Row():
-            mean = _picture("Mean of the samples", "mean")
-            disagreement = _picture("Where the samples disagree", "disagreement")
-            supervised = _picture("Supervised network", "supervised")
-        photo = gr.ImageSlider(
-            label="The whole photo, enlarged: before and after",
-            interactive=False,
-            buttons=["fullscreen"],
-            visible=False,
-            max_height=640,
-            elem_id="photo",
-        )
-        about = gr.HTML()
+        with gr.Row(equal_height=False):
+            mean = _picture("Mean", "of the samples", "mean")
+            disagreement = _picture("Disagreement", "where nothing decides", "disagreement")
+            with gr.Column(scale=1, min_width=150) as beside:
+                network = _caption("Supervised network")
+                supervised = _image("supervised")
+        with gr.Column(visible=False) as whole:
+            _caption("The whole photo", "enlarged, before and after")
+            photo = gr.ImageSlider(
+                show_label=False,
+                interactive=False,
+                buttons=["fullscreen"],
+                max_height=640,
+                elem_id="photo",
+            )
+        about = gr.HTML(padding=False)
         download = gr.DownloadButton("Download all files (ZIP)", elem_id="download")
     return {
         "status": status,
         "results": results,
         "face": face,
+        "pair": pair,
         "slider": slider,
         "about": about,
         "gallery": gallery,
         "mean": mean,
         "disagreement": disagreement,
+        "beside": beside,
+        "network": network,
         "supervised": supervised,
+        "whole": whole,
         "photo": photo,
         "download": download,
     }
 
 
-def _picture(label: str, name: str) -> gr.Image:
-    return gr.Image(
-        label=label,
-        interactive=False,
-        buttons=["fullscreen"],
-        min_width=160,
-        elem_id=name,
-    )
+def _picture(title: str, more: str, name: str) -> gr.Image:
+    with gr.Column(scale=1, min_width=150):
+        _caption(title, more)
+        return _image(name)
+
+
+def _image(name: str) -> gr.Image:
+    return gr.Image(show_label=False, interactive=False, buttons=["fullscreen"], elem_id=name)
+
+
+def _caption(title: str, more: str = "") -> gr.HTML:
+    return gr.HTML(markup.caption(title, more), padding=False)

@@ -20,7 +20,6 @@ from pulse_sr.images.fit import low_res_sides
 from pulse_sr.images.pixels import Pixels, to_pillow
 from pulse_sr.images.read import LowResImage, read_image, read_size
 from pulse_sr.jobs.plan import Plan, plan_run
-from pulse_sr.jobs.task import Task
 from pulse_sr.priors.base import Prior
 from pulse_sr.report.canvas import font
 
@@ -125,11 +124,6 @@ def look(path: Path, prior: Prior, max_pixels: float) -> Look:
     return Look(path, True, *size, numbers, len(framed), side, tuple(remarks), preview)
 
 
-def refusal_of(tasks: Sequence[Task]) -> Exception | None:
-    """Returns why nothing of an upload can be searched; None where something can."""
-    return tasks[0].refusal
-
-
 def _usual_side(prior: Prior) -> int:
     return max([side for side in sides_of(prior) if side <= USUAL_SIDE], default=SMALLEST_SIDE)
 
@@ -161,8 +155,9 @@ def _numbered(pixels: Pixels, framed: Sequence[FramedFace], searched: Sequence[i
         corners = [(float(x + 0.5) * factor, float(y + 0.5) * factor) for x, y in face.quad]
         draw.line([*corners, corners[0]], fill=(255, 255, 255), width=6, joint="curve")
         draw.line([*corners, corners[0]], fill=colour, width=3, joint="curve")
+        # Above the crop, so that it does not hide a small face.
         left = min(max(min(x for x, _ in corners), 0), photo.width - 34)
-        top = min(max(min(y for _, y in corners), 0), photo.height - 34)
+        top = min(max(min(y for _, y in corners) - 36, 0), photo.height - 34)
         draw.rounded_rectangle((left, top, left + 32, top + 32), 6, fill=colour)
         draw.text((left + 16, top + 16), str(number), (255, 255, 255), font(20), anchor="mm")
     return photo

@@ -8,7 +8,7 @@ from html import escape
 NOTICE = (
     '<div class="notice" role="note"><strong>These faces are made up.</strong> Each is a plausible '
     "reconstruction, <strong>not the person</strong>: many faces look like the same few pixels. "
-    "Never use one to identify or to judge somebody.</div>"
+    "Never use one to identify or judge anybody.</div>"
 )
 
 HEADER = (
@@ -17,8 +17,8 @@ HEADER = (
 )
 
 PRIVACY = (
-    '<p class="fine-print">Pictures stay on the computer that serves this page and are removed when '
-    "you close or reload it, which also stops a search.</p>"
+    '<p class="fine-print">Pictures stay on the computer that serves this page and are removed '
+    "when you close or reload it, which also stops a search.</p>"
 )
 
 EMPTY = (
@@ -43,9 +43,14 @@ def progress(words: str, share: float, picture: str, seconds: float) -> str:
         f'<p aria-live="polite">{escape(words)}</p>'
         f'<div class="bar" role="progressbar" aria-valuenow="{percent}" aria-valuemin="0" '
         f'aria-valuemax="100"><div style="width: {percent}%"></div></div>'
-        f"<p class=\"fine-print\">{seconds:.0f} s; the picture is the first sample as it is now"
+        f'<p class="fine-print">{seconds:.0f} s; the picture is the first sample as it is now'
         "</p></div></div>"
     )
+
+
+def caption(title: str, more: str = "") -> str:
+    """Returns the words above a picture."""
+    return f'<div class="caption"><b>{escape(title)}</b> <span>{escape(more)}</span></div>'
 
 
 def waiting() -> str:
@@ -61,7 +66,9 @@ def said(text: str) -> str:
 def seen(heading: str, remarks: Sequence[str]) -> str:
     """Returns what was seen in an upload."""
     items = "".join(f"<li>{escape(_sentence(each))}</li>" for each in remarks)
-    return f'<div class="seen"><b>{escape(heading)}</b>' + (f"<ul>{items}</ul></div>" if items else "</div>")
+    return f'<div class="seen"><b>{escape(heading)}</b>' + (
+        f"<ul>{items}</ul></div>" if items else "</div>"
+    )
 
 
 def _sentence(text: str) -> str:

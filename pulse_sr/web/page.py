@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from typing import Any
 
 import fastapi
 import gradio as gr
@@ -37,7 +38,7 @@ def _connect(handlers: Handlers) -> None:
     everything = [
         each for name, each in vars(parts).items() if name not in ("upload", "operator", "samples")
     ]
-    quiet = {"show_progress": "hidden", "api_visibility": "private"}
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     parts.upload.upload(
         handlers.look,
         parts.upload,
@@ -51,9 +52,7 @@ def _connect(handlers: Handlers) -> None:
     searching = clicked.then(
         handlers.search, list(chosen), everything, concurrency_id="search", **quiet
     )
-    parts.stop.click(
-        handlers.stop, None, everything, cancels=[searching], queue=False, **quiet
-    )
+    parts.stop.click(handlers.stop, None, everything, cancels=[searching], queue=False, **quiet)
     parts.face.input(handlers.choose_face, parts.face, everything, queue=False, **quiet)
     parts.gallery.select(handlers.choose_sample, parts.face, everything, queue=False, **quiet)
 

@@ -19,12 +19,13 @@ from pulse_sr.images.pixels import Pixels, to_pillow
 from pulse_sr.images.write import write_png
 from pulse_sr.inversion.result import Result
 from pulse_sr.jobs import store
-from pulse_sr.jobs.comparison import enlargements
+from pulse_sr.jobs.comparison import enlargements, measured
 from pulse_sr.jobs.manifest import RECORD
 from pulse_sr.jobs.photo import AFTER, BEFORE
 from pulse_sr.jobs.provenance import XMP, settings_of, text_chunks
-from pulse_sr.models.registry import load_network_of_scale
-from pulse_sr.sr.enlarging import by_network
+from pulse_sr.models.registry import list_networks, load_network
+from pulse_sr.sr.enlarging import Enlarge, network_bands
+from pulse_sr.sr.files import SrModel
 from pulse_sr.web.search import Search
 
 #: Pictures are shown with this side or more, in px: browsers do not enlarge them.
@@ -52,8 +53,8 @@ class ShownFace:
         samples: the faces that were found.
         bicubic: the input enlarged without knowledge of faces.
         mean, disagreement: over the samples.
-        supervised: what the network of this scale makes of it; None: none enlarges so many times.
-        network: what that is, or why there is none.
+        supervised: what a network makes of it; None: none enlarges so many times.
+        network: its name, and how well it matches.
     """
 
     name: str
@@ -140,21 +141,22 @@ def _face(name: str, folder: Path, result: Result, shown: Path) -> ShownFace:
     if record is None:
         raise InputError(f"{folder.name}/{RECORD} can not be read", "search again")
     shown.mkdir(parents=True, exist_ok=True)
-    model = load_network_of_scale(result.scale, torch.device(result.device))
-    pictures = enlargements(result, None if model is None else by_network(model))
+    model = _network(result.scale, torch.device(result.device))
+    pictures = enlargements(result, None if model is None else _way(model, result.scale))
     settings = settings_of(result)
-    supervised = None
+    supervised, network = None, ""
     if model is not None:
         supervised = shown / "supervised.png"
         own = text_chunks({**settings, "network": model.name, "network_sha256": model.sha256})
         write_png(supervised, _large(pictures["supervised"]), own, XMP)
+        match = measured(pictures["supervised"], result.observation, result.scale, None)
+        network = f"{model.name}, one answer: {match['lr_psnr']:.1f} dB"
     write_png(shown / "bicubic.png", _large(pictures["bicubic"]))
     write_png(shown / "mean.png", _large(pictures["mean"]), text_chunks(settings), XMP)
-    seconds = sum(record["timing"].values())
     about = (
         f"{result.observation.side} px to {result.resolution} px, "
         f"operator {result.observation.operator.spec}, method {result.config.method}, "
-        f"seed {result.config.seed}, {seconds:.0f} s"
+        f"seed {result.config.seed}, {sum(record['timing'].values()):.0f} s"
     )
     return ShownFace(
         name=name,
@@ -164,10 +166,20 @@ def _face(name: str, folder: Path, result: Result, shown: Path) -> ShownFace:
         mean=shown / "mean.png",
         disagreement=folder / "disagreement.png",
         supervised=supervised,
-        network=f"no network of this page enlarges {result.scale} times"
-        if model is None
-        else f"{model.name}: one answer, no alternatives",
+        network=network,
     )
+
+
+def _network(scale: int, device: torch.device) -> SrModel | None:
+    """The bundled network that enlarges so many times, or the next one that does more."""
+    enough = [model for model in list_networks() if (model.scale or 0) >= scale]
+    if not enough:
+        return None
+    return load_network(min(enough, key=lambda model: model.scale or 0).name, device)
+
+
+def _way(model: SrModel, scale: int) -> Enlarge:
+    return lambda low: np.concatenate(list(network_bands(model, low, scale)), axis=1)
 
 
 def _samples(

@@ -140,4 +140,3 @@ async def _refuse(refused: Refused, send: Send) -> None:
     ]
     await send({"type": "http.response.start", "status": refused.status, "headers": headers})
     await send({"type": "http.response.body", "body": words})
-

@@ -15,7 +15,7 @@ from pulse_sr.web import markup
 from pulse_sr.web.looking import sides_of
 from pulse_sr.web.options import ServeOptions
 
-STYLE = Path(__file__).with_name("style.css")
+STYLE, _LIMIT = (Path(__file__).with_name(name) for name in ("style.css", "limit.js"))
 #: What a visitor begins with.
 SAMPLES = 4
 #: Height of the large picture in px.
@@ -52,6 +52,12 @@ def theme() -> gr.themes.Base:
         font=[gr.themes.Font(name) for name in _FONT],
         font_mono=[gr.themes.Font(name) for name in _MONO],
     )
+
+
+def script(options: ServeOptions) -> str:
+    """Returns the only script of our own, with the limit of uploads."""
+    code = _LIMIT.read_text(encoding="utf-8")
+    return f"<script>{code.replace('MOST_BYTES', str(options.upload_bytes))}</script>"
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,7 @@ def _asked(prior: Prior, options: ServeOptions) -> dict[str, Any]:
         height=140,
         elem_id="upload",
     )
+    gr.HTML(markup.TOO_LARGE, padding=False, elem_id="too-large")
     seen = gr.HTML(visible=False, padding=False)
     preview = gr.Image(
         label="Your picture",

@@ -21,6 +21,11 @@ PRIVACY = (
     "when you close or reload it, which also stops a search.</p>"
 )
 
+#: Filled in by `limit.js`.
+TOO_LARGE = (
+    '<div class="alert" role="alert" hidden><b></b><span>Make the picture smaller.</span></div>'
+)
+
 EMPTY = (
     '<div class="blank"><div class="blank-faces" aria-hidden="true"><i></i><i></i><i></i><i></i>'
     "</div><p>The faces that are found will be here.</p>"
@@ -73,4 +78,6 @@ def seen(heading: str, remarks: Sequence[str]) -> str:
 
 def _sentence(text: str) -> str:
     text = text.strip()
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+    if text.split(" ", 1)[0].isalpha():  # no name of a file
+        text = text[:1].upper() + text[1:]
+    return text + ("" if text.endswith((".", "!", "?")) else ".")

@@ -14,7 +14,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from pulse_sr.priors.base import Prior
 from pulse_sr.web.gate import App, Gate
 from pulse_sr.web.handlers import Handlers
-from pulse_sr.web.layout import STYLE, lay_out, theme
+from pulse_sr.web.layout import STYLE, lay_out, script, theme
 from pulse_sr.web.options import LOOPBACK, ServeOptions
 from pulse_sr.web.visits import Visits
 
@@ -83,6 +83,7 @@ def application(options: ServeOptions, prior: Prior, visits: Visits) -> App:
         mcp_server=False,
         theme=theme(),
         css_paths=STYLE,
+        head=script(options),
     )
     inner: App = app  # type: ignore[assignment]
     if options.host in LOOPBACK:  # another site's name for this address is not ours

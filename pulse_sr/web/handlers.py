@@ -189,6 +189,16 @@ class Handlers:
         said = markup.said("Stopped. Nothing of this search was kept.")
         yield self._idle() | {parts.status: gr.update(value=said, visible=True)}
 
+    def refused(self, request: gr.Request) -> Changes:
+        """Answers that gradio took no upload or search: the queue is full."""
+        parts, looked = self.parts, self.visits.of(_session(request)).look is not None
+        said = markup.alert("too many people are waiting", "try again in a minute")
+        return {
+            parts.find: gr.update(visible=True, interactive=looked),
+            parts.stop: gr.update(visible=False),
+            parts.status: gr.update(value=said, visible=True),
+        }
+
     def choose_face(self, name: str, request: gr.Request) -> Changes:
         """Answers the choice of another face of the photo."""
         outcome = self.visits.of(_session(request)).outcome

@@ -39,19 +39,21 @@ def _connect(handlers: Handlers) -> None:
         each for name, each in vars(parts).items() if name not in ("upload", "operator", "samples")
     ]
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    parts.upload.upload(
+    looking = parts.upload.upload(
         handlers.look,
         parts.upload,
         everything,
         concurrency_id="look",
         **quiet,
     )
+    looking.failure(handlers.refused, None, everything, queue=False, **quiet)
     parts.upload.clear(handlers.clear, None, everything, queue=False, **quiet)
     chosen = (parts.faces, parts.side, parts.operator, parts.samples, parts.method, parts.seed)
     clicked = parts.find.click(handlers.queued, None, everything, queue=False, **quiet)
     searching = clicked.then(
         handlers.search, list(chosen), everything, concurrency_id="search", **quiet
     )
+    searching.failure(handlers.refused, None, everything, queue=False, **quiet)
     parts.stop.click(handlers.stop, None, everything, cancels=[searching], queue=False, **quiet)
     parts.face.input(handlers.choose_face, parts.face, everything, queue=False, **quiet)
     parts.gallery.select(handlers.choose_sample, parts.face, everything, queue=False, **quiet)

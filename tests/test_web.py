@@ -238,12 +238,22 @@ def test_idle_visits_and_uploads_that_nobody_took_are_swept(guests, monkeypatch)
     assert [path.name for path in files(guests.cache)] == ["b.png"]
 
 
+def test_what_was_written_while_a_visit_ended_is_swept(guests):
+    guests.take("one", upload(guests))
+    late = guests.of("one").folder / "1" / "shown"
+    guests.close("one")
+    late.mkdir(parents=True)
+    guests.sweep()
+    assert list(guests.folder.iterdir()) == []
+
+
 def test_there_is_a_limit_to_visits(guests, monkeypatch):
     monkeypatch.setattr(visits, "MOST_VISITS", 2)
     guests.of("one"), guests.of("two")
     with pytest.raises(UsageError, match="too many"):
         guests.of("three")
     assert guests.of("two")
+    assert guests.find("three") is None
 
 
 def test_an_upload_that_is_gone_is_said(guests, tmp_path):

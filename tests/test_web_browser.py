@@ -27,7 +27,7 @@ DATA = Path(__file__).parent / "data"
 FACE = Path(__file__).parents[1] / "examples" / "face_lr.png"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 #: Milliseconds for what a search is waited for, and for everything else.
-SEARCH_MS, SOON_MS = 120_000, 30_000
+SEARCH_MS, SOON_MS = 300_000, 60_000
 
 #: What `run` writes for an input beside its record (docs/web.md).
 PICTURES = ("input", "mean", "std", "interval", "disagreement", "grid", "sample_00", "sample_01")
@@ -148,7 +148,7 @@ def shoot(request, tmp_path):
     return take
 
 
-def until(reached, seconds=30.0):
+def until(reached, seconds=60.0):
     """Waits for something that no page shows."""
     ends = time.monotonic() + seconds
     while not reached():

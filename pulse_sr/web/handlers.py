@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
@@ -109,7 +110,9 @@ class Handlers:
     ) -> Generator[Changes, None, None]:
         """Searches, and tells how far it is; stops where the page goes away."""
         try:
-            visit = self.visits.of(_session(request))
+            visit = self.visits.find(_session(request))
+            if visit is None:
+                raise UsageError("there is no picture", "drop one first")
             search = self._begin(visit, faces, side, operator, samples, method, seed)
             try:
                 yield from self._follow(search)
@@ -118,6 +121,7 @@ class Handlers:
             finally:  # also where gradio closes this generator: by Stop, or as the visitor left
                 search.stop()
                 search.wait()
+                search.results = {}
         except Exception as error:
             message, hint = _words(error)
             yield self._idle() | {
@@ -181,7 +185,8 @@ class Handlers:
 
     def stop(self, request: gr.Request) -> Generator[Changes, None, None]:
         """Answers the button Stop, also where the search has not begun."""
-        parts, search = self.parts, self.visits.of(_session(request)).search
+        parts, visit = self.parts, self.visits.find(_session(request))
+        search = None if visit is None else visit.search
         if search is not None and search.running:
             search.stop()
             yield {parts.status: gr.update(value=markup.said("Stopping at the next step ..."))}
@@ -191,7 +196,8 @@ class Handlers:
 
     def refused(self, request: gr.Request) -> Changes:
         """Answers that gradio took no upload or search: the queue is full."""
-        parts, looked = self.parts, self.visits.of(_session(request)).look is not None
+        parts, visit = self.parts, self.visits.find(_session(request))
+        looked = visit is not None and visit.look is not None
         said = markup.alert("too many people are waiting", "try again in a minute")
         return {
             parts.find: gr.update(visible=True, interactive=looked),
@@ -201,19 +207,23 @@ class Handlers:
 
     def choose_face(self, name: str, request: gr.Request) -> Changes:
         """Answers the choice of another face of the photo."""
-        outcome = self.visits.of(_session(request)).outcome
+        outcome = self._outcome(request)
         face = outcome and next((each for each in outcome.faces if each.name == name), None)
         return self._show_face(face) if face else {}
 
     def choose_sample(self, name: str | None, event: gr.SelectData, request: gr.Request) -> Changes:
         """Answers a click on a sample: the slider shows it."""
-        outcome = self.visits.of(_session(request)).outcome
+        outcome = self._outcome(request)
         if outcome is None:
             return {}
         face = next((each for each in outcome.faces if each.name == name), outcome.faces[0])
         if not (isinstance(event.index, int) and 0 <= event.index < len(face.samples)):
             return {}
         return self._pair(face, event.index)
+
+    def _outcome(self, request: gr.Request) -> Outcome | None:
+        visit = self.visits.find(_session(request))
+        return None if visit is None else visit.outcome
 
     def leave(self, request: gr.Request) -> None:
         """Answers that the page was closed or reloaded."""
@@ -287,5 +297,4 @@ def _words(error: Exception) -> tuple[str, str]:
     message, hint, _ = describe_error(error)
     if not isinstance(error, PulseError):
         return "Something went wrong on this computer", "The terminal of the server says more"
-    words = [word if "/" not in word else word.rsplit("/", 1)[-1] for word in message.split(" ")]
-    return " ".join(words), "" if "--" in hint else hint
+    return re.sub(r"/\S*/", "", message), "" if "--" in hint else hint

@@ -95,7 +95,7 @@ def gather(search: Search, shown: Path) -> Outcome:
         InputError: the record of a face can not be read.
         SetupError: the disk is full, or a network is damaged.
     """
-    shown.mkdir(parents=True, exist_ok=True)
+    shown.mkdir()  # not its parents: they are gone where the visit has ended
     plan, faces = search.plan, []
     for task in plan.tasks:
         result = search.results.get(task.stem)
@@ -140,7 +140,7 @@ def _face(name: str, folder: Path, result: Result, shown: Path) -> ShownFace:
     record = store.read_record(folder)
     if record is None:
         raise InputError(f"{folder.name}/{RECORD} can not be read", "search again")
-    shown.mkdir(parents=True, exist_ok=True)
+    shown.mkdir()
     model = _network(result.scale, torch.device(result.device))
     pictures = enlargements(result, None if model is None else _way(model, result.scale))
     settings = settings_of(result)

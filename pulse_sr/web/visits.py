@@ -78,6 +78,14 @@ class Visits:
         self._open: dict[str, Visit] = {}
         self._lock = threading.Lock()
 
+    def find(self, session: str) -> Visit | None:
+        """Returns the visit of a session; None before its first upload and after its end."""
+        with self._lock:
+            visit = self._open.get(session)
+            if visit is not None:
+                visit.seen = time.monotonic()
+            return visit
+
     def of(self, session: str) -> Visit:
         """Returns the visit of a session, a new one where there is none.
 
@@ -109,7 +117,8 @@ class Visits:
         visit = self.of(session)
         if visit.search is not None:
             visit.search.stop()
-        visit.look = None
+            visit.search.wait()
+        visit.look = visit.search = None
         visit.next_folder()
         folder = visit.folder / "upload"
         shutil.rmtree(folder, ignore_errors=True)
@@ -151,6 +160,9 @@ class Visits:
         for session in idle:
             self.close(session)
         with self._lock:
+            known = {visit.folder for visit in self._open.values()}
+            for folder in set(self.folder.iterdir()) - known:  # written to while its visit ended
+                shutil.rmtree(folder, ignore_errors=True)
             taken = {visit.cached for visit in self._open.values()}
             for path in self.cache.rglob("*"):
                 if path.is_file() and path not in taken and _age(path) > UNTAKEN_S:

@@ -42,14 +42,14 @@ def alert(message: str, hint: str = "") -> str:
 def progress(words: str, share: float, picture: str, seconds: float) -> str:
     """Returns how far a search is, with the image of the moment (a data URL, or nothing)."""
     percent = round(100 * min(max(share, 0.0), 1.0))
+    said = f"{seconds:.0f} s; the picture is the first sample as it is now"
+    more = f'<p class="fine-print">{said}</p>' if picture else ""
     image = f'<img src="{escape(picture)}" alt="the first sample as it is now">' if picture else ""
     return (
         f'<div class="progress"><div class="live">{image}</div><div class="how-far">'
         f'<p aria-live="polite">{escape(words)}</p>'
         f'<div class="bar" role="progressbar" aria-valuenow="{percent}" aria-valuemin="0" '
-        f'aria-valuemax="100"><div style="width: {percent}%"></div></div>'
-        f'<p class="fine-print">{seconds:.0f} s; the picture is the first sample as it is now'
-        "</p></div></div>"
+        f'aria-valuemax="100"><div style="width: {percent}%"></div></div>{more}</div></div>'
     )
 
 

@@ -19,6 +19,9 @@ from pathlib import Path
 import httpx
 import pytest
 from PIL import Image
+from random_priors import random_stylegan2
+
+from pulse_sr.priors.files import save_prior
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytest.importorskip("gradio", reason="the extra `web` is not installed")
@@ -26,6 +29,8 @@ pytest.importorskip("gradio", reason="the extra `web` is not installed")
 DATA = Path(__file__).parent / "data"
 FACE = Path(__file__).parents[1] / "examples" / "face_lr.png"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+#: So many samples take the tiny prior some seconds, in which a search can be stopped.
+LONG = 64
 #: Milliseconds for what a search is waited for, and for everything else.
 SEARCH_MS, SOON_MS = 300_000, 60_000
 
@@ -66,8 +71,20 @@ class Server:
 
 
 @pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    """The page with the bundled prior."""
+    running = Server(tmp_path_factory.mktemp("real"))
+    yield running
+    running.end()
+
+
+@pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    running = Server(tmp_path_factory.mktemp("served"), "--max-upload", "1", "--queue", "2")
+    """The page with a tiny prior, for what does not depend on how faces look."""
+    prior = tmp_path_factory.mktemp("prior") / "tiny.safetensors"
+    save_prior(prior, random_stylegan2(0))
+    limits = ("--max-upload", "1", "--queue", "2", "--max-samples", "64")
+    running = Server(tmp_path_factory.mktemp("served"), "--prior", str(prior), *limits)
     yield running
     if running.process.poll() is None:
         running.end()
@@ -123,12 +140,12 @@ class Visitor:
 
 
 @pytest.fixture
-def visit(chromium, server):
+def visit(chromium, request):
     """A function that opens the page as a new visitor."""
     opened = []
 
-    def open_page(**screen):
-        opened.append(Visitor(chromium, server, **screen))
+    def open_page(where=None, **screen):
+        opened.append(Visitor(chromium, where or request.getfixturevalue("server"), **screen))
         return opened[-1]
 
     yield open_page
@@ -156,8 +173,8 @@ def until(reached, seconds=60.0):
         time.sleep(0.05)
 
 
-def test_a_small_face_becomes_samples_and_an_archive(visit, shoot, server, tmp_path):
-    visitor = visit(viewport={"width": 1280, "height": 900})
+def test_a_small_face_becomes_samples_and_an_archive(visit, shoot, real, tmp_path):
+    visitor = visit(real, viewport={"width": 1280, "height": 900})
     assert visitor.page.locator("#find").is_disabled()
     shoot(visitor, "1-empty")
     visitor.drop(FACE)
@@ -195,13 +212,13 @@ def test_a_small_face_becomes_samples_and_an_archive(visit, shoot, server, tmp_p
     assert visitor.complaints == []
 
 
-def test_a_photo_shows_numbered_faces_and_comes_back_with_them(visit, shoot, tmp_path):
+def test_a_photo_shows_numbered_faces_and_comes_back_with_them(visit, shoot, real, tmp_path):
     canvas = Image.new("RGB", (640, 300), (90, 110, 130))
     for name, left in (("a", 60), ("b", 330)):
         sharp = Image.open(DATA / f"portrait_{name}.jpg").convert("RGB")
         canvas.paste(sharp.resize((90, 110), Image.Resampling.LANCZOS), (left, 80))
     canvas.save(tmp_path / "two.jpg", quality=95)
-    visitor = visit(viewport={"width": 1280, "height": 900})
+    visitor = visit(real, viewport={"width": 1280, "height": 900})
     visitor.drop(tmp_path / "two.jpg")
     visitor.see("A photo of 640 x 300 px with 2 faces")
     visitor.page.get_by_label("Face 1").uncheck()
@@ -247,7 +264,7 @@ def test_two_visitors_at_once_get_their_own_faces(visit, shoot):
 
 def test_stop_stops_and_the_next_search_begins_at_once(visit, shoot):
     visitor = visit()
-    visitor.start(FACE, samples=16)
+    visitor.start(FACE, samples=LONG)
     visitor.page.wait_for_selector(".live img")
     visitor.page.click("#stop")
     visitor.see("Stopped. Nothing of this search was kept.")
@@ -260,7 +277,7 @@ def test_stop_stops_and_the_next_search_begins_at_once(visit, shoot):
 
 def test_a_search_that_waits_is_stopped_too(visit):
     first, second = visit(), visit()
-    first.start(FACE, samples=16)
+    first.start(FACE, samples=LONG)
     first.page.wait_for_selector(".live img")
     second.start(FACE)
     second.see("Waiting for a turn")
@@ -274,7 +291,7 @@ def test_a_search_that_waits_is_stopped_too(visit):
 def test_a_reload_ends_the_search_and_removes_what_was_there(visit, server):
     visitor = visit()
     until(lambda: not server.files())  # the visitors before this one have left
-    visitor.start(FACE, samples=16)
+    visitor.start(FACE, samples=LONG)
     visitor.page.wait_for_selector(".live img")
     assert server.files()
     visitor.page.reload()
@@ -298,7 +315,7 @@ def test_a_slow_upload_does_not_keep_others_waiting(server):
 
 def test_the_queue_is_bounded(visit, server, shoot):
     first, last = visit(), visit()
-    first.start(FACE, samples=16)
+    first.start(FACE, samples=LONG)
     first.page.wait_for_selector(".live img")
     listed = httpx.get(f"{server.address}/config").json()["dependencies"]
     [search] = [each["id"] for each in listed if len(each["inputs"]) == 6]

@@ -60,6 +60,16 @@ def script(options: ServeOptions) -> str:
     return f"<script>{code.replace('MOST_BYTES', str(options.upload_bytes))}</script>"
 
 
+class Upload(gr.File):
+    """A file to drop; `gr.File` itself leaves an empty one in the cache for each upload."""
+
+    is_template = True  # for the browser it is a `gr.File`
+
+    def preprocess(self, payload: Any) -> str | None:
+        """Returns the path in the cache; gradio has checked that it lies there."""
+        return payload.path if isinstance(payload, gr.FileData) else None
+
+
 @dataclass(frozen=True)
 class Components:
     """The parts of the page that change."""
@@ -107,7 +117,7 @@ def lay_out(prior: Prior, options: ServeOptions) -> Components:
 
 def _asked(prior: Prior, options: ServeOptions) -> dict[str, Any]:
     """What a visitor gives and chooses."""
-    upload = gr.File(
+    upload = Upload(
         label="Photo or small face",
         type="filepath",
         height=140,

@@ -374,7 +374,10 @@ def test_the_faces_of_a_photo_come_back_in_it(page, guests, party):
 
 def test_stop_ends_a_search_and_closing_its_generator_too(page, guests, small):
     asked(page, guests, small)
-    for end in (lambda running: list(page.stop(ONE)), lambda running: running.close()):
+    for end in (
+        lambda running: (page.stop(ONE), page.stopped(ONE)),
+        lambda running: running.close(),
+    ):
         running = page.search([], 0, "bicubic", 3, "ilo", 0, ONE)
         next(running)
         search = guests.of("one").search

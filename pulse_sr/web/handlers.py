@@ -183,16 +183,20 @@ class Handlers:
             raise InputError(search.error)
         return gather(search, search.plan.out.parent / "shown")
 
-    def stop(self, request: gr.Request) -> Generator[Changes, None, None]:
-        """Answers the button Stop, also where the search has not begun."""
-        parts, visit = self.parts, self.visits.find(_session(request))
-        search = None if visit is None else visit.search
-        if search is not None and search.running:
-            search.stop()
-            yield {parts.status: gr.update(value=markup.said("Stopping at the next step ..."))}
-            search.wait()
+    def stop(self, request: gr.Request) -> Changes:
+        """Answers the button Stop at once, also where the search has not begun."""
+        visit = self.visits.find(_session(request))
+        if visit is not None and visit.search is not None:
+            visit.search.stop()
+        return {self.parts.status: gr.update(value=markup.said("Stopping at the next step ..."))}
+
+    def stopped(self, request: gr.Request) -> Changes:
+        """Answers when the search has ended."""
+        visit = self.visits.find(_session(request))
+        if visit is not None and visit.search is not None:
+            visit.search.wait()
         said = markup.said("Stopped. Nothing of this search was kept.")
-        yield self._idle() | {parts.status: gr.update(value=said, visible=True)}
+        return self._idle() | {self.parts.status: gr.update(value=said, visible=True)}
 
     def refused(self, request: gr.Request) -> Changes:
         """Answers that gradio took no upload or search: the queue is full."""

@@ -54,7 +54,10 @@ def _connect(handlers: Handlers) -> None:
         handlers.search, list(chosen), everything, concurrency_id="search", **quiet
     )
     searching.failure(handlers.refused, None, everything, queue=False, **quiet)
-    parts.stop.click(handlers.stop, None, everything, cancels=[searching], queue=False, **quiet)
+    stopping = parts.stop.click(
+        handlers.stop, None, everything, cancels=[searching], queue=False, **quiet
+    )
+    stopping.then(handlers.stopped, None, everything, queue=False, **quiet)
     parts.face.input(handlers.choose_face, parts.face, everything, queue=False, **quiet)
     parts.gallery.select(handlers.choose_sample, parts.face, everything, queue=False, **quiet)
 

@@ -60,14 +60,9 @@ def script(options: ServeOptions) -> str:
     return f"<script>{code.replace('MOST_BYTES', str(options.upload_bytes))}</script>"
 
 
-class Upload(gr.File):
-    """A file to drop; `gr.File` itself leaves an empty one in the cache for each upload."""
-
-    is_template = True  # for the browser it is a `gr.File`
-
-    def preprocess(self, payload: Any) -> str | None:
-        """Returns the path in the cache; gradio has checked that it lies there."""
-        return payload.path if isinstance(payload, gr.FileData) else None
+def _in_cache(payload: gr.FileData | None) -> str | None:
+    """The path of an upload in gradio's cache; gradio has checked that it lies there."""
+    return None if payload is None else payload.path
 
 
 @dataclass(frozen=True)
@@ -117,12 +112,14 @@ def lay_out(prior: Prior, options: ServeOptions) -> Components:
 
 def _asked(prior: Prior, options: ServeOptions) -> dict[str, Any]:
     """What a visitor gives and chooses."""
-    upload = Upload(
+    upload = gr.File(
         label="Photo or small face",
         type="filepath",
         height=140,
         elem_id="upload",
     )
+    # Its own way leaves an empty file in the cache for each upload.
+    vars(upload)["preprocess"] = _in_cache
     gr.HTML(markup.TOO_LARGE, padding=False, elem_id="too-large")
     seen = gr.HTML(visible=False, padding=False)
     preview = gr.Image(

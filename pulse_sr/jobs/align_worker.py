@@ -24,12 +24,12 @@ from pulse_sr.alignment.settings import AlignSettings
 from pulse_sr.data.picture import NOT_TRAINING_DATA
 from pulse_sr.errors import InputError, SetupError, describe_error
 from pulse_sr.files.atomic import make_folder, write_atomic
-from pulse_sr.files.documents import json_bytes
+from pulse_sr.files.documents import json_bytes, read_json
 from pulse_sr.images.pixels import Pixels
 from pulse_sr.images.read import LowResImage, read_image
 from pulse_sr.images.write import write_png
 from pulse_sr.jobs.manifest import Index, Row
-from pulse_sr.jobs.sidecar import left_out_entry, sidecar
+from pulse_sr.jobs.sidecar import SidecarShape, left_out_entry, sidecar
 from pulse_sr.jobs.stems import Names, face_names
 from pulse_sr.jobs.task import Input
 from pulse_sr.operators.degrading import degrade
@@ -153,7 +153,11 @@ class AlignWorker:
             return False
         if (row.get("sha256"), row.get("fingerprint")) != (photo.sha256, self.fingerprint):
             return False
-        return all((self.out / name).is_file() for name in _files(row))
+        files = [self.out / name for name in _files(row)]
+        return all(
+            file.is_file() and (file.suffix != ".json" or read_json(file, SidecarShape) is not None)
+            for file in files
+        )
 
     def _remove(self, photo: Input) -> None:
         """Removes the files of an earlier row, the sidecars first."""

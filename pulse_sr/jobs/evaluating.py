@@ -22,8 +22,8 @@ from pulse_sr import __version__
 from pulse_sr.devices import choose_device
 from pulse_sr.errors import InputError, UsageError
 from pulse_sr.files.atomic import make_folder, write_atomic
+from pulse_sr.files.documents import json_bytes, read_json
 from pulse_sr.jobs.labels import Labels, group_inputs, read_labels
-from pulse_sr.jobs.manifest import json_bytes, read_json
 from pulse_sr.jobs.result_files import Matched, ResultFiles, match_files, read_case
 from pulse_sr.metrics.convention import Convention
 from pulse_sr.metrics.evaluation import Entry, Evaluation

@@ -7,7 +7,6 @@ What is written is a folder like that of a training run: `model.safetensors`, `l
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import re
@@ -24,6 +23,7 @@ from pulse_sr.devices import choose_device
 from pulse_sr.errors import SetupError, UsageError, first_line, is_disk_full
 from pulse_sr.files.atomic import write_text_atomic
 from pulse_sr.files.digest import file_sha256
+from pulse_sr.files.documents import load_json
 from pulse_sr.images.write import write_png
 from pulse_sr.models import registry
 from pulse_sr.models.descriptor import Model
@@ -157,7 +157,7 @@ def read_framing(framing: str) -> dict[str, Any]:
     if framing == "bundled":
         return framing_of(registry.load().card).describe()
     try:
-        found = json.loads(Path(framing).read_text())
+        found = load_json(Path(framing), dict)
         found = found.get("alignment", found)
         found = framing_of({"alignment": {"template": found.get("template", found)}})
     except (OSError, ValueError, AttributeError, SetupError) as error:

@@ -12,15 +12,28 @@ of their number, so the rows come in batches (`Index`). What a killed process di
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Required, TypedDict
+
+from msgspec import Meta
 
 from pulse_sr.files.atomic import write_atomic
-from pulse_sr.files.documents import json_bytes, read_json
+from pulse_sr.files.documents import (
+    Amount,
+    Count,
+    FileName,
+    Side,
+    check_shape,
+    json_bytes,
+    read_json,
+)
 from pulse_sr.files.lock import folder_lock
+
+log = logging.getLogger(__name__)
 
 #: Between the threads of a process, also where the file system has no locks.
 _THREADS = threading.Lock()
@@ -35,14 +48,85 @@ PHOTO = "photo.json"
 _BATCH_S, _BATCH_SHARE = 5.0, 20.0
 
 Row = dict[str, Any]
+Status = Literal["ok", "below_target", "failed"]
+
+
+class NotedShape(TypedDict):
+    """The input of a record, with what was changed on reading it."""
+
+    path: str
+    sha256: str
+    notes: list[str]
+
+
+class CropShape(TypedDict):
+    """What a row of `align` has of a crop."""
+
+    name: FileName
+    score: float
+    real_size: Amount
+    near_duplicate_of: str | None
+    phash: Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+    lr: dict[str, Annotated[str, Meta(pattern=r"\Alr_\d{1,5}/[^/\\\x00]+\.png\Z")]]
+
+
+class LeftOutShape(TypedDict):
+    """What a row of `align` has of a face without a crop."""
+
+    reason: str
+
+
+class MethodShape(TypedDict, total=False):
+    """What a row of `compare` has of an enlargement."""
+
+    method: Required[str]
+    title: Required[str]
+    file: Required[FileName]
+    lr_psnr: Required[float | None]
+    psnr: float | None
+    ssim: float | None
+    distance: float | None
+
+
+class RowShape(TypedDict, total=False):
+    """A row of any command; each has its own part of these."""
+
+    stem: Required[FileName]
+    path: str
+    sha256: str
+    status: Status
+    seconds: Amount
+    samples: Count
+    fingerprint: str
+    base: FileName
+    error: str
+    hint: str
+    notes: list[str]
+    names: list[FileName]
+    faces: list[CropShape]
+    left_out: list[LeftOutShape]
+    file: FileName
+    width: Side
+    height: Side
+    methods: list[MethodShape]
 
 
 def read_rows(out: Path) -> list[Row]:
-    """Returns the rows of `out`; none if there is no manifest or it is damaged."""
-    rows = read_json(out / NAME)
-    if not isinstance(rows, list):
-        return []
-    return [row for row in rows if isinstance(row, dict) and isinstance(row.get("stem"), str)]
+    """Returns the rows of `out` that are whole; none if there is no manifest or it is damaged."""
+    listed: list[Any] = read_json(out / NAME, list) or []
+    rows = [row for row in listed if _is_row(row)]
+    if len(rows) < len(listed):
+        number = len(listed) - len(rows)
+        log.warning("%s has %d damaged rows: they count as missing", out / NAME, number)
+    return rows
+
+
+def _is_row(row: Any) -> bool:
+    try:
+        check_shape(row, RowShape)
+    except ValueError:
+        return False
+    return True
 
 
 def put_rows(out: Path, rows: Iterable[Row]) -> None:

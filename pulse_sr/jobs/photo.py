@@ -31,7 +31,9 @@ from pulse_sr.jobs import store
 from pulse_sr.jobs.drawing import read_pixels
 from pulse_sr.jobs.manifest import PHOTO
 from pulse_sr.jobs.photo_canvas import Canvas
+from pulse_sr.jobs.photo_record import read_photo
 from pulse_sr.jobs.provenance import text_chunks
+from pulse_sr.jobs.record import sample_name
 from pulse_sr.jobs.task import Task
 from pulse_sr.sr.files import SrModel
 
@@ -109,7 +111,7 @@ class Photos:
         names = [photo_name(index) for index in range(count)]
         files = [*names, BEFORE, AFTER]
         identity = _identity(first.sha256, self.upscale, count, faces, self.background)
-        record = store.read_photo(folder)
+        record = read_photo(folder)
         known = record is not None and record.get("fingerprint") == identity
         if known and all((folder / name).is_file() for name in files):
             return
@@ -197,7 +199,7 @@ def _found(folder: Path, task: Task) -> _Face:
     """A face as its folder holds it; no files where its search failed."""
     assert task.face is not None  # a whole picture is no photo
     done = store.done_indices(folder, task.fingerprint)
-    files = tuple(store.sample_name(index) for index in done)
+    files = tuple(sample_name(index) for index in done)
     face = task.face
     numbers = (face.index, face.corners, face.real_size, face.detail, face.side)
     return _Face(task.stem, *numbers, task.fingerprint, files)

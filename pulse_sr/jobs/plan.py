@@ -16,6 +16,7 @@ from pulse_sr.images.find import find_images
 from pulse_sr.jobs import store
 from pulse_sr.jobs.intake import Intake
 from pulse_sr.jobs.manifest import read_rows
+from pulse_sr.jobs.record import read_record
 from pulse_sr.jobs.stems import list_inputs
 from pulse_sr.jobs.task import Input, Task, fingerprint
 from pulse_sr.models.registry import load_network
@@ -164,7 +165,7 @@ def _failures(out: Path) -> Failures:
 
 def _recorded_failure(folder: Path, wanted: str) -> dict[str, Any] | None:
     """The failure that a folder records: its row is missing where a process was killed."""
-    record = store.read_record(folder) or {}
+    record = read_record(folder) or {}
     failed = (record.get("status"), record.get("fingerprint")) == ("failed", wanted)
     return record if failed else None
 

@@ -19,7 +19,7 @@ import torch
 from pulse_sr import __version__
 from pulse_sr.config import SAMPLERS
 from pulse_sr.files.atomic import make_folder, write_atomic, write_parts_atomic
-from pulse_sr.files.documents import json_bytes, read_json
+from pulse_sr.files.documents import json_bytes
 from pulse_sr.images.read import LowResImage
 from pulse_sr.images.write import write_png
 from pulse_sr.inversion.observation import Observation
@@ -33,20 +33,23 @@ from pulse_sr.jobs.drawing import (
     write_grid,
     write_pictures,
 )
-from pulse_sr.jobs.manifest import PAGE, PHOTO, RECORD, put_rows, read_rows
+from pulse_sr.jobs.manifest import PAGE, RECORD, put_rows, read_rows
+from pulse_sr.jobs.photo_record import read_photo
 from pulse_sr.jobs.provenance import XMP, settings_of, text_chunks
-from pulse_sr.jobs.record import SCHEMA, input_entry, make_document, timing_entry
+from pulse_sr.jobs.record import (
+    SCHEMA,
+    input_entry,
+    make_document,
+    read_record,
+    sample_name,
+    timing_entry,
+)
 from pulse_sr.jobs.stems import assign_stems
 from pulse_sr.jobs.steps import clear_steps, finish_steps, has_steps
 from pulse_sr.jobs.task import fingerprint
 from pulse_sr.metrics.psnr import HIGHEST_DB
 from pulse_sr.report.animation import StepFrames
 from pulse_sr.report.page import render_page
-
-
-def sample_name(index: int) -> str:
-    """Returns the file name of a sample."""
-    return f"sample_{index:02d}.png"
 
 
 def done_indices(folder: Path, wanted: str, *, with_steps: bool = False) -> tuple[int, ...]:
@@ -59,31 +62,6 @@ def done_indices(folder: Path, wanted: str, *, with_steps: bool = False) -> tupl
     """
     entries = _sample_entries(folder, wanted)
     return tuple(k for k in entries if not with_steps or has_steps(folder, entries[k]))
-
-
-def read_record(folder: Path) -> Document | None:
-    """Returns the `result.json` of a folder, or None if it is missing or damaged."""
-    document = read_json(folder / RECORD)
-    return document if isinstance(document, dict) else None
-
-
-def read_photo(folder: Path) -> Document | None:
-    """Returns the `photo.json` of a folder, or None if it is missing or damaged."""
-    document = read_json(folder / PHOTO)
-    try:
-        sizes = [document[name] for name in ("upscale", "width", "height")]
-        corners = [np.asarray(face["quad"], float) for face in document["faces"]]
-        numbers = [face["number"] for face in document["faces"]]
-        names = [*document["files"], *document["left_out"], document["input"]["path"]]
-        names.append(document.get("background", {}).get("source", ""))
-    except (AttributeError, LookupError, TypeError, ValueError):
-        return None
-    whole = all(type(each) is int and 0 < each < 2**31 for each in (*sizes, *numbers))
-    framed = all(each.shape == (4, 2) and np.isfinite(each).all() for each in corners)
-    inside = all(isinstance(each, str) for each in names) and not any(
-        Path(name).name != name for name in document["files"]
-    )
-    return document if whole and framed and inside else None
 
 
 def write_result(
@@ -279,8 +257,7 @@ def _sample_entries(folder: Path, wanted: str) -> dict[int, Document]:
         return {}
     if not all((folder / name).is_file() for name in PICTURES):
         return {}
-    entries = {each["index"]: each for each in record.get("samples", []) if "index" in each}
-    return {i: entries[i] for i in sorted(entries) if (folder / sample_name(i)).is_file()}
+    return {e["index"]: e for e in record["samples"] if (folder / e["file"]).is_file()}
 
 
 def _write_sample(folder: Path, sample: Sample, settings: Document) -> Document:

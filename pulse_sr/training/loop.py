@@ -25,6 +25,7 @@ from pulse_sr.training.checkpoint import (
     parts_of_checkpoint,
     read_checkpoint_header,
     save_checkpoint,
+    unfit,
 )
 from pulse_sr.training.clock import Clock
 from pulse_sr.training.divergence import DivergenceWatch, are_finite, diverged, unsound_parts
@@ -185,7 +186,7 @@ class Trainer:
                 "repeat them, or give another -o folder",
             )
         load_checkpoint(self.state_file, self._modules(), self.task.optimizers())
-        self._take_numbers(header)
+        self._take_numbers(self.state_file, header)
         self._kept = self.images_shown
 
     def _continue(self, state: Path) -> None:
@@ -200,11 +201,14 @@ class Trainer:
         optimizers = {k: v for k, v in self.task.optimizers().items() if k not in anew}
         load_checkpoint(state, modules, optimizers)
         self.averages.restart(new)
-        self._take_numbers(header)
+        self._take_numbers(state, header)
 
-    def _take_numbers(self, header: dict[str, Any]) -> None:
+    def _take_numbers(self, file: Path, header: dict[str, Any]) -> None:
         self.images_shown, self.seconds = header["images"], header["seconds"]
-        self.task.load_state(header)
+        try:
+            self.task.load_state(header)
+        except (LookupError, ValueError, TypeError) as error:
+            raise unfit(file, error) from error
 
     def train(self, schedule: Schedule) -> Iterator[Progress]:
         """Train until the schedule ends, yielding one record every few steps.

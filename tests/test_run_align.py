@@ -218,7 +218,7 @@ def test_inputs_where_results_would_go_are_refused(call, face, party, tmp_path):
     for words in (("mean/mean.png",), ("sample_old/sample_old.png",), (twin, "--scale", 4)):
         result = call(*words, "--samples", 1, "-o", ".")
         assert result.exit_code == 2
-        assert "lies in a folder for results of ." in result.stderr
+        assert "lies where the results go, in ." in result.stderr
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.png")} == files
     assert not Path("manifest.json").exists()
 

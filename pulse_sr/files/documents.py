@@ -23,8 +23,8 @@ from pulse_sr.errors import first_line
 
 log = logging.getLogger(__name__)
 
-#: Limits of what is read back: bytes, levels of nesting, size of whole numbers.
-MOST_BYTES, MOST_LEVELS, MOST_WHOLE = 128 * 2**20, 64, 2**63
+#: Limits of what is read back: bytes, levels of nesting, digits of whole numbers.
+MOST_BYTES, MOST_LEVELS, MOST_DIGITS = 128 * 2**20, 64, 20
 
 #: A name that stays in its folder, such as that of a file beside the document.
 FileName = Annotated[str, Meta(pattern=r"\A(?!\.{1,2}\Z)[^/\\\x00]+\Z", max_length=255)]
@@ -84,7 +84,9 @@ def parse_json(text: bytes | str, shape: Any = Any) -> Any:
     if len(text) > MOST_BYTES:
         raise ValueError(f"it has more than {MOST_BYTES // 2**20} MB")
     try:
-        document = json.loads(text, parse_constant=_no_number, object_pairs_hook=_object)
+        document = json.loads(
+            text, parse_constant=_no_number, parse_int=_whole, object_pairs_hook=_object
+        )
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     _check_limits(document, MOST_LEVELS)
@@ -169,6 +171,12 @@ def _no_number(name: str) -> None:
     raise ValueError(f"{name} is no number of JSON")
 
 
+def _whole(text: str) -> int:
+    if len(text) > MOST_DIGITS:
+        raise ValueError(f"a whole number has {len(text):,} digits")
+    return int(text)
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -185,8 +193,6 @@ def _check_limits(document: Any, levels: int) -> None:
             _check_limits(each, levels - 1)
     elif isinstance(document, float) and not math.isfinite(document):
         raise ValueError("a number is not finite")
-    elif isinstance(document, int) and abs(document) > MOST_WHOLE:
-        raise ValueError(f"a whole number has {document.bit_length()} bits")
 
 
 def _finite(document: Any) -> Any:

@@ -16,8 +16,8 @@ from pulse_sr.config import SearchConfig
 from pulse_sr.errors import InputError, SetupError, describe_error
 from pulse_sr.files.atomic import make_folder, write_atomic
 from pulse_sr.files.documents import Amount, json_bytes, read_json
-from pulse_sr.images.find import carries
 from pulse_sr.images.pixels import Pixels
+from pulse_sr.images.places import check_place
 from pulse_sr.images.read import read_image
 from pulse_sr.images.write import write_png
 from pulse_sr.inversion.observation import fitted_input
@@ -216,7 +216,7 @@ class CompareWorker:
         started, task, result = time.perf_counter(), request.task, compared.result
         folder, observation = self.index.out / task.stem, result.observation
         make_folder(folder)
-        for name in (RECORD, PICTURE, *map(_file, METHODS)):
+        for name in (RECORD, *sorted(self._named(folder) - {RECORD})):
             (folder / name).unlink(missing_ok=True)  # without a record the input counts as not done
         chunks = {**text_chunks(settings_of(result)), MARK: task.fingerprint}
         named = titles(request.model.name if request.model else "", len(result.samples_list))
@@ -270,15 +270,14 @@ class CompareWorker:
         }
 
     def _check_place(self, folder: Path) -> None:
-        record = read_json(folder / RECORD)
-        if folder.name in self.index.rows or (isinstance(record, dict) and "fingerprint" in record):
-            return
-        for file in (folder / name for name in (RECORD, PICTURE, *map(_file, METHODS))):
-            if file.exists() and not carries(file, MARK):
-                raise InputError(
-                    f"{file} exists and was not made by compare: it is left alone",
-                    "choose another folder with -o DIR",
-                )
+        files = [folder / name for name in (RECORD, PICTURE, *map(_file, METHODS))]
+        check_place(self.index.out, files, self._named(folder))
+
+    def _named(self, folder: Path) -> set[str]:
+        """The files of an input by its record, or where that is damaged by its row."""
+        known = read_json(folder / RECORD, RecordShape) or self.index.rows.get(folder.name, {})
+        files = {each["file"] for each in known.get("methods", ())}
+        return {RECORD, PICTURE, *files} if files else set()
 
     def _model_of(self, scale: int, task: CompareTask) -> SrModel | None:
         if self.model is not None:

@@ -136,6 +136,7 @@ def remove_prior(name: str) -> Path:
         names = ", ".join(found) or "none was imported"
         raise UsageError(f"{name!r} {own}", f"imported priors: {names}")
     folder = found[name]
+    _require_imported(folder)
     try:
         for each in FILES:
             (folder / each).unlink(missing_ok=True)
@@ -144,6 +145,18 @@ def remove_prior(name: str) -> Path:
     except OSError as error:
         raise SetupError(f"{folder} can not be removed: {error.strerror}", str(folder)) from error
     return folder
+
+
+def _require_imported(folder: Path) -> None:
+    """Raises UsageError for a link, and for a prior that no import wrote; a damaged one may go."""
+    try:
+        imported = "imported" in describe(folder, torch.device("cpu")).card
+    except (SetupError, UsageError):
+        imported = True
+    if folder.is_symlink() or not imported:
+        raise UsageError(
+            f"{folder} was not written by an import: it is left alone", "remove it by hand"
+        )
 
 
 def read_framing(framing: str) -> dict[str, Any]:

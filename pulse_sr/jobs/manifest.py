@@ -12,7 +12,9 @@ of their number, so the rows come in batches (`Index`). What a killed process di
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -21,6 +23,7 @@ from typing import Annotated, Any, Literal, Required, TypedDict
 
 from msgspec import Meta
 
+from pulse_sr.errors import UsageError
 from pulse_sr.files.atomic import write_atomic
 from pulse_sr.files.documents import (
     Amount,
@@ -29,9 +32,11 @@ from pulse_sr.files.documents import (
     Side,
     check_shape,
     json_bytes,
+    load_json,
     read_json,
 )
 from pulse_sr.files.lock import folder_lock
+from pulse_sr.images.places import OTHER_FOLDER, check_place, in_the_way
 
 log = logging.getLogger(__name__)
 
@@ -113,12 +118,19 @@ class RowShape(TypedDict, total=False):
 
 def read_rows(out: Path) -> list[Row]:
     """Returns the rows of `out` that are whole; none if there is no manifest or it is damaged."""
-    listed: list[Any] = read_json(out / NAME, list) or []
+    return _read(out)[0]
+
+
+def _read(out: Path) -> tuple[list[Row], bool]:
+    """The rows that are whole, and whether the file holds nothing but them."""
+    listed: list[Any] | None = read_json(out / NAME, list)
+    if listed is None:
+        return [], not (out / NAME).exists()
     rows = [row for row in listed if _is_row(row)]
     if len(rows) < len(listed):
         number = len(listed) - len(rows)
         log.warning("%s has %d damaged rows: they count as missing", out / NAME, number)
-    return rows
+    return rows, len(rows) == len(listed)
 
 
 def _is_row(row: Any) -> bool:
@@ -132,7 +144,10 @@ def _is_row(row: Any) -> bool:
 def put_rows(out: Path, rows: Iterable[Row]) -> None:
     """Adds rows, each in the place of the one of the same stem, and writes the manifest."""
     with _THREADS, folder_lock(out):
-        by_stem = {row["stem"]: row for row in (*read_rows(out), *rows)}
+        listed, whole = _read(out)
+        by_stem = {row["stem"]: row for row in (*listed, *rows)}
+        if not whole:
+            _keep_aside(out)
         _write(out, [by_stem[stem] for stem in sorted(by_stem)])
 
 
@@ -144,6 +159,22 @@ def drop_rows(out: Path, unwanted: Callable[[Row], bool]) -> list[Row]:
         if len(kept) < len(rows):
             _write(out, kept)
     return kept
+
+
+def check_manifest(out: Path, page: bool = False) -> None:
+    """Refuses a folder whose `manifest.json`, or `index.html` with `page`, is somebody else's.
+
+    Raises:
+        UsageError: it is.
+    """
+    if page:
+        check_place(out, [out / PAGE], error=UsageError)
+    try:
+        listed = load_json(out / NAME)
+    except (OSError, ValueError):  # missing, or damaged: then it is kept aside
+        return
+    if not isinstance(listed, list):
+        raise UsageError(in_the_way(out / NAME), OTHER_FOLDER)
 
 
 class Index:
@@ -198,6 +229,15 @@ class Index:
 def base_of(row: Row) -> str:
     """Returns the stem of the input that a row belongs to: one of its faces may have its own."""
     return str(row.get("base") or row["stem"])
+
+
+def _keep_aside(out: Path) -> None:
+    """Gives a damaged manifest another name, since it may be somebody else's file."""
+    number = 1
+    while (aside := out / f"{NAME}.damaged-{number}").exists():
+        number += 1
+    with contextlib.suppress(OSError):
+        os.rename(out / NAME, aside)
 
 
 def _write(out: Path, rows: list[Row]) -> None:

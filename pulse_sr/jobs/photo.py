@@ -27,6 +27,7 @@ from pulse_sr.errors import InputError
 from pulse_sr.files.atomic import make_folder, write_atomic, write_parts_atomic
 from pulse_sr.files.documents import json_bytes
 from pulse_sr.images.original import read_original
+from pulse_sr.images.places import check_place
 from pulse_sr.jobs import store
 from pulse_sr.jobs.drawing import read_pixels
 from pulse_sr.jobs.manifest import PHOTO
@@ -118,6 +119,8 @@ class Photos:
         original = read_original(first.path)
         if original.sha256 != first.sha256:
             raise InputError(f"{first.path} changed while the run was going", "run it again")
+        named = [PHOTO, BEFORE, AFTER, *record["files"]] if record is not None else []
+        check_place(self.out, [folder / name for name in (PHOTO, *files)], named)
         make_folder(folder)
         (folder / PHOTO).unlink(missing_ok=True)
         self._tell(first.base, 0, count)

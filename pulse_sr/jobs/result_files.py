@@ -164,7 +164,9 @@ def _of_record(path: Path, root: Path) -> ResultFiles:
         return ResultFiles(stem, error=f"{path} is damaged ({first_line(error)})")
     if document["status"] == "failed":
         return ResultFiles(stem, error=document.get("error", "it failed"))
-    samples = tuple(folder / each["file"] for each in document.get("samples", ()))
+    if "samples" not in document:
+        return ResultFiles(stem, error=f"{path} is damaged (it names no samples)")
+    samples = tuple(folder / each["file"] for each in document["samples"])
     grid, spec = document.get("grid"), document.get("operator", {}).get("spec", "")
     window = grid and (grid["side"], tuple(grid["rows"]), tuple(grid["columns"]))
     if not samples:

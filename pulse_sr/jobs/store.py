@@ -9,7 +9,7 @@ Shape legend: S samples, R high-res side, h w low-res.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from pulse_sr import __version__
 from pulse_sr.config import SAMPLERS
 from pulse_sr.files.atomic import make_folder, write_atomic, write_parts_atomic
 from pulse_sr.files.documents import json_bytes
+from pulse_sr.images.places import check_place, refuse_inputs
 from pulse_sr.images.read import LowResImage
 from pulse_sr.images.write import write_png
 from pulse_sr.inversion.observation import Observation
@@ -33,7 +34,7 @@ from pulse_sr.jobs.drawing import (
     write_grid,
     write_pictures,
 )
-from pulse_sr.jobs.manifest import PAGE, RECORD, put_rows, read_rows
+from pulse_sr.jobs.manifest import PAGE, RECORD, Row, check_manifest, put_rows, read_rows
 from pulse_sr.jobs.photo_record import read_photo
 from pulse_sr.jobs.provenance import XMP, settings_of, text_chunks
 from pulse_sr.jobs.record import (
@@ -45,7 +46,7 @@ from pulse_sr.jobs.record import (
     timing_entry,
 )
 from pulse_sr.jobs.stems import assign_stems
-from pulse_sr.jobs.steps import clear_steps, finish_steps, has_steps
+from pulse_sr.jobs.steps import clear_steps, finish_steps, has_steps, named_steps, step_files
 from pulse_sr.jobs.task import fingerprint
 from pulse_sr.metrics.psnr import HIGHEST_DB
 from pulse_sr.report.animation import StepFrames
@@ -105,8 +106,9 @@ def write_result(
     entries = {} if fresh else _sample_entries(folder, identity)
     if not entries:
         clear(folder, steps=frames is None)
-    write_png(folder / "input.png", observation.pixels)
     settings = settings_of(result)
+    software = {"Software": f"pulse-sr {__version__}"}
+    write_png(folder / "input.png", observation.pixels, software)
     for sample in result.samples_list:
         entries[sample.index] = _write_sample(folder, sample, settings)
     samples = [dict(entries[index]) for index in sorted(entries)]
@@ -198,10 +200,19 @@ def save_result(out: Path, result: Result, *, cluster: bool = False) -> Path:
 
     Returns:
         the folder of this input.
+
+    Raises:
+        UsageError: the input lies in that folder, or the page of `out` is somebody else's.
+        InputError: another file that is not ours is in the way.
+        SetupError: the disk is full, or the place can not be written.
     """
-    make_folder(out)
     image = result.observation.image.source
     [stem] = assign_stems(out, [(Path(image.path), image.sha256)])
+    check_manifest(out, page=True)
+    refuse_inputs([Path(image.path)], out, below=[out / stem])
+    rows = {row["stem"]: row for row in read_rows(out)}
+    check_folder(out, stem, [each.index for each in result.samples_list], rows.get(stem))
+    make_folder(out)
     document = write_result(out / stem, result, cluster=cluster)
     put_rows(out, [row_of(stem, image.path, document)])
     write_page(out)
@@ -235,19 +246,52 @@ def write_page(out: Path) -> None:
 
 
 def clear(folder: Path, *, steps: bool = True) -> None:
-    """Removes our own files from a folder, the record first; other files stay.
+    """Removes the files that the record of a folder names, the record first; other files stay.
 
     Args:
         folder: of the input.
         steps: also the frames of the search.
     """
-    made = sorted(folder.glob("sample_*.png"))
-    for path in (folder / RECORD, *made):
-        path.unlink(missing_ok=True)
-    for name in PICTURES:
-        (folder / name).unlink(missing_ok=True)
+    names = named_files(folder)
+    (folder / RECORD).unlink(missing_ok=True)
+    for name in sorted(names):
+        if not (folder / name).is_dir():
+            (folder / name).unlink(missing_ok=True)
     if steps:
         clear_steps(folder)
+
+
+def named_files(folder: Path, row: Row | None = None) -> set[str]:
+    """Returns the names of the files in a folder that its record has; without one, its row."""
+    record = read_record(folder)
+    if record is not None:
+        files = [each["file"] for each in record.get("samples", ())]
+    else:
+        files = [sample_name(index) for index in range((row or {}).get("samples", 0))]
+    return {RECORD, *PICTURES, *files} if files else {RECORD} if record is not None else set()
+
+
+def check_folder(
+    out: Path, stem: str, indices: Iterable[int], row: Row | None, *, steps: bool = False
+) -> None:
+    """Refuses to write over files in the folder of an input that are not ours.
+
+    Args:
+        out: the run folder.
+        stem: of the input.
+        indices: of the samples that are to be written.
+        row: of the manifest; None: there is none.
+        steps: the steps of the search are written too.
+
+    Raises:
+        InputError: there is such a file, or the folder is a link that leads out of `out`.
+    """
+    folder = out / stem
+    files = [folder / name for name in (RECORD, *PICTURES, *map(sample_name, indices))]
+    named = named_files(folder, row)
+    if steps:
+        files, named = files + step_files(folder), named | named_steps(folder)
+    check_place(out, files, named)
 
 
 def _sample_entries(folder: Path, wanted: str) -> dict[int, Document]:

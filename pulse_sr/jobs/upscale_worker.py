@@ -21,8 +21,8 @@ from pulse_sr import __version__
 from pulse_sr.errors import InputError, SetupError, describe_error
 from pulse_sr.files.atomic import write_atomic, write_parts_atomic
 from pulse_sr.files.documents import Amount, FileName, Side, json_bytes, json_text, read_json
-from pulse_sr.images.find import carries
 from pulse_sr.images.original import Original, read_original
+from pulse_sr.images.places import check_place
 from pulse_sr.images.png import png_parts
 from pulse_sr.jobs.manifest import NAME, Index, NotedShape, Row, read_rows
 from pulse_sr.jobs.stems import Input, belongs
@@ -103,13 +103,9 @@ class UpscaleWorker:
                 f"{picture} was made from {row['path']} by a run that was killed",
                 "run it again: it gets another name then",
             )
-        if row is None and not all(
-            carries(file, MARK) for file in self._files(task) if file.exists()
-        ):
-            raise InputError(
-                f"{picture} or its record exists and was not made by upscale: it is left alone",
-                "choose another folder with -o DIR",
-            )
+        made = row is not None and row.get("status") == "ok"
+        files = self._files(task)
+        check_place(self.out, files, [file.name for file in files] if made else ())
         return Request(place, task, read_original(task.path))
 
     def place(self, request: Request) -> int:

@@ -14,6 +14,7 @@ from pulse_sr.files.documents import Amount, Count
 from pulse_sr.files.tensors import UNREADABLE, read_tensors, read_tensors_header, write_tensors
 
 HEADER_KEY = "pulse-sr-training"
+STATE_NAME = "state.safetensors"
 GROUP_STEP = "group.step"
 
 

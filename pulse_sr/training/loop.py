@@ -21,6 +21,7 @@ from pulse_sr.data.feed import Feed, open_feed
 from pulse_sr.data.order import Stream
 from pulse_sr.errors import UsageError
 from pulse_sr.training.checkpoint import (
+    STATE_NAME,
     load_checkpoint,
     parts_of_checkpoint,
     read_checkpoint_header,
@@ -35,7 +36,6 @@ from pulse_sr.training.options import ScheduleOptions
 from pulse_sr.training.processes import Processes
 from pulse_sr.training.task import TaskConfig, TrainingTask
 
-STATE_NAME = "state.safetensors"
 #: Steps between two looks at the device: reading a loss waits for all work in flight.
 RECORD_STEPS = {"cpu": 1, "cuda": 4}
 

@@ -15,9 +15,10 @@ from pulse_sr.images.face import FaceOfPhoto
 from pulse_sr.images.find import find_images
 from pulse_sr.images.places import refuse_inputs
 from pulse_sr.jobs import store
+from pulse_sr.jobs.drawing import is_whole
 from pulse_sr.jobs.intake import Intake
 from pulse_sr.jobs.manifest import Row, check_manifest, read_rows
-from pulse_sr.jobs.record import read_record
+from pulse_sr.jobs.record import read_record, sample_name
 from pulse_sr.jobs.stems import list_inputs
 from pulse_sr.jobs.task import Input, Task, fingerprint
 from pulse_sr.models.registry import load_network
@@ -134,6 +135,9 @@ def _task(
     done: tuple[int, ...] = ()
     if not plan.options.overwrite:
         done = store.done_indices(plan.out / stem, wanted, with_steps=plan.options.save_steps)
+    if len(done) < plan.config.samples:  # those that are there will be read
+        folder = plan.out / stem
+        done = tuple(k for k in done if is_whole(folder / sample_name(k)))
     indices = tuple(k for k in range(plan.config.samples) if k not in done)
     earlier = None
     if indices and failures is not None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pulse_sr.config import SearchConfig
-from pulse_sr.errors import SetupError, UsageError, describe_error, first_line, is_disk_full
+from pulse_sr.errors import InputError, SetupError, UsageError, describe_error, is_disk_full
 from pulse_sr.inversion.blind.ranking import recorded_ranking
 from pulse_sr.inversion.result import Result
 from pulse_sr.inversion.stream import SearchProgress
@@ -188,8 +188,8 @@ class SearchWorker:
         folder = self.plan.out / task.stem
         try:
             document = store.set_order(folder, cluster=self.plan.options.cluster)
-        except (OSError, ValueError, UsageError) as error:
-            log.warning("%s could not be ordered anew: %s", folder, first_line(error))
+        except (InputError, UsageError) as error:
+            log.warning("%s could not be ordered anew: %s", folder, error.message)
             document = read_record(folder) or {}
         if document:
             self.index.repair(store.row_of(task.stem, str(task.path), document))

@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from pulse_sr import __version__
 from pulse_sr.config import SearchConfig
 from pulse_sr.files.atomic import write_atomic
 from pulse_sr.images.find import is_own_picture
 from pulse_sr.images.pixels import Pixels
-from pulse_sr.jobs.drawing import read_pixels
+from pulse_sr.jobs.drawing import is_whole, read_pixels
 from pulse_sr.jobs.provenance import COMMENT, XMP
 from pulse_sr.report.animation import (
     MATCHES,
@@ -112,17 +110,8 @@ def has_steps(folder: Path, entry: Document) -> bool:
     return (
         there
         and all(path.is_file() for path in files)
-        and all(_whole(path) for path in frames.values())
+        and all(is_whole(path) for path in frames.values())
     )
-
-
-def _whole(path: Path) -> bool:
-    try:
-        with Image.open(path) as image:
-            image.verify()
-    except (OSError, SyntaxError):  # Pillow's words for a damaged PNG
-        return False
-    return True
 
 
 def clear_steps(folder: Path) -> None:

@@ -299,9 +299,13 @@ def _sample_entries(folder: Path, wanted: str) -> dict[int, Document]:
     record = read_record(folder)
     if record is None or record.get("fingerprint") != wanted or record.get("status") == "failed":
         return {}
-    if not all((folder / name).is_file() for name in PICTURES):
+    if not all(_is_there(folder / name) for name in PICTURES):
         return {}
-    return {e["index"]: e for e in record["samples"] if (folder / e["file"]).is_file()}
+    return {e["index"]: e for e in record["samples"] if _is_there(folder / e["file"])}
+
+
+def _is_there(file: Path) -> bool:
+    return file.is_file() and not file.is_symlink()
 
 
 def _write_sample(folder: Path, sample: Sample, settings: Document) -> Document:

@@ -21,6 +21,8 @@ from pulse_sr.errors import SetupError
 from pulse_sr.files.documents import MOST_BYTES, FileName, check_shape, load_json, parse_json
 from pulse_sr.jobs.score_book import ScoreBook
 from pulse_sr.models import downloads, registry
+from pulse_sr.priors.bank import read_bank, save_bank
+from pulse_sr.priors.base import SeedBank
 from pulse_sr.sr.architectures import build_network
 from pulse_sr.sr.files import SrModel, save_model
 from pulse_sr.training.checkpoint import read_checkpoint_header
@@ -613,6 +615,26 @@ def test_a_damaged_list_of_downloads_is_one_line_and_exit_3(text, tmp_path, monk
     result = run("prior", "get", "a")
     assert result.exit_code == 3, result.output
     assert len(lines_about(result, "error: ")) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [put("first_seed", "x"), put("first_seed", -1), put("schema", None), put("more", DEEP)],
+)
+def test_a_bank_with_a_damaged_header_is_none(change, tmp_path):
+    bank = SeedBank(5, torch.zeros(2, 3, 4, 4, dtype=torch.uint8))
+    save_bank(tmp_path / "whole", bank, "0" * 64)
+    found = read_bank(tmp_path / "whole", "0" * 64)
+    assert found is not None
+    assert found.first_seed == 5
+
+    def header(text):
+        document = json.loads(text)
+        change(document)
+        return json.dumps(document, default=bytes.decode).replace('"[', "[").replace(']"', "]")
+
+    with_header(tmp_path / "whole", tmp_path / "damaged", header)
+    assert read_bank(tmp_path / "damaged", "0" * 64) is None
 
 
 STATES = {

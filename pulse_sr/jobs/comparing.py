@@ -146,7 +146,7 @@ def plan_compare(
         SetupError: prior or network can not be loaded, or there is no such device.
     """
     out, config, options = Path(out), config or SearchConfig(), options or CompareOptions()
-    paths = find_images([str(each) for each in inputs], recursive=options.recursive)
+    paths = find_images([str(each) for each in inputs], recursive=options.recursive, out=out)
     truths = _truths(paths, options.truth)
     refuse_inputs([*paths, *filter(None, truths)], out, below=[out])
     check_manifest(out)

@@ -154,9 +154,11 @@ def put_rows(out: Path, rows: Iterable[Row]) -> None:
 def drop_rows(out: Path, unwanted: Callable[[Row], bool]) -> list[Row]:
     """Removes rows and returns those that stay; writes nothing if there is none to remove."""
     with _THREADS, folder_lock(out):
-        rows = read_rows(out)
+        rows, whole = _read(out)
         kept = [row for row in rows if not unwanted(row)]
         if len(kept) < len(rows):
+            if not whole:
+                _keep_aside(out)
             _write(out, kept)
     return kept
 

@@ -122,7 +122,8 @@ class Photos:
         named = [PHOTO, BEFORE, AFTER, *record["files"]] if record is not None else []
         check_place(self.out, [folder / name for name in (PHOTO, *files)], named)
         make_folder(folder)
-        (folder / PHOTO).unlink(missing_ok=True)
+        for name in (PHOTO, *(name for name in named if name not in files)):
+            (folder / name).unlink(missing_ok=True)
         self._tell(first.base, 0, count)
         canvas = Canvas(original, self.upscale, self.background)
         write_atomic(folder / BEFORE, canvas.thumbnail())

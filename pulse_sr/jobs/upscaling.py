@@ -108,7 +108,7 @@ def plan_upscale(
     """
     out = Path(out)
     options = UpscaleOptions(None, tile, overwrite, device, recursive)
-    paths = find_images([str(each) for each in inputs], recursive=recursive)
+    paths = find_images([str(each) for each in inputs], recursive=recursive, out=out)
     refuse_inputs(paths, out, flat=True)
     check_manifest(out)
     if not isinstance(model, SrModel):

@@ -22,9 +22,10 @@ from pulse_sr.alignment.paste import mask
 from pulse_sr.cli import main
 from pulse_sr.images.pixels import to_pillow
 from pulse_sr.images.read import read_image
+from pulse_sr.jobs.photo_record import read_photo
 from pulse_sr.jobs.provenance import COMMENT
 from pulse_sr.jobs.stems import Names, clean_stem, face_names
-from pulse_sr.jobs.store import read_photo, write_page
+from pulse_sr.jobs.store import write_page
 from pulse_sr.models import registry
 from pulse_sr.operators.degrading import degrade
 from pulse_sr.sr.architectures import build_network

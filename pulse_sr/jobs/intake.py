@@ -14,7 +14,7 @@ from pulse_sr.errors import PulseError
 from pulse_sr.images.face import FaceOfPhoto, face_of_record
 from pulse_sr.images.read import read_image, read_size
 from pulse_sr.jobs.manifest import Row, base_of, read_rows
-from pulse_sr.jobs.record import read_record
+from pulse_sr.jobs.result_record import read_record
 from pulse_sr.jobs.stems import Names, face_names
 from pulse_sr.jobs.task import Input, fingerprint
 from pulse_sr.operators.spec import AUTO, parse_operator

@@ -34,7 +34,7 @@ from pulse_sr.jobs.manifest import PHOTO
 from pulse_sr.jobs.photo_canvas import Canvas
 from pulse_sr.jobs.photo_record import read_photo
 from pulse_sr.jobs.provenance import text_chunks
-from pulse_sr.jobs.record import sample_name
+from pulse_sr.jobs.result_record import sample_name
 from pulse_sr.jobs.task import Task
 from pulse_sr.sr.files import SrModel
 

@@ -7,7 +7,7 @@ from typing import Any, Required, TypedDict
 
 from pulse_sr.files.documents import FileName, Place, Side, read_json
 from pulse_sr.jobs.manifest import PHOTO
-from pulse_sr.jobs.record import InputShape
+from pulse_sr.jobs.result_record import InputShape
 
 Corner = tuple[float, float]
 

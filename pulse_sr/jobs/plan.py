@@ -18,7 +18,7 @@ from pulse_sr.jobs import store
 from pulse_sr.jobs.drawing import is_whole
 from pulse_sr.jobs.intake import Intake
 from pulse_sr.jobs.manifest import Row, check_manifest, read_rows
-from pulse_sr.jobs.record import read_record, sample_name
+from pulse_sr.jobs.result_record import read_record, sample_name
 from pulse_sr.jobs.stems import list_inputs
 from pulse_sr.jobs.task import Input, Task, fingerprint
 from pulse_sr.models.registry import load_network

@@ -20,7 +20,7 @@ from pulse_sr.files.documents import FileName, load_json
 from pulse_sr.images.find import pictures_by_stem
 from pulse_sr.images.read import read_image
 from pulse_sr.jobs.manifest import RECORD, Status, read_rows
-from pulse_sr.jobs.record import GridShape
+from pulse_sr.jobs.result_record import GridShape
 from pulse_sr.metrics.case import Case
 from pulse_sr.metrics.registry import Settings
 from pulse_sr.operators.base import Operator

@@ -17,7 +17,7 @@ from pulse_sr.jobs.manifest import Index, Row
 from pulse_sr.jobs.photo import OnPasting, Photos
 from pulse_sr.jobs.plan import Plan
 from pulse_sr.jobs.reading import Reader, TaskRequest
-from pulse_sr.jobs.record import read_record
+from pulse_sr.jobs.result_record import read_record
 from pulse_sr.jobs.task import Task
 from pulse_sr.priors.base import Prior
 

@@ -37,14 +37,8 @@ from pulse_sr.jobs.drawing import (
 from pulse_sr.jobs.manifest import PAGE, RECORD, Row, check_manifest, put_rows, read_rows
 from pulse_sr.jobs.photo_record import read_photo
 from pulse_sr.jobs.provenance import XMP, settings_of, text_chunks
-from pulse_sr.jobs.record import (
-    SCHEMA,
-    input_entry,
-    make_document,
-    read_record,
-    sample_name,
-    timing_entry,
-)
+from pulse_sr.jobs.record import SCHEMA, input_entry, make_document, timing_entry
+from pulse_sr.jobs.result_record import read_record, sample_name
 from pulse_sr.jobs.stems import assign_stems
 from pulse_sr.jobs.steps import clear_steps, finish_steps, has_steps, named_steps, step_files
 from pulse_sr.jobs.task import fingerprint

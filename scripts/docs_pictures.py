@@ -1,7 +1,7 @@
 """The pictures of README.md and docs/how.md, from a run with its steps:
 
-    pulse-sr run examples/face_lr.png --samples 8 --save-steps -o RUN
-    python scripts/docs_pictures.py RUN/face_lr
+pulse-sr run examples/face_lr.png --samples 8 --save-steps -o RUN
+python scripts/docs_pictures.py RUN/face_lr
 """
 
 from __future__ import annotations
@@ -49,7 +49,11 @@ def main(result: Path) -> None:
             (low_res, "input", f"{low_res.width} x {low_res.height} px"),
             (low_res, "bicubic", "128 x 128 px"),
             *((samples[k], f"sample {k}", "fits the input") for k in range(3)),
-            (Image.fromarray(over.transpose(1, 2, 0)), "disagreement", f"of {len(samples)} samples"),
+            (
+                Image.fromarray(over.transpose(1, 2, 0)),
+                "disagreement",
+                f"of {len(samples)} samples",
+            ),
         ],
         IMAGES / "readme.png",
     )

@@ -78,7 +78,7 @@ def stated(name: str) -> str:
 
 def foreign(text: str) -> list[str]:
     """Returns the parts of a stated licence that `ALLOWED` does not hold."""
-    plain = text.replace("(MPL 2.0)", "").replace("WITH LLVM-exception", "")
+    plain = re.sub(r"\((MPL 2\.0|ISCL)\)|WITH LLVM-exception", "", text)
     parts = [part.strip() for part in re.split(r"[()]|\bAND\b|\bOR\b", plain)]
     left = [
         part for part in parts if part and not any(re.fullmatch(form, part) for form in ALLOWED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -28,5 +29,5 @@ def on_files(files: Files, config: Any) -> Files:
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Turns links between files of the repository into links between pages of the site."""
     for source, page in PAGES.items():
-        markdown = markdown.replace(f"](../{source})", f"]({page})")
+        markdown = re.sub(rf"\]\((\.\./)?{re.escape(source)}\)", f"]({page})", markdown)
     return markdown.replace("](docs/", "](")

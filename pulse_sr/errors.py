@@ -7,6 +7,7 @@ option, and the exit code that the command line returns for it.
 from __future__ import annotations
 
 import errno
+import os
 
 
 class PulseError(Exception):
@@ -42,6 +43,21 @@ class SetupError(PulseError):
     """The environment is wrong: no such device, a damaged prior file, a full disk (exit code 3)."""
 
     exit_code = 3
+
+
+def cut(text: str, most: int = 160) -> str:
+    """A text for a message; of a long one the middle is left out."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most // 2]}...{text[-most // 4 :]} ({len(text)} characters)"
+
+
+def shown(value: object) -> str:
+    """A value as Python writes it, `cut`; a path as its text."""
+    try:
+        return cut(repr(os.fspath(value) if isinstance(value, os.PathLike) else value))
+    except ValueError:  # Python writes no whole number of more than 4300 digits
+        return "a number of thousands of digits"
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -15,6 +15,8 @@ import click
 from pulse_sr.cli.console import Console, emit_json, printable
 from pulse_sr.cli.options import (
     CONTEXT,
+    DATA,
+    Checked,
     dry_run_option,
     missing,
     out_option,
@@ -26,7 +28,7 @@ from pulse_sr.training.options import Observation, ScheduleOptions
 
 
 @click.command("train-prior", context_settings=CONTEXT)
-@click.argument("data", type=click.Path(path_type=Path), metavar="DATA")
+@click.argument("data", type=Checked(DATA), metavar="DATA")
 @out_option(
     None,
     "Folder of the run: state, prior, pictures, log. A --prior at any time. Required to train.",

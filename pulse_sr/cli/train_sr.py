@@ -14,6 +14,8 @@ import click
 from pulse_sr.cli.console import Console, emit_json
 from pulse_sr.cli.options import (
     CONTEXT,
+    DATA,
+    Checked,
     dry_run_option,
     missing,
     out_option,
@@ -40,7 +42,7 @@ def _show_recipes(as_json: bool) -> None:
 
 
 @click.command("train-sr", context_settings=CONTEXT)
-@click.argument("data", type=click.Path(path_type=Path), metavar="DATA", required=False)
+@click.argument("data", type=Checked(DATA), metavar="DATA", required=False)
 @out_option(
     None,
     "Folder of the run: state, network, pictures, log. An upscale --model any time.",

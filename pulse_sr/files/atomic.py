@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pulse_sr.errors import SetupError, is_disk_full
+from pulse_sr.files.paths import check_out
 
 #: The names of temporary files: the process, and 48 random bits.
 _TEMPORARY = re.compile(r"\.(\d{1,9})-[0-9a-f]{12}\.tmp")
@@ -115,8 +116,10 @@ def make_folder(folder: Path) -> None:
     """Makes a folder and its parents.
 
     Raises:
+        UsageError: the text is no path, or something else than a folder is there.
         SetupError: it can not be made.
     """
+    check_out(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

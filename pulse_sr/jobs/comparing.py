@@ -19,6 +19,7 @@ from pulse_sr.config import CompareOptions, SearchConfig
 from pulse_sr.devices import choose_device
 from pulse_sr.errors import UsageError
 from pulse_sr.files.atomic import make_folder, remove_leftovers
+from pulse_sr.files.paths import check_out
 from pulse_sr.images.find import find_images, pictures_by_stem
 from pulse_sr.inversion import stream
 from pulse_sr.inversion.stream import SearchProgress
@@ -144,7 +145,7 @@ def plan_compare(
             not suit the prior.
         SetupError: prior or network can not be loaded, or there is no such device.
     """
-    out, config, options = Path(out), config or SearchConfig(), options or CompareOptions()
+    out, config, options = check_out(out), config or SearchConfig(), options or CompareOptions()
     paths = find_images([str(each) for each in inputs], recursive=options.recursive)
     for path in paths:
         if out.resolve() in path.resolve().parents:

@@ -15,6 +15,7 @@ from typing import Any
 from pulse_sr.devices import choose_device
 from pulse_sr.errors import UsageError
 from pulse_sr.files.atomic import make_folder, remove_leftovers
+from pulse_sr.files.paths import check_out
 from pulse_sr.images.find import find_images
 from pulse_sr.jobs.executors.local import run_local
 from pulse_sr.jobs.job import Job
@@ -106,7 +107,7 @@ def plan_upscale(
         UsageError: a path does not exist, an input lies in `out`, or a value is out of range.
         SetupError: the network can not be loaded, or there is no such device.
     """
-    out = Path(out)
+    out = check_out(out)
     options = UpscaleOptions(None, tile, overwrite, device, recursive)
     paths = find_images([str(each) for each in inputs], recursive=recursive)
     for path in paths:
@@ -118,7 +119,7 @@ def plan_upscale(
     if not isinstance(model, SrModel):
         model = load_network(model, choose_device(options.device))
     entries = list_inputs(out, paths, (Path(NAME).stem,))
-    return UpscalePlan(tuple(entries), out, model, tile, overwrite)
+    return UpscalePlan(tuple(entries), out, model, options.tile, overwrite)
 
 
 def upscale(

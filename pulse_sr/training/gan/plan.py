@@ -14,6 +14,7 @@ from pulse_sr.data.open import open_source
 from pulse_sr.data.order import ImageStream
 from pulse_sr.data.sources import ImageSource
 from pulse_sr.errors import UsageError
+from pulse_sr.files.paths import check_out
 from pulse_sr.metrics.efficientnet_lite import weights_file
 from pulse_sr.priors.base import Prior
 from pulse_sr.training.gan.build import build_step, describe_network
@@ -164,6 +165,7 @@ def plan_training(
         SetupError: for a device that does not exist.
     """
     processes = processes or Processes()
+    check_out(run_dir)
     architecture = options.architecture
     source, state = _read_beginning(options)
     began = source or state

@@ -11,9 +11,11 @@ from pulse_sr.data.crops import CropStream, Photos, list_photos
 from pulse_sr.data.open import open_source
 from pulse_sr.data.sources import ImageSource
 from pulse_sr.errors import UsageError
+from pulse_sr.files.paths import check_out
 from pulse_sr.sr.files import SrModel
 from pulse_sr.training.loop import Trainer
 from pulse_sr.training.memory import fit_memory
+from pulse_sr.training.options import KIMG
 from pulse_sr.training.processes import Processes
 from pulse_sr.training.run import Machine, check_batch, choose_machine, claim
 from pulse_sr.training.sr.build import build_step, check_losses
@@ -132,6 +134,7 @@ def plan_sr_training(
         SetupError: for a device that does not exist.
     """
     processes = processes or Processes()
+    check_out(run_dir)
     if options.recipe is None:
         raise UsageError("no recipe is given", f"--config {', '.join(preset_names())}")
     config = read_recipe(options.recipe)
@@ -141,7 +144,7 @@ def plan_sr_training(
         seed=config.seed if options.seed is None else options.seed,
     )
     if kimg is not None:
-        config = config.stretched(kimg)
+        config = config.stretched(KIMG.check(kimg, "kimg"))
     check_batch(config.batch, 1, processes.count)
     check_losses(config)
     machine = choose_machine(options, processes)

@@ -6,7 +6,7 @@ in other words than one line and its hint.
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import signal
 from pathlib import Path
@@ -16,7 +16,23 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+import pulse_sr
 from pulse_sr.cli import COMMANDS, main
+from pulse_sr.config import RunOptions, SearchConfig
+from pulse_sr.data.open import open_source
+from pulse_sr.errors import SetupError, UsageError
+from pulse_sr.files.atomic import make_folder
+from pulse_sr.files.lock import lock_run
+from pulse_sr.images import read
+from pulse_sr.images.find import find_images
+from pulse_sr.jobs import comparing, importing, upscaling
+from pulse_sr.jobs.plan import plan_run
+from pulse_sr.models import registry
+from pulse_sr.operators.spec import parse_operator
+from pulse_sr.options import Options, options_of
+from pulse_sr.training.gan.options import GanOptions
+from pulse_sr.training.gan.plan import plan_training
+from pulse_sr.training.sr.recipes import read_recipe
 
 LONG = "x" * 300
 #: Not in the text of numbers, choices, amounts, lists, names or paths.
@@ -147,7 +163,7 @@ def test_no_option_opens_what_is_no_regular_file(call, place, name, option):
     if "DIR" in option.metavar:
         check(call(name, [f"{option.opts[-1]}=a.png"]), place)
         check(call(name, [f"{option.opts[-1]}=a.png/new"]), place, (2, 3))
-    else:
+    elif "folder" not in option.type.kind.expects:
         check(call(name, [f"{option.opts[-1]}=empty"]), place, (2, 3))
 
 
@@ -158,3 +174,121 @@ def test_no_argument_is_what_it_can_not_be(call, place, name, position):
         given = [*arguments]
         given[position] = value
         check(call(name, [], given), place)
+
+
+# the same from a TOML file
+
+
+LITERALS = ["nan", "inf", "-inf", "1e400", "-1", "1" + "0" * 30, "9" * 5000, '""', f'"{LONG}"']
+LITERALS += ["[1]", "{}", "2020-01-01", "true", "[" * 5000]
+IN_TOML = [each for each in OPTIONS if LEAVES[each.values[0]].name != "train-sr"]
+IN_TOML = [each for each in IN_TOML if each.values[1].name != "config"]
+
+
+@pytest.mark.parametrize(("name", "option"), IN_TOML)
+def test_no_toml_file_gives_what_an_option_can_not_mean(call, place, tmp_path, name, option):
+    file = tmp_path / "c.toml"
+    usual, _arguments, _ = CALLS[name].rpartition("-- ")
+    given = f"{option.opts[-1]} " in usual or ("-o " in usual and option.name == "out")
+    for literal in LITERALS:
+        file.write_text(f"{option.opts[-1][2:]} = {literal}\n")
+        if not given:  # the command line wins
+            check(call(name, ["--config", str(file)]), place)
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe", b"[" * 10**5, b"x = " + b"9" * 10**5, b"\0", b"#" * 2**21]
+)
+def test_a_file_that_is_no_toml_is_one_line(call, place, tmp_path, content):
+    (tmp_path / "c.toml").write_bytes(content)
+    check(call("run", ["--config", str(tmp_path / "c.toml")]), place)
+    for name in ("c.toml", "pipe", "loop", LONG, f"{LONG}.toml", "empty"):
+        path = str(tmp_path / name) if name == "c.toml" else name
+        check(call("train-sr", ["--config", path]), place)
+
+
+# the same from Python
+
+
+def groups(kind=Options):
+    for each in kind.__subclasses__():
+        yield each
+        yield from groups(each)
+
+
+FIELDS = [
+    pytest.param(group, name, option, id=f"{group.__name__}.{name}")
+    for group in sorted(set(groups()), key=lambda each: each.__name__)
+    if group.__module__.startswith("pulse_sr.")
+    for name, option in options_of(group).items()
+]
+VALUES = [math.nan, math.inf, -math.inf, -1, -1.5, 10**30, 10**5000, "", LONG, "a\0b", b"x"]
+VALUES += [[], {}, object(), {1, 2}, (math.nan,), (10**30,), ("",), 1j, "9" * 5000]
+
+
+@pytest.mark.parametrize(("group", "name", "option"), FIELDS)
+def test_no_dataclass_takes_what_an_option_can_not_mean(place, monkeypatch, group, name, option):
+    monkeypatch.chdir(place)
+    paths = ("pipe", "loop") if "PATH" in option.kind.metavar else ()
+    for value in (*VALUES, *paths):
+        if isinstance(value, list) and name == "metrics":
+            continue  # which an empty list of metrics may be
+        with pytest.raises(UsageError) as caught:
+            group(**{name: value})
+        assert len(caught.value.message) < 800
+        assert "\n" not in caught.value.message
+
+
+PLACES = {
+    "load_prior": lambda path: pulse_sr.load_prior(path),
+    "super_resolve": lambda path: pulse_sr.super_resolve(path),
+    "read_image": lambda path: read.read_image(path),
+    "read_size": lambda path: read.read_size(Path(path)),
+    "find_images": lambda path: find_images([path]),
+    "load_network": lambda path: registry.load_network(path),
+    "import_prior": lambda path: importing.import_prior(path),
+    "upscale": lambda path: list(upscaling.upscale([path])),
+    "upscale model": lambda path: list(upscaling.upscale(["a.png"], model=path)),
+    "compare": lambda path: list(comparing.compare([path])),
+    "compare prior": lambda path: list(comparing.compare(["a.png"], prior=path)),
+    "compare model": lambda path: list(comparing.compare(["a.png"], model=path)),
+    "compare truth": lambda path: list(comparing.compare(["a.png"], truth=path)),
+    "plan_run": lambda path: plan_run([path], "new", SearchConfig(), RunOptions()),
+    "plan_training": lambda path: plan_training(path, Path("new"), GanOptions()),
+    "read_recipe": lambda path: read_recipe(path),
+    "open_source": lambda path: open_source(path),
+    "mask": lambda path: parse_operator(f"mask:{path}").identity(),
+    "operator": lambda path: parse_operator(path),
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_no_function_opens_what_is_no_regular_file(place, monkeypatch, name):
+    monkeypatch.chdir(place)
+    for path in (*PATHS, LONG, "nowhere", "a.png/below", ""):
+        signal.alarm(20)
+        with pytest.raises(UsageError) as caught:
+            PLACES[name](path)
+        signal.alarm(0)
+        assert len(caught.value.message) < 800
+    assert not Path("new").exists()
+
+
+OUTS = {
+    "upscale": lambda path: list(upscaling.upscale(["a.png"], path)),
+    "compare": lambda path: list(comparing.compare(["a.png"], path)),
+    "plan_run": lambda path: plan_run(["a.png"], path, SearchConfig(), RunOptions()),
+    "plan_training": lambda path: plan_training("pictures", Path(path), GanOptions()),
+    "make_folder": lambda path: make_folder(Path(path)),
+    "lock_run": lambda path: lock_run(Path(path)),
+}
+
+
+@pytest.mark.parametrize("name", OUTS)
+def test_no_function_writes_where_no_folder_can_be(place, monkeypatch, name):
+    monkeypatch.chdir(place)
+    for path in ("pipe", "loop", "a.png", LONG, "/dev/zero", "a\0b"):
+        with pytest.raises(UsageError):
+            OUTS[name](path)
+    with pytest.raises(SetupError, match=r"a\.png is a file, not a folder"):
+        OUTS[name]("a.png/new")

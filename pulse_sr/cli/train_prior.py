@@ -64,6 +64,7 @@ def command(
         return _check(data, out, options, dry_run, console)
     if out is None:
         raise missing("out")
+    from pulse_sr.jobs.scoring import open_two_or_more
     from pulse_sr.jobs.training import run_training
     from pulse_sr.training.gan.plan import plan_training
     from pulse_sr.training.loop import Schedule
@@ -72,6 +73,8 @@ def command(
     processes = join_processes(options.device)
     try:
         plan = plan_training(data, out, options, processes)
+        if observation.held_back is not None:
+            open_two_or_more(observation.held_back, options.member)
         if dry_run:
             if processes.first:
                 emit_json({"dry_run": True, "settings": plan.describe()})

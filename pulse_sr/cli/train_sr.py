@@ -83,7 +83,7 @@ def command(
             raise missing(name)
     assert data is not None
     assert out is not None
-    from pulse_sr.jobs.sr_training import run_sr_training
+    from pulse_sr.jobs.sr_training import held_back_photos, run_sr_training
     from pulse_sr.training.loop import Schedule
     from pulse_sr.training.processes import join_processes, leave_processes
     from pulse_sr.training.sr.plan import plan_sr_training
@@ -91,6 +91,7 @@ def command(
     processes = join_processes(options.device)
     try:
         plan = plan_sr_training(data, out, options, times.kimg, processes)
+        held_back_photos(observation)
         if dry_run:
             if processes.first:
                 emit_json({"dry_run": True, "settings": plan.describe()})

@@ -205,7 +205,7 @@ def compare(
     own_prior = prior if isinstance(prior, Prior) else None
     own_model = model if isinstance(model, SrModel) else None
     options = CompareOptions(
-        truth=None if truth is None else Path(truth),
+        truth=truth,  # type: ignore[arg-type]  # the option makes a path of it
         prior=None if prior is None or own_prior else str(prior),
         model=None if model is None or own_model else str(model),
         overwrite=overwrite,

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from pulse_sr.data.cache import CachedImages, Progress
-from pulse_sr.data.open import open_source
 from pulse_sr.data.order import ImageStream
 from pulse_sr.data.sources import ImageSource
 from pulse_sr.errors import UsageError
@@ -26,7 +25,7 @@ from pulse_sr.training.gan.transfer import Continued, Source, read_continued, re
 from pulse_sr.training.loop import Trainer
 from pulse_sr.training.memory import fit_memory
 from pulse_sr.training.processes import Processes
-from pulse_sr.training.run import Machine, check_batch, choose_machine, claim_and_cache
+from pulse_sr.training.run import Machine, check_batch, choose_machine, claim_and_cache, open_images
 
 
 class PriorTrainer(Trainer):
@@ -169,7 +168,7 @@ def plan_training(
     architecture = options.architecture
     source, state = _read_beginning(options)
     began = source or state
-    images = open_source(data, options.member)
+    images = open_images(data, options.member)
     resolution = options.resolution
     if resolution is None:
         resolution = images.largest_resolution()

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from pulse_sr.data.crops import CropStream, Photos, list_photos
-from pulse_sr.data.open import open_source
 from pulse_sr.data.sources import ImageSource
 from pulse_sr.errors import UsageError
 from pulse_sr.files.paths import check_out
@@ -17,7 +16,7 @@ from pulse_sr.training.loop import Trainer
 from pulse_sr.training.memory import fit_memory
 from pulse_sr.training.options import KIMG
 from pulse_sr.training.processes import Processes
-from pulse_sr.training.run import Machine, check_batch, choose_machine, claim
+from pulse_sr.training.run import Machine, check_batch, choose_machine, claim, open_images
 from pulse_sr.training.sr.build import build_step, check_losses
 from pulse_sr.training.sr.config import SrConfig
 from pulse_sr.training.sr.low_res import Pairs
@@ -148,5 +147,5 @@ def plan_sr_training(
     check_batch(config.batch, 1, processes.count)
     check_losses(config)
     machine = choose_machine(options, processes)
-    source = open_source(data, options.member)
+    source = open_images(data, options.member)
     return SrPlan(source, run_dir, config, machine, options.licence, options.weights)

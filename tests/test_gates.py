@@ -21,17 +21,20 @@ from pulse_sr.cli import COMMANDS, main
 from pulse_sr.config import RunOptions, SearchConfig
 from pulse_sr.data.open import open_source
 from pulse_sr.errors import SetupError, UsageError
-from pulse_sr.files.atomic import make_folder
-from pulse_sr.files.lock import lock_run
 from pulse_sr.images import read
 from pulse_sr.images.find import find_images
 from pulse_sr.jobs import comparing, importing, upscaling
+from pulse_sr.jobs.evaluating import plan_evaluation
 from pulse_sr.jobs.plan import plan_run
+from pulse_sr.jobs.store import save_result
+from pulse_sr.metrics.options import EvalOptions
 from pulse_sr.models import registry
 from pulse_sr.operators.spec import parse_operator
 from pulse_sr.options import Options, options_of
 from pulse_sr.training.gan.options import GanOptions
 from pulse_sr.training.gan.plan import plan_training
+from pulse_sr.training.sr.options import SrOptions
+from pulse_sr.training.sr.plan import plan_sr_training
 from pulse_sr.training.sr.recipes import read_recipe
 
 LONG = "x" * 300
@@ -160,9 +163,9 @@ def is_path(option):
 def test_no_option_opens_what_is_no_regular_file(call, place, name, option):
     for value in PATHS:
         check(call(name, [f"{option.opts[-1]}={value}"]), place)
-    if "DIR" in option.metavar:
+    if option.name == "out":
         check(call(name, [f"{option.opts[-1]}=a.png"]), place)
-        check(call(name, [f"{option.opts[-1]}=a.png/new"]), place, (2, 3))
+        check(call(name, [f"{option.opts[-1]}=a.png/new"]), place, (3,))
     elif "folder" not in option.type.kind.expects:
         check(call(name, [f"{option.opts[-1]}=empty"]), place, (2, 3))
 
@@ -279,8 +282,12 @@ OUTS = {
     "compare": lambda path: list(comparing.compare(["a.png"], path)),
     "plan_run": lambda path: plan_run(["a.png"], path, SearchConfig(), RunOptions()),
     "plan_training": lambda path: plan_training("pictures", Path(path), GanOptions()),
-    "make_folder": lambda path: make_folder(Path(path)),
-    "lock_run": lambda path: lock_run(Path(path)),
+    "save": lambda path: save_result(Path(path), None),
+    "import_prior": lambda path: importing.import_prior("a.png", path),
+    "plan_sr_training": lambda path: plan_sr_training("pictures", Path(path), SrOptions()),
+    "plan_evaluation": lambda path: plan_evaluation(
+        Path("pictures"), Path("pictures"), Path(path), EvalOptions()
+    ),
 }
 
 

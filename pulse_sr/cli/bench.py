@@ -9,7 +9,7 @@ import click
 
 from pulse_sr.bench.options import MatchBench, OpsBench, SearchBench, TrainBench
 from pulse_sr.cli.bench_text import match_lines, ops_lines, search_lines, train_lines
-from pulse_sr.cli.console import Console, emit_json
+from pulse_sr.cli.console import Console, emit_json, print_result
 from pulse_sr.cli.options import CONTEXT, Checked, standard_options, takes, version_option
 from pulse_sr.options import whole
 
@@ -119,4 +119,4 @@ def _show(console: Console, report: dict[str, Any], lines: Sequence[str]) -> Non
     if console.as_json:
         emit_json(report)
     else:
-        click.echo("\n".join(lines))
+        print_result("\n".join(lines))

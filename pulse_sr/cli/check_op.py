@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pulse_sr.cli.console import Console, emit_json, table
+from pulse_sr.cli.console import Console, emit_json, print_result, table
 from pulse_sr.cli.options import CONTEXT, path_argument, standard_options
 from pulse_sr.files.paths import FILE
 
@@ -38,7 +38,7 @@ def command(high: Path, low: Path, console: Console) -> int:
         rows = [{"spec": spec, "db": db} for spec, db in ranked]
         emit_json({"high": str(high), "low": str(low), "best": best, "operators": rows})
         return 0
-    click.echo(table([("operator", "dB"), *((spec, f"{db:.1f}") for spec, db in ranked)]))
+    print_result(table([("operator", "dB"), *((spec, f"{db:.1f}") for spec, db in ranked)]))
     if best_db < 40.0:
         console.line("none of them matches well: LR was probably made in another way")
     return 0

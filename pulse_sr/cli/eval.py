@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from pulse_sr.cli.console import Console, emit_json, progress_bar, show_plan, table
+from pulse_sr.cli.console import Console, emit_json, print_result, progress_bar, show_plan, table
 from pulse_sr.cli.options import (
     CONTEXT,
     Checked,
@@ -74,9 +74,9 @@ def command(
     if console.as_json:
         emit_json({**document, "out": str(out), "exit_code": code})
     else:
-        click.echo(_numbers(document))
+        print_result(_numbers(document))
         for column, groups in document["groups"].items():
-            click.echo("\n" + _group_table(column, groups, document["gaps"][column]))
+            print_result("\n" + _group_table(column, groups, document["gaps"][column]))
     _say_what_failed(document, console)
     console.line(f"{document['inputs']} inputs measured; tables and plots in {out}")
     return code

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pulse_sr.cli.console import Console, emit_json, table
+from pulse_sr.cli.console import Console, emit_json, print_result, table
 from pulse_sr.cli.options import (
     CONTEXT,
     Checked,
@@ -42,7 +42,7 @@ def list_command(console: Console) -> int:
         emit_json(cards)
         return 0
     keys = ("name", "architecture", "resolution", "licence")
-    click.echo(table([keys, *(tuple(str(card.get(key, "")) for key in keys) for card in cards)]))
+    print_result(table([keys, *(tuple(str(card.get(key, "")) for key in keys) for card in cards)]))
     console.line(f"pulse-sr prior get NAME downloads: {', '.join(downloads())}")
     return 0
 
@@ -60,7 +60,7 @@ def info_command(prior: str | None, console: Console) -> int:
     if console.as_json:
         emit_json(card)
     else:
-        click.echo(table([(key, str(value)) for key, value in card.items()]))
+        print_result(table([(key, str(value)) for key, value in card.items()]))
     return 0
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from pulse_sr.cli.console import Console, emit_json, printable
+from pulse_sr.cli.console import Console, emit_json, print_result, printable
 from pulse_sr.cli.options import (
     CONTEXT,
     DATA,
@@ -117,7 +117,7 @@ def _check(
     *report, verdict = lines(found)
     report += [f"written: {', '.join(map(str, written))}"] if written else []
     for line in (*report, verdict):
-        click.echo(printable(line))
+        print_result(printable(line))
     return found.exit_code
 
 

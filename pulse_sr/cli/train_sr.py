@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from pulse_sr.cli.console import Console, emit_json
+from pulse_sr.cli.console import Console, emit_json, print_result
 from pulse_sr.cli.options import (
     CONTEXT,
     DATA,
@@ -38,7 +38,7 @@ def _show_recipes(as_json: bool) -> None:
         emit_json(rows)
         return
     for row in rows:
-        click.echo("{name}: {title}\n    {source}".format(**row))
+        print_result("{name}: {title}\n    {source}".format(**row))
 
 
 @click.command("train-sr", context_settings=CONTEXT)

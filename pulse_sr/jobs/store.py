@@ -20,6 +20,7 @@ from pulse_sr import __version__
 from pulse_sr.config import SAMPLERS
 from pulse_sr.files.atomic import make_folder, write_atomic, write_parts_atomic
 from pulse_sr.files.documents import json_bytes, read_json
+from pulse_sr.files.paths import check_out
 from pulse_sr.images.read import LowResImage
 from pulse_sr.images.write import write_png
 from pulse_sr.inversion.observation import Observation
@@ -220,7 +221,12 @@ def save_result(out: Path, result: Result, *, cluster: bool = False) -> Path:
 
     Returns:
         the folder of this input.
+
+    Raises:
+        UsageError: `out` is no path, or something else than a folder is there.
+        SetupError: the disk is full, or the place can not be written.
     """
+    check_out(out)
     make_folder(out)
     image = result.observation.image.source
     [stem] = assign_stems(out, [(Path(image.path), image.sha256)])

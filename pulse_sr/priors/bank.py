@@ -39,6 +39,8 @@ FIRST_SEED = 10_000_000
 COUNT, SIDE = 1024, 16
 #: Up to this resolution; above it, a quarter of the samples for twice the side, but at least some.
 _FULL_SIDE, _FEWEST = 128, 32
+#: More samples than any bank has.
+_MOST = 2**20
 
 _CHUNK, _CHUNK_PIXELS = 32, 2**21
 
@@ -87,8 +89,19 @@ def read_bank(path: Path, prior_sha256: str) -> SeedBank | None:
         thumbnails, first_seed = read_tensors(path)["thumbnails"], int(header["first_seed"])
     except UNREADABLE:
         return None
-    fits = thumbnails.dtype == torch.uint8 and thumbnails.ndim == 4 and thumbnails.shape[1] == 3
-    return SeedBank(first_seed, thumbnails) if fits and len(thumbnails) else None
+    return SeedBank(first_seed, thumbnails) if _fits(thumbnails, first_seed) else None
+
+
+def _fits(thumbnails: torch.Tensor, first_seed: int) -> bool:
+    if thumbnails.dtype != torch.uint8 or thumbnails.ndim != 4:
+        return False
+    count, channels, height, width = thumbnails.shape
+    return (
+        0 < count <= _MOST
+        and (channels, height) == (3, width)
+        and 0 < width <= SIDE
+        and 0 <= first_seed < 2**63 - count
+    )
 
 
 def bank_path(prior_file: Path) -> Path:

@@ -37,12 +37,14 @@ def fit_statistics(
             products += v.t() @ v
     mean = total / count
     covariance = (products - count * torch.outer(mean, mean)) / (count - 1)
-    # A mapping may leave directions without variance; the jitter keeps the factor defined there.
-    jitter = 1e-6 * covariance.diagonal().mean() * torch.eye(width, dtype=torch.float64)
+    # A mapping may leave directions without variance; the jitter keeps both defined there.
+    jitter = 1e-6 * covariance.diagonal().mean()
     return LatentStatistics(
         mean=mean.float(),
-        std=covariance.diagonal().clamp_min(0).sqrt().float(),
-        cholesky=torch.linalg.cholesky(covariance + jitter).float(),
+        std=covariance.diagonal().maximum(jitter).sqrt().float(),
+        cholesky=torch.linalg.cholesky(
+            covariance + jitter * torch.eye(width, dtype=torch.float64)
+        ).float(),
         count=count,
     )
 

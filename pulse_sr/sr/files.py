@@ -12,9 +12,19 @@ from typing import Any
 import torch
 import torch.nn as nn
 
-from pulse_sr.errors import SetupError, UsageError, first_line
+from pulse_sr.errors import SetupError, UsageError
 from pulse_sr.files.digest import file_sha256
-from pulse_sr.files.tensors import UNREADABLE, read_tensors, read_tensors_header, write_tensors
+from pulse_sr.files.documents import check_description
+from pulse_sr.files.tensors import (
+    UNREADABLE,
+    check_finite,
+    check_shapes,
+    explain_damage,
+    read_shapes,
+    read_tensors,
+    read_tensors_header,
+    write_tensors,
+)
 from pulse_sr.sr.architectures import NETWORKS, build_network
 
 FILE_NAME = "model.safetensors"
@@ -125,6 +135,8 @@ def read_model_header(path: Path) -> dict[str, Any]:
             f"expected {SCHEMA}, {KIND!r} and one of {', '.join(NETWORKS)}",
             "give the file of a supervised network",
         )
+    with explain_damage(path):
+        check_description(found["config"])
     return found
 
 
@@ -138,19 +150,18 @@ def read_model(path: Path, device: torch.device | str = "cpu") -> SrModel:
     file = model_path(path)
     header = read_model_header(file)
     architecture = header["architecture"]
-    try:
+    with explain_damage(file):
+        with torch.device("meta"):  # shapes alone: a header may ask for more than there is
+            expected = build_network(architecture, header["config"])
+        check_shapes(expected.state_dict(), read_shapes(file))
+        weights = {
+            name: value.float() if value.is_floating_point() else value
+            for name, value in read_tensors(file).items()
+        }
+        check_finite(weights, file)
         network = build_network(architecture, header["config"])
-        weights = read_tensors(file)
-        network.load_state_dict(
-            {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
-        )
+        network.load_state_dict(weights)
         name, card = str(header["name"]), dict(header["card"])
-    except (*UNREADABLE, RuntimeError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        raise SetupError(
-            f"{file} does not hold the tensors that its header names ({reason})",
-            "the file is damaged: restore or retrain it",
-        ) from error
     network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
     digest = file_sha256(file)
     return SrModel(name, architecture, network, card, digest, file)

@@ -16,7 +16,7 @@ from torch import Tensor
 from pulse_sr.errors import SetupError, UsageError, first_line
 from pulse_sr.files.checkpoints import read_checkpoint
 from pulse_sr.files.digest import file_sha256
-from pulse_sr.files.tensors import UNREADABLE, read_tensors
+from pulse_sr.files.tensors import UNREADABLE, check_finite, read_tensors
 from pulse_sr.sr.architectures import build_network
 from pulse_sr.sr.files import SrModel
 from pulse_sr.sr.key_names import compact_config, rrdb_config, rrdb_weights, weights_of
@@ -72,6 +72,7 @@ def read_foreign(path: Path, device: torch.device | str = "cpu") -> SrModel:
             f"{path} does not hold the tensors of a whole network ({first_line(error)})",
             "the file is damaged, or of a variant that is not known",
         ) from error
+    check_finite(network.state_dict(), path)
     network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
     digest = file_sha256(path)
     card = {"licence": "unknown: as its authors say", "source": f"foreign file {path.name}"}

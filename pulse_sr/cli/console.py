@@ -177,6 +177,9 @@ class _Lines(logging.Handler):
         self.console = console
 
     def emit(self, record: logging.LogRecord) -> None:
+        if getattr(record, "live", False):  # progress
+            self.console.live(record.getMessage())
+            return
         text = f"{record.levelname.lower()}: {record.getMessage()}"
         self.console.line(text)
         if record.exc_info:
@@ -193,6 +196,8 @@ def _set_up_logging(console: Console, verbose: bool) -> None:
         logger.addHandler(_Lines(console))
         logger.setLevel(logging.DEBUG if verbose else level)
         logger.propagate = False
+    # So is the time that a seed bank takes.
+    logging.getLogger("pulse_sr.priors.bank").setLevel(logging.INFO)
 
 
 def _terminal_width() -> int:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 from pathlib import Path
 
 import torch
@@ -28,6 +29,8 @@ from pulse_sr.priors.base import Prior, SeedBank
 from pulse_sr.priors.files import FILE_NAME
 from stylegan_ops import library
 from stylegan_ops.build import user_cache
+
+log = logging.getLogger(__name__)
 
 BANK_NAME = "latents.safetensors"
 HEADER_KEY = "pulse-sr-bank"
@@ -53,6 +56,8 @@ def bank_size(prior: Prior) -> int:
 def draw_bank(prior: Prior, count: int | None = None, first_seed: int = FIRST_SEED) -> SeedBank:
     """Draw N = `count` samples of a prior (None: `bank_size`) and keep their thumbnails.
 
+    What is drawn is said in the log, the progress in records that have the attribute `live`.
+
     The chunks have a size that only the resolution decides and bfloat16 stays off, so that the same
     prior gives the same bank whatever searches it.
     """
@@ -60,7 +65,10 @@ def draw_bank(prior: Prior, count: int | None = None, first_seed: int = FIRST_SE
     chunk = images_at_once(prior.resolution, _CHUNK, _CHUNK_PIXELS)
     parts = []
     exact = prior.in_precision(bf16=False)
+    log.info("drawing %d faces of the prior %s for its seed bank, once", count, prior.name)
     for start in range(first_seed, first_seed + count, chunk):
+        done = start - first_seed
+        log.info("seed bank: %d of %d faces drawn", done, count, extra={"live": True})
         # The last chunk is drawn whole as well: rounding may depend on the size of a batch.
         images = exact.sample(range(start, start + chunk))
         parts.append((F.adaptive_avg_pool2d(images, side) * 255).round().byte().cpu())

@@ -16,7 +16,8 @@ from torch import Tensor
 from pulse_sr.errors import SetupError, UsageError, first_line
 from pulse_sr.files.checkpoints import read_checkpoint
 from pulse_sr.files.digest import file_sha256
-from pulse_sr.files.tensors import UNREADABLE, check_finite, read_tensors
+from pulse_sr.files.documents import check_description
+from pulse_sr.files.tensors import UNREADABLE, check_finite, check_shapes, read_tensors
 from pulse_sr.sr.architectures import build_network
 from pulse_sr.sr.files import SrModel
 from pulse_sr.sr.key_names import compact_config, rrdb_config, rrdb_weights, weights_of
@@ -106,7 +107,12 @@ def _own(state: Mapping[str, Tensor]) -> tuple[str, nn.Module] | None:
     ):
         try:
             weights = rename(state)
-            network = build_network(architecture, config_of(weights))
+            config = config_of(weights)
+            check_description(config)
+            with torch.device("meta"):  # names may ask for more layers than there are
+                expected = build_network(architecture, config).state_dict()
+            check_shapes(expected, {name: tuple(value.shape) for name, value in weights.items()})
+            network = build_network(architecture, config)
             network.load_state_dict(weights)
         except (KeyError, ValueError, IndexError, TypeError, RuntimeError, UsageError, SetupError):
             continue

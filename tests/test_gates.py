@@ -20,7 +20,7 @@ import pulse_sr
 from pulse_sr.cli import COMMANDS, main
 from pulse_sr.config import RunOptions, SearchConfig
 from pulse_sr.data.open import open_source
-from pulse_sr.errors import SetupError, UsageError
+from pulse_sr.errors import InputError, SetupError, UsageError
 from pulse_sr.images import read
 from pulse_sr.images.find import find_images
 from pulse_sr.jobs import comparing, importing, upscaling
@@ -299,3 +299,36 @@ def test_no_function_writes_where_no_folder_can_be(place, monkeypatch, name):
             OUTS[name](path)
     with pytest.raises(SetupError, match=r"a\.png is a file, not a folder"):
         OUTS[name]("a.png/new")
+
+
+def test_a_folder_gives_no_pipes_devices_and_circles(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = Path("in")
+    folder.mkdir()
+    Image.new("RGB", (16, 16)).save(folder / "a.png")
+    os.mkfifo(folder / "pipe.png")
+    for name, to in (("loop.png", "loop.png"), ("zero.png", "/dev/zero"), ("lost.png", "x")):
+        (folder / name).symlink_to(to)
+    (folder / "self").symlink_to("..")
+    for given in ("in", "in/*"):
+        found = find_images([given], recursive=True, out=tmp_path / "out")
+        assert found == [folder / "a.png"]
+    refused = {}
+    source = open_source("in")
+    for position, opener in source.read():
+        try:
+            opener()
+        except InputError as error:
+            refused[source.names[position]] = error.message
+    assert list(refused) == ["loop.png", "lost.png", "pipe.png", "zero.png"]
+    assert "circle" in refused["loop.png"]
+
+
+@pytest.mark.parametrize("name", ["run", "degrade"])
+def test_a_circle_in_place_of_a_result_is_no_crash(place, tmp_path, name):
+    (tmp_path / "a").symlink_to("a")
+    (tmp_path / "a.png").symlink_to("a.png")
+    words = [name, str(place / "a.png"), "-o", str(tmp_path), "--dry-run"]
+    result = CliRunner().invoke(main, words)
+    assert "unexpected" not in result.output
+    assert result.exit_code in (0, 2, 3)

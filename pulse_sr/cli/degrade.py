@@ -56,6 +56,7 @@ def command(
 
 def _name_outputs(sources: list[Path], out: Path, suffix: str) -> list[tuple[Path, Path]]:
     """Pairs each input with its output file; a second one of the same stem becomes <stem>-2."""
+    from pulse_sr.files.paths import real_path
     from pulse_sr.jobs.stems import clean_stem
 
     taken: set[str] = set()
@@ -70,7 +71,7 @@ def _name_outputs(sources: list[Path], out: Path, suffix: str) -> list[tuple[Pat
         pairs.append((source, out / f"{name}{suffix}"))
     inputs = {source.resolve() for source in sources}
     for source, target in pairs:
-        if target.resolve() in inputs:
+        if real_path(target) in inputs:
             raise UsageError(
                 f"{target} is an input and would be replaced by the result for {source}",
                 "choose another folder with -o DIR",

@@ -69,6 +69,11 @@ def problem_of(
     return ""
 
 
+def real_path(path: str | os.PathLike[str]) -> Path:
+    """The path without links; unlike `Path.resolve` also where links lead in a circle."""
+    return Path(os.path.realpath(path))
+
+
 def check_path(
     path: str | os.PathLike[str],
     wanted: str = FILE,

@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from pulse_sr.errors import UsageError
-from pulse_sr.files.paths import EITHER, FOLDER, check_path, problem_of_name
+from pulse_sr.files.paths import EITHER, FOLDER, check_path, problem_of_name, real_path
 from pulse_sr.images.decode import REFUSED_FORMATS, register_heif
 from pulse_sr.images.write import OWN_MARK
 
@@ -134,7 +134,7 @@ def _pictures(paths: Iterable[Path], complaint: str, out: Path | None) -> tuple[
 
 def _kind(path: Path, out: Path | None) -> str:
     """What stands against the path as a picture; empty if nothing does."""
-    if out is not None and path.resolve().is_relative_to(out):
+    if out is not None and real_path(path).is_relative_to(out):
         return "in the output folder"
     if path.is_dir():
         return "subfolders (--recursive takes them)"

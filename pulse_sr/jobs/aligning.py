@@ -21,6 +21,7 @@ from pulse_sr.alignment.settings import AlignSettings
 from pulse_sr.data.picture import licence_files
 from pulse_sr.devices import choose_device
 from pulse_sr.files.atomic import make_folder, write_atomic
+from pulse_sr.files.paths import real_path
 from pulse_sr.images.read import read_image
 from pulse_sr.images.write import write_png
 from pulse_sr.jobs.align_worker import AlignWorker, make_side_folder
@@ -104,7 +105,7 @@ def copy_licences(inputs: Sequence[str], out: Path) -> list[Path]:
                 number += 1
                 target = out / f"{file.stem}-{number}{file.suffix}"
             make_folder(out)
-            if file.resolve() != target.resolve():
+            if file.resolve() != real_path(target):
                 write_atomic(target, file.read_bytes())
             copies.append(target)
     return copies

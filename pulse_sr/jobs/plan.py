@@ -11,7 +11,7 @@ from pulse_sr.alignment.intake import identity_of
 from pulse_sr.config import LANCZOS, RunOptions, SearchConfig
 from pulse_sr.devices import choose_device
 from pulse_sr.errors import InputError, PulseError, UsageError
-from pulse_sr.files.paths import check_out
+from pulse_sr.files.paths import check_out, real_path
 from pulse_sr.images.face import FaceOfPhoto
 from pulse_sr.images.find import find_images
 from pulse_sr.jobs import store
@@ -90,7 +90,7 @@ def plan_run(
 
 def _check_folders(out: Path, tasks: Sequence[Task]) -> None:
     """Refuses inputs that lie where the files of a result go, before one is replaced."""
-    folders = {(out / stem).resolve() for task in tasks for stem in (task.stem, task.base)}
+    folders = {real_path(out / stem) for task in tasks for stem in (task.stem, task.base)}
     for task in tasks:
         if task.path.resolve().parent in folders:
             raise UsageError(

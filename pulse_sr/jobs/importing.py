@@ -25,7 +25,6 @@ from pulse_sr.errors import SetupError, UsageError, first_line, is_disk_full
 from pulse_sr.files.atomic import write_text_atomic
 from pulse_sr.files.digest import file_sha256
 from pulse_sr.files.paths import FILE, check_out, check_path, read_text
-from pulse_sr.files.tensors import check_finite
 from pulse_sr.images.write import write_png
 from pulse_sr.models import registry
 from pulse_sr.models.descriptor import Model
@@ -80,7 +79,6 @@ def import_prior(
     target = _free_folder(out, name)
     alignment = read_framing(chosen.framing)
     imported = read_foreign(file)
-    check_finite(imported.generator.state_dict(), file)
     sha256 = file_sha256(file)
     card = {
         "licence": chosen.licence or "unknown",

@@ -157,7 +157,7 @@ def test_nothing_is_overwritten_and_nothing_half_stays(pickle_file, tmp_path, ca
         pulse_sr.import_prior(bad)
     weights["synthesis.b32.torgb.weight"] = torch.full((3, 16, 1, 1), math.nan)
     bad.write_bytes(nvidia_pickle(weights))
-    with pytest.raises(SetupError, match=r"synthesis\.b32\.torgb\.weight holds numbers that are not"):
+    with pytest.raises(SetupError, match=r"synthesis\.b32\.torgb\.weight holds numbers"):
         pulse_sr.import_prior(bad)
     assert [each.name for each in cache.iterdir()] == ["a"]
 

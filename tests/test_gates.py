@@ -122,7 +122,7 @@ def call(place, monkeypatch):
         options, _, usual = CALLS[name].rpartition("-- ")
         dry = ["--dry-run"] if any(p.name == "dry_run" for p in LEAVES[name].params) else []
         words = [*name.split(), *dry, *options.split(), *option, "--"]
-        signal.alarm(20)
+        signal.alarm(120)
         result = CliRunner().invoke(main, [*words, *(arguments or usual.split())])
         signal.alarm(0)
         return result
@@ -269,7 +269,7 @@ PLACES = {
 def test_no_function_opens_what_is_no_regular_file(place, monkeypatch, name):
     monkeypatch.chdir(place)
     for path in (*PATHS, LONG, "nowhere", "a.png/below", ""):
-        signal.alarm(20)
+        signal.alarm(120)
         with pytest.raises(UsageError) as caught:
             PLACES[name](path)
         signal.alarm(0)

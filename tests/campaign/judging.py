@@ -54,12 +54,18 @@ def _lines_of(stderr: str) -> str:
     return ""
 
 
-def content_of(folder: Path) -> dict[str, str]:
-    """What each file in a folder holds, but for times and the folder's name: name to digest."""
+def content_of(folder: Path, *, plainly: bool = False) -> dict[str, str]:
+    """What each file in a folder holds: name to digest.
+
+    Args:
+        folder: the folder.
+        plainly: by its bytes; else without times and the folder's name.
+    """
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name not in _OF_TIMES:
-            data = _timeless(path).replace(str(folder).encode(), b"")
+            data = path.read_bytes() if plainly else _timeless(path)
+            data = data.replace(str(folder).encode(), b"")
             found[path.relative_to(folder).as_posix()] = hashlib.sha256(data).hexdigest()
     return found
 

@@ -43,7 +43,12 @@ SEARCHES = {
     "pulse": ("--method", "pulse"),
     "strict-pulse": ("--method", "pulse", "--strict-pulse"),
     "ilo": ("--method", "ilo"),
+    "langevin": ("--method", "langevin"),
 }
+#: It takes a minute or more a face: it gets fewer faces, each with the samples of the intervals.
+SLOW = "langevin"
+#: Samples of an input whose intervals are held against the truth.
+INTERVAL_SAMPLES = 8
 #: Networks of the package, and how many times bicubic enlarges what they made.
 NETWORKS = {"compact-face-x8": 1, "compact-x4": 2}
 
@@ -215,6 +220,8 @@ def steps_of(image: Path, work: Path, samples: int) -> Document:
     """LR-PSNR in dB by step of one input and each search: method -> samples -> values."""
     found: Document = {}
     for method, words in SEARCHES.items():
+        if method == SLOW:  # it wanders, it does not descend
+            continue
         out = work / f"steps-{method}"
         pulse_sr("run", image, "-o", out, *words, "--samples", str(samples), "--save-steps")
         folder = next(path.parent for path in out.glob("*/steps/lr_psnr.csv"))
@@ -256,21 +263,34 @@ def main() -> None:
 @main.command()
 @_options
 @click.option("--steps-of", "image", type=click.Path(exists=True, path_type=Path), required=True)
-@click.option("--calibrate", default=20, show_default=True, help="Faces with 8 samples each.")
+@click.option("--calibrate", default=20, show_default=True, help="Faces with 8 samples, phased.")
+@click.option("--slow", default=4, show_default=True, help="Faces with 8 samples, langevin.")
 def methods(
-    folder: Path, work: Path, count: int, samples: int, results: Path, image: Path, calibrate: int
+    folder: Path,
+    work: Path,
+    count: int,
+    samples: int,
+    results: Path,
+    image: Path,
+    calibrate: int,
+    slow: int,
 ) -> None:
     """The table of all methods, and what the plots are drawn from."""
     faces = Faces(folder, work, count)
     found = [(*each, ("--lr", faces.low)) for each in pictures_of(faces)]
-    found += [(name, faces.searched(name, samples), ()) for name in SEARCHES]
-    rows, spectra = [], {}
+    found += [(name, faces.searched(name, samples), ()) for name in SEARCHES if name != SLOW]
+    rows, spectra, calibration = [], {}, {}
     for name, place, more in found:
         document = faces.evaluated(place, *more)
         rows.append(row_of(name, document, place))
         spectra[name] = document["spectra"]
-    few = Faces(folder, work, calibrate)
-    curves = few.evaluated(few.searched("phased", 8))["calibration"]
+    for name, number in (("phased", calibrate), (SLOW, slow)):
+        few = Faces(folder, work, number)
+        place = few.searched(name, INTERVAL_SAMPLES)
+        document = few.evaluated(place)
+        calibration[name] = document["calibration"][0]
+        if name == SLOW:
+            rows.append(row_of(name, document, place))
     side = read_image(next(faces.low.glob("*.png"))).width
     write(
         results,
@@ -281,7 +301,7 @@ def methods(
             rows,
             environment(),
             spectra=spectra,
-            calibration=curves,
+            calibration=calibration,
             steps=steps_of(image, work, 4),
         ),
     )

@@ -130,14 +130,25 @@ def new_figure(size: tuple[float, float], columns: int = 1) -> tuple[Any, list[A
     return figure, list(figure.subplots(1, columns, squeeze=False).flat)
 
 
-def png_of(figure: Any, *axes: Any, legend: str = "") -> bytes:
-    """Adds grids and legends to the axes; returns the figure as PNG."""
+def png_of(figure: Any, *axes: Any, legend: str = "", below: bool = False) -> bytes:
+    """Adds grids and legends to the axes; returns the figure as PNG.
+
+    Args:
+        figure: of `new_figure`.
+        axes: of the figure.
+        legend: its heading.
+        below: one legend for all axes, that of the first, under them.
+    """
     for axis in axes:
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-        shown = axis.legend(title=legend or None, fontsize=9, framealpha=0.85, scatterpoints=1)
-        for handle in shown.legend_handles:
-            handle.set_alpha(1)
+        if not below:
+            shown = axis.legend(title=legend or None, fontsize=9, framealpha=0.85, scatterpoints=1)
+            for handle in shown.legend_handles:
+                handle.set_alpha(1)
+    if below:
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=9)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

@@ -45,6 +45,8 @@ SEARCHES = {
     "ilo": ("--method", "ilo"),
     "langevin": ("--method", "langevin"),
 }
+#: It searches one input at a time: slots beyond its samples would be searched for nothing.
+ALONE = "strict-pulse"
 #: It takes a minute or more a face: it gets fewer faces, each with the samples of the intervals.
 SLOW = "langevin"
 #: Samples of an input whose intervals are held against the truth.
@@ -129,7 +131,8 @@ class Faces:
     def searched(self, method: str, samples: int) -> Path:
         """The run folder of a search."""
         out = self.results(f"{method}-{samples}")
-        words = ("--samples", str(samples), "--align", "never")
+        words = ["--samples", str(samples), "--align", "never"]
+        words += ["--batch", str(samples)] if method == ALONE else []
         pulse_sr("run", self.low, "-o", out, *SEARCHES[method], *words)
         return out
 

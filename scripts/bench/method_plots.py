@@ -67,7 +67,7 @@ def spectra(document: Document) -> bytes:
     for axis in (left, right):
         axis.set_xlabel("spatial frequency (cycles per px; 0.5 is Nyquist)")
         axis.set_xlim(0, 0.5)
-    return png_of(figure, left, right)
+    return png_of(figure, left, right, below=True)
 
 
 def steps(document: Document) -> bytes:
@@ -137,7 +137,7 @@ def groups(document: Document) -> bytes:
         axis.set_yticks([-place for place in range(len(rows))], [name for _, name, _ in rows])
         axis.set_xlabel(title)
     figure.suptitle(f"{document['title']}: means with 95 % bootstrap intervals")
-    return png_of(figure, *axes)
+    return png_of(figure, *axes, below=True)
 
 
 def main() -> None:

@@ -99,7 +99,8 @@ GAPS = ("psnr", "ssim", "squeezenet", "brisque")
 
 def pulse_sr(*words: str | Path) -> None:
     """Runs a command of pulse-sr; inputs that failed are told by its folder."""
-    done = subprocess.run([sys.executable, "-m", "pulse_sr", *map(str, words), "-q"], check=False)
+    command = [sys.executable, "-m", "pulse_sr", *map(str, words), "-q"]
+    done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
     if done.returncode not in (0, 1):
         raise SystemExit(done.returncode)
 
@@ -267,7 +268,7 @@ def main() -> None:
 @_options
 @click.option("--steps-of", "image", type=click.Path(exists=True, path_type=Path), required=True)
 @click.option("--calibrate", default=20, show_default=True, help="Faces with 8 samples, phased.")
-@click.option("--slow", default=4, show_default=True, help="Faces with 8 samples, langevin.")
+@click.option("--slow", default=4, show_default=True, help="The same by langevin; 0: none.")
 def methods(
     folder: Path,
     work: Path,
@@ -288,6 +289,8 @@ def methods(
         rows.append(row_of(name, document, place))
         spectra[name] = document["spectra"]
     for name, number in (("phased", calibrate), (SLOW, slow)):
+        if not number:
+            continue
         few = Faces(folder, work, number)
         place = few.searched(name, INTERVAL_SAMPLES)
         document = few.evaluated(place)

@@ -158,14 +158,14 @@ def summary(rows: Sequence[Row]) -> list[Row]:
     """
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
-        key = tuple(row[name] for name in ("op", "layout", "direction", "dtype"))
+        key = tuple(row[what] for what in ("op", "layout", "direction", "dtype"))
         groups.setdefault(key, []).append(row)
     found = []
     for (op, layout, direction, dtype), own in groups.items():
         row = {"op": op, "layout": layout, "direction": direction, "dtype": dtype}
         row |= {"rows": len(own), "least_ratio": min(each["ratio"] for each in own)}
-        for key in ("ratio", "reference_ratio"):
-            row[key] = statistics.geometric_mean(each[key] for each in own)
+        for name in ("ratio", "reference_ratio"):
+            row[name] = statistics.geometric_mean(each[name] for each in own)
         large = [each["copy_fraction"] for each in own if each["bytes"] > _MEASURED_BYTES]
         found.append(row | {"copy_percent": 100 * statistics.median(large) if large else None})
     return found

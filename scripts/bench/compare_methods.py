@@ -298,11 +298,12 @@ def methods(
         if name == SLOW:
             rows.append(row_of(name, document, place))
     side = read_image(next(faces.low.glob("*.png"))).width
+    words = ("--calibrate", str(calibrate), "--slow", str(slow), "--steps-of", image.name)
     write(
         results,
         result_document(
             f"{faces.count} held-back faces, {side} px to {SCALE * side}",
-            command("methods", folder, count, samples),
+            command("methods", folder, count, samples, *words),
             METHOD_COLUMNS,
             rows,
             environment(),

@@ -11,9 +11,10 @@ import click
 
 from pulse_sr.bench.options import MatchBench, OpsBench, SearchBench, TrainBench
 from pulse_sr.cli import bench_text as text
-from pulse_sr.cli.console import Console, emit_json
-from pulse_sr.cli.options import CONTEXT, standard_options, takes, version_option
+from pulse_sr.cli.console import Console, emit_json, print_result
+from pulse_sr.cli.options import CONTEXT, Checked, standard_options, takes, version_option
 from pulse_sr.errors import UsageError
+from pulse_sr.options import whole
 from pulse_sr.report.table import Columns, Rows, result_document
 
 
@@ -123,7 +124,7 @@ def ops_command(options: OpsBench, output: Path | None, console: Console) -> int
 @click.option(
     "--resolution",
     "resolutions",
-    type=int,
+    type=Checked(whole(8, 1024)),
     multiple=True,
     default=(256, 64),
     show_default=True,
@@ -179,4 +180,4 @@ def _show(console: Console, report: dict[str, Any], lines: Sequence[str]) -> Non
     if console.as_json:
         emit_json(report)
     else:
-        click.echo("\n".join(lines))
+        print_result("\n".join(lines))

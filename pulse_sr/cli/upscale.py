@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pulse_sr.cli.console import Console, emit_json, show_plan, table
+from pulse_sr.cli.console import Console, emit_json, exit_code_now, print_result, show_plan, table
 from pulse_sr.cli.options import (
     CONTEXT,
     dry_run_option,
@@ -26,7 +26,7 @@ def _show_networks(as_json: bool) -> None:
     if as_json:
         emit_json(cards)
         return
-    click.echo(table([(c["name"], f"x{c['scale']}", str(c.get("use", ""))) for c in cards]))
+    print_result(table([(c["name"], f"x{c['scale']}", str(c.get("use", ""))) for c in cards]))
 
 
 @click.command("upscale", context_settings=CONTEXT)
@@ -86,7 +86,9 @@ def command(
         parts += [f"{total - len(rows)} not started"] if total > len(rows) else []
         console.line(f"{', '.join(parts)}; results in {out}")
         if console.as_json and rows:
-            emit_json({"out": str(out), "exit_code": int(failed > 0), "images": rows})
+            emit_json(
+                {"out": str(out), "exit_code": exit_code_now(int(failed > 0)), "images": rows}
+            )
     return int(failed > 0)
 
 

@@ -11,6 +11,7 @@ from pulse_sr.alignment.intake import identity_of
 from pulse_sr.config import LANCZOS, RunOptions, SearchConfig
 from pulse_sr.devices import choose_device
 from pulse_sr.errors import InputError, PulseError, UsageError
+from pulse_sr.files.paths import check_out
 from pulse_sr.images.face import FaceOfPhoto
 from pulse_sr.images.find import find_images
 from pulse_sr.images.places import refuse_inputs
@@ -69,12 +70,13 @@ def plan_run(
             suit the prior or the network.
         SetupError: the prior or the network can not be loaded.
     """
-    paths = find_images([str(each) for each in inputs], recursive=options.recursive, out=Path(out))
+    out = check_out(out)
+    paths = find_images([str(each) for each in inputs], recursive=options.recursive, out=out)
     if prior is None:
         prior = _load_prior(options.prior, config.device)
     check_search(config, prior, options.align)
-    out, shard = Path(out), options.shard
     check_manifest(out, page=True)
+    shard = options.shard
     ordered = sorted(paths, key=lambda path: str(path.resolve())) if shard else paths
     entries = list_inputs(out, ordered)
     plan = Plan((), out, config, options, prior, _background(options, config.device))

@@ -14,25 +14,27 @@ from pulse_sr.cli import bench_text as text
 from pulse_sr.cli.console import Console, emit_json, print_result
 from pulse_sr.cli.options import CONTEXT, Checked, standard_options, takes, version_option
 from pulse_sr.errors import UsageError
-from pulse_sr.options import whole
+from pulse_sr.files.paths import FILE
+from pulse_sr.options import path, whole
 from pulse_sr.report.table import Columns, Rows, result_document
 
 
-def _free(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
+def _free(ctx: click.Context, param: click.Parameter, out: Path | None) -> Path | None:
     """Refuses, before anything is measured, to replace a file that holds no results."""
     from pulse_sr.files.documents import read_json
 
-    if path is not None and path.exists():
-        found = read_json(path)
+    if out is not None and out.exists():
+        found = read_json(out)
         if not isinstance(found, dict) or "columns" not in found:
-            raise UsageError(f"{path} exists and holds no results", "choose another --output FILE")
-    return path
+            raise UsageError(f"{out} exists and holds no results", "choose another --output FILE")
+    return out
 
 
 output_option = click.option(
     "--output",
+    "out",
     metavar="FILE",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=Checked(path("a JSON file", FILE, missing=True)),
     callback=_free,
     help="Also write a JSON file: the table, all numbers, the machine.",
 )
@@ -48,7 +50,7 @@ def command() -> None:
 @takes(options=SearchBench)
 @output_option
 @standard_options
-def search_command(options: SearchBench, output: Path | None, console: Console) -> int:
+def search_command(options: SearchBench, out: Path | None, console: Console) -> int:
     """Measure our search against a plain form of the original's loop.
 
     Also says which share of the roofline our step reaches: its arithmetic at the rate of a large
@@ -64,7 +66,7 @@ def search_command(options: SearchBench, output: Path | None, console: Console) 
     loaded = load_prior(options.prior, options.device)
     report = search.bench_search(loaded, options, progress=console.live)
     columns = {**text.SEARCH_COLUMNS, **text.MEMORY_COLUMN}
-    _write(output, "search", options.arguments(), report, columns)
+    _write(out, "search", options.arguments(), report, columns)
     _show(console, report, text.search_lines(report))
     return 0
 
@@ -75,7 +77,7 @@ def search_command(options: SearchBench, output: Path | None, console: Console) 
 @output_option
 @standard_options
 def match_command(
-    images: tuple[str, ...], options: MatchBench, output: Path | None, console: Console
+    images: tuple[str, ...], options: MatchBench, out: Path | None, console: Console
 ) -> int:
     """Measure how long all samples of an input take to match it.
 
@@ -92,7 +94,7 @@ def match_command(
     inputs = [read_image(path) for path in images]
     loaded = load_prior(options.prior, options.device)
     report = match.bench_match(loaded, inputs, options, progress=console.live)
-    _write(output, "match", [*images, *options.arguments()], report, text.MATCH_COLUMNS)
+    _write(out, "match", [*images, *options.arguments()], report, text.MATCH_COLUMNS)
     _show(console, report, text.match_lines(report))
     return 0
 
@@ -101,7 +103,7 @@ def match_command(
 @takes(options=OpsBench)
 @output_option
 @standard_options
-def ops_command(options: OpsBench, output: Path | None, console: Console) -> int:
+def ops_command(options: OpsBench, out: Path | None, console: Console) -> int:
     """Measure the compiled ops against PyTorch and the usual algorithms.
 
     Every op is first compared with its reference on the shape that is measured. Times are
@@ -115,7 +117,7 @@ def ops_command(options: OpsBench, output: Path | None, console: Console) -> int
 
     report = ops.bench_ops(options, progress=console.live)
     rows = ops.summary(report["rows"])
-    _write(output, "ops", options.arguments(), report, text.OPS_COLUMNS, rows)
+    _write(out, "ops", options.arguments(), report, text.OPS_COLUMNS, rows)
     _show(console, report, text.ops_lines(report))
     return 0
 
@@ -135,7 +137,7 @@ def ops_command(options: OpsBench, output: Path | None, console: Console) -> int
 @output_option
 @standard_options
 def train_command(
-    resolutions: tuple[int, ...], options: TrainBench, output: Path | None, console: Console
+    resolutions: tuple[int, ...], options: TrainBench, out: Path | None, console: Console
 ) -> int:
     """Measure our FastGAN training step against a plain NCHW float32 port.
 
@@ -149,7 +151,7 @@ def train_command(
     report = train.bench_train(options, resolutions, progress=console.live)
     words = [word for side in resolutions for word in ("--resolution", str(side))]
     columns = {**text.TRAIN_COLUMNS, **text.MEMORY_COLUMN}
-    _write(output, "train", [*words, *options.arguments()], report, columns)
+    _write(out, "train", [*words, *options.arguments()], report, columns)
     _show(console, report, text.train_lines(report))
     return 0
 

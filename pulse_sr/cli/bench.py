@@ -21,8 +21,11 @@ from pulse_sr.report.table import Columns, Rows, result_document
 
 def _free(ctx: click.Context, param: click.Parameter, out: Path | None) -> Path | None:
     """Refuses, before anything is measured, to replace a file that holds no results."""
+    from pulse_sr.files.atomic import make_folder
     from pulse_sr.files.documents import read_json
 
+    if out is not None:
+        make_folder(out.parent)
     if out is not None and out.exists():
         found = read_json(out)
         if not isinstance(found, dict) or "columns" not in found:
@@ -167,13 +170,12 @@ def _write(
     """Writes the results file of --output; `rows` stand in the table instead of the report's."""
     if output is None:
         return
-    from pulse_sr.files.atomic import make_folder, write_atomic
+    from pulse_sr.files.atomic import write_atomic
     from pulse_sr.files.documents import json_bytes
 
     command = shlex.join(["pulse-sr", "bench", name, *words])
     shown = report["rows"] if rows is None else rows
     document = result_document("", command, columns, shown, report["environment"], report=report)
-    make_folder(output.parent)
     write_atomic(output, json_bytes(document))
 
 

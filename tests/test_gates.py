@@ -64,6 +64,7 @@ CALLS = {
     "bench ops": "",
     "bench train": "",
     "doctor": "",
+    "serve": "",
 }
 
 

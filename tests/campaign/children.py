@@ -19,8 +19,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-#: What a call may take: seconds, MB.
-SECONDS, MEGABYTES = 20.0, 2048
+#: What a call may take: seconds of a processor, MB; seconds of the wall, after which it waits for
+#: something that does not come, however busy the machine is.
+SECONDS, MEGABYTES, WALL = 20.0, 2048, 120.0
 #: The exit code of a child in which something outside the command failed.
 BROKEN = 99
 
@@ -33,6 +34,7 @@ class Outcome:
         code: the exit code; minus the signal that ended it.
         stdout, stderr: what it said.
         seconds: how long it took.
+        processor: seconds that it computed.
         megabytes: the most memory that it held, that of the parent included.
         hung: whether it was ended because it took too long.
     """
@@ -41,6 +43,7 @@ class Outcome:
     stdout: str
     stderr: str
     seconds: float
+    processor: float
     megabytes: float
     hung: bool = False
 
@@ -72,7 +75,7 @@ class Child:
             folder: where it runs.
             before: called in the child first: limits, patches.
         """
-        self._said = [tempfile.TemporaryFile() for _ in range(2)]
+        self._said = [tempfile.TemporaryFile() for _ in range(2)]  # noqa: SIM115  `end` closes them
         self._started = time.monotonic()
         sys.stdout.flush()
         self.pid = os.fork()
@@ -123,7 +126,7 @@ class Child:
             time.sleep(min(0.005, left))
         return False
 
-    def end(self, seconds: float = SECONDS) -> Outcome:
+    def end(self, seconds: float = WALL) -> Outcome:
         """Wait for its end; after so many seconds it is made to."""
         hung = self.run_for(seconds)
         if hung:
@@ -136,14 +139,15 @@ class Child:
             texts.append(file.read().decode("utf-8", "replace"))
             file.close()
         code = os.waitstatus_to_exitcode(status)
-        return Outcome(code, *texts, took, used.ru_maxrss / 1024, hung)
+        processor = used.ru_utime + used.ru_stime
+        return Outcome(code, *texts, took, processor, used.ru_maxrss / 1024, hung)
 
 
 def call(
     words: list[str],
     folder: Path,
     before: Callable[[], object] = lambda: None,
-    seconds: float = SECONDS,
+    seconds: float = WALL,
 ) -> Outcome:
     """Run a command to its end in a process of its own."""
     return Child(words, folder, before).end(seconds)

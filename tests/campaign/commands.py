@@ -161,14 +161,12 @@ COMMANDS = {
     ),
     "train-prior": Command(
         "train-prior in/images -o out --arch stylegan2 --channel-base 64 --channel-max 8 "
-        "--w-dim 16 --batch 4 --score-samples 0 --kimg 0.12 --snapshot 0.04 --precision fp32",
+        "--w-dim 16 --batch 4 --score-samples 0 --kimg 0.08 --snapshot 0.04 --precision fp32",
         _for_train_prior,
     ),
     "train-sr": Command(
         "train-sr in/photos -o out --config in/recipe.toml --snapshot 0.04", _for_train_sr
     ),
     "align": Command("align in/photos -o out", _for_align),
-    "prior import": Command(
-        "prior import in/tiny.pkl -o out/prior", _for_import, repeats=False
-    ),
+    "prior import": Command("prior import in/tiny.pkl -o out/prior", _for_import, repeats=False),
 }

@@ -75,8 +75,9 @@ def _cards(header: dict[str, Any], body: bytes) -> Iterator[Case]:
         stored = header | {"__metadata__": {kind: json.dumps(card | {key: value})}}
         yield f"card-{number}-{key}.safetensors", _with_header(stored, body)
     for name, text in {"nan": '{"a": NaN}', "deep": "[" * _DEEP, "none": ""}.items():
-        yield f"card-{name}.safetensors", _with_header(
-            header | {"__metadata__": {kind: text}}, body
+        yield (
+            f"card-{name}.safetensors",
+            _with_header(header | {"__metadata__": {kind: text}}, body),
         )
 
 

@@ -1,4 +1,6 @@
-"""Readers under bytes that coverage guides: `python -m campaign.fuzzing READER SEEDS FOUND SECONDS`.
+"""Readers under bytes that coverage guides.
+
+    python -m campaign.fuzzing READER SEEDS FOUND SECONDS
 
 atheris (a libFuzzer for Python) changes the files of SEEDS so that they reach new branches of the
 reader. Anything but its documented errors is a finding: the input is kept in FOUND, beside

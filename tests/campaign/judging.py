@@ -8,18 +8,21 @@ import re
 from pathlib import Path
 from typing import Any
 
-from campaign.children import MEGABYTES, Outcome
+from campaign.children import MEGABYTES, SECONDS, Outcome
 
 #: The exit codes of docs/interface.md.
 DONE, SOME_FAILED, WRONG_CALL, WRONG_PLACE, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 CODES = (DONE, SOME_FAILED, WRONG_CALL, WRONG_PLACE)
-#: Keys of records, logs and headers whose values are times, or digests of files with times.
-_TIMES = {"seconds", "timing", "images_per_second", "prior_sha256"}
+#: Keys of records, logs, headers whose values are times, digests of files with times, or how many
+#: samples memory had room for at once.
+_TIMES = {"seconds", "timing", "images_per_second", "prior_sha256", "slots"}
 #: Files that show times (in pictures), or which process has the folder.
 _OF_TIMES = {"curves.png", ".lock"}
-#: The numbers of the page, which are in the records as well: seconds among them.
-_NUMBERS_OF_PAGE = re.compile(
-    rb'(?<=<td class="n">)[^<]*|\b(load|search|prepare|project|write) [\d.]+'
+#: What the command line says of an exception that it does not know, such as a TypeError.
+_UNEXPECTED = re.compile(r"unexpected [A-Z]\w*: .*")
+#: Where pages and cards show seconds; the other numbers of a page are in the records as well.
+_SHOWN_SECONDS = re.compile(
+    rb'(?<=<td class="n">)[^<]*|\b(load|search|prepare|project|write) [\d.]+|\bin [\d.]+ \w+(?= \|)'
 )
 
 
@@ -31,11 +34,13 @@ def fault_of(outcome: Outcome, codes: tuple[int, ...] = CODES) -> str:
         return f"it hung, {outcome.seconds:.0f} s"
     if "Traceback" in said:
         return f"a traceback: {last}"
-    if "unexpected" in said:
-        line = next(each for each in said.splitlines() if "unexpected" in each)
-        return f"an unexpected error: {line[:200]}"
+    nobody_expected = _UNEXPECTED.search(said)
+    if nobody_expected:
+        return f"an unexpected error: {nobody_expected[0][:200]}"
     if outcome.code not in codes:
         return f"exit code {outcome.code}, {' or '.join(map(str, codes))} expected: {last}"
+    if outcome.processor > SECONDS:
+        return f"it computed for {outcome.processor:.0f} s"
     if outcome.megabytes > MEGABYTES:
         return f"it took {outcome.megabytes:.0f} MB"
     if outcome.code in (WRONG_CALL, WRONG_PLACE):
@@ -72,11 +77,10 @@ def content_of(folder: Path, *, plainly: bool = False) -> dict[str, str]:
 
 def difference(found: dict[str, str], expected: dict[str, str]) -> str:
     """In which files two folders differ; empty if in none."""
-    names = [name for name in found.keys() | expected if found.get(name) != expected.get(name)]
-    words = [
-        f"{name} ({'missing' if name not in found else 'more' if name not in expected else 'other'})"
-        for name in sorted(names)
-    ]
+    words = [f"{name} (missing)" for name in sorted(expected.keys() - found)]
+    words += [f"{name} (new)" for name in sorted(found.keys() - expected)]
+    both = sorted(found.keys() & expected)
+    words += [f"{name} (other)" for name in both if found[name] != expected[name]]
     return ", ".join(words[:5])
 
 
@@ -92,8 +96,8 @@ def _timeless(path: Path) -> bytes:
         about = header.get("__metadata__", {})
         about |= {key: json.loads(text) for key, text in about.items() if text.startswith("{")}
         return _sorted(header) + data[size:]
-    if path.suffix == ".html":
-        return _NUMBERS_OF_PAGE.sub(b"", data)
+    if path.suffix in (".html", ".md"):
+        return _SHOWN_SECONDS.sub(b"", data)
     return data
 
 

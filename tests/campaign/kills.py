@@ -98,5 +98,3 @@ def _disturb(child: Child, seconds: float, number: int) -> Outcome:
     child.run_for(seconds)
     child.send(number)
     return child.end(PATIENCE)
-
-

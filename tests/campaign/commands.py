@@ -161,7 +161,8 @@ COMMANDS = {
     ),
     "train-prior": Command(
         "train-prior in/images -o out --arch stylegan2 --channel-base 64 --channel-max 8 "
-        "--w-dim 16 --batch 4 --score-samples 0 --kimg 0.08 --snapshot 0.04 --precision fp32",
+        "--w-dim 16 --batch 4 --augment ada --path-length 2 "
+        "--score-samples 0 --kimg 0.08 --snapshot 0.04 --precision fp32",
         _for_train_prior,
     ),
     "train-sr": Command(

@@ -53,7 +53,7 @@ def parts_of(size: dict[str, int], seed: int) -> list[Part]:
         found.append(Part(f"disasters/{name}", _disasters(name, size, seed)))
     found += [Part(f"inputs/{kind}", _inputs(kind, size, seed)) for kind in inputs.KINDS]
     found += [Part(f"fuzzing/{name}", _fuzzing(name, size, seed)) for name in fuzzing.READERS]
-    return sorted(found, key=lambda part: not part.name.endswith("train-prior"))
+    return sorted(found, key=lambda part: "train-prior" not in part.name)
 
 
 def _kills(name: str, number: str, size: dict[str, int], seed: int) -> Callable:

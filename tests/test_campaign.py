@@ -73,7 +73,6 @@ def corpus(seed):
     yield from corpus_documents.record_cases(seed, "result.json", b'{"a": [1, {"b": 2}]}', 12)
 
 
-@pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_the_corpus_is_large_and_the_same_from_a_seed():
     first, again, other = (dict(corpus(seed)) for seed in (0, 0, 1))
     assert len(first) > 400

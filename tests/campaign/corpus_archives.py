@@ -7,6 +7,7 @@ import io
 import random
 import struct
 import tarfile
+import warnings
 import zipfile
 from collections.abc import Iterator
 
@@ -34,7 +35,8 @@ def _numbered(count: int = 3) -> list[tuple[str, bytes]]:
 
 def _zip(members: list[tuple[str, bytes]], compression: int = zipfile.ZIP_STORED) -> bytes:
     stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", compression) as archive:
+    with warnings.catch_warnings(), zipfile.ZipFile(stream, "w", compression) as archive:
+        warnings.simplefilter("ignore")  # names that come twice
         for name, data in members:
             archive.writestr(zipfile.ZipInfo(name), data, compression)
     return stream.getvalue()

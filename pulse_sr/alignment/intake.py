@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from pulse_sr.alignment.crop import crop_quad
-from pulse_sr.alignment.detail import detail_side
+from pulse_sr.alignment.detail import NEARLY, detail_side
 from pulse_sr.alignment.faces import FramedFace, frame_faces
 from pulse_sr.alignment.geometry import Framing
 from pulse_sr.alignment.landmarks.base import Landmarks
@@ -35,12 +35,6 @@ SURELY_LOW_RES = 48
 FRAMING_TOLERANCE = 0.25
 #: Faces with fewer pixels a side are not searched for in photos.
 SMALLEST_FACE = 8
-#: Sides that differ by less count as the same. A face is searched at a side up to so many times
-#: that of its detail: at the next smaller side, detail of the photo would be thrown away, and what
-#: is found would not go with it. A face that the prior could show at most so much finer is left as
-#: it is: measured on three faces, it would come out as often softer as sharper.
-_NEARLY = 1.35
-
 #: Part of every identity: raise it when equal settings start to give other low-res faces.
 REVISION = 2
 
@@ -145,9 +139,13 @@ def _detail(image: LowResImage, face: FramedFace, resolution: int) -> int:
 
 
 def _side(real_size: float, detail: int, resolution: int) -> int:
-    """The side at which a face is searched: the one next to its detail, which it nearly has."""
+    """The side at which a face is searched: the one next to its detail, which it nearly has.
+
+    At the next smaller one detail of the photo would be thrown away, and what is found would not go
+    with it.
+    """
     fitting = [side for side in low_res_sides(resolution, None) if side <= resolution / 2]
-    most = min(detail, real_size) * _NEARLY
+    most = min(detail, real_size) * NEARLY
     return max([side for side in fitting if SMALLEST_FACE <= side <= most], default=SMALLEST_FACE)
 
 
@@ -166,7 +164,8 @@ def _reason_against(
         return f"doubtful, score {face.face.score:.2f} below {options.min_score:g}"
     if side is None or face.side < options.min_size:
         return f"too small to search ({face.side:.0f} px)"
-    if detail * _NEARLY >= min(resolution, face.side * options.upscale):
+    # Faces that the prior could show just a little finer came out as often softer as sharper.
+    if detail * NEARLY >= min(resolution, face.side * options.upscale):
         return f"the photo shows it as fine as the prior could ({detail} px)"
     return ""
 

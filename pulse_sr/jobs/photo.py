@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 #: What the page shows: the photo enlarged, and with the first sample of each face.
 BEFORE, AFTER = "photo_before.jpg", "photo_after.jpg"
 #: Part of every fingerprint: raise it when equal faces start to give another photo.
-REVISION = 1
+REVISION = 2
 
 #: Called with the stem of a photo, how many of its pictures are written, and how many will be.
 OnPasting = Callable[[str, int, int], None]
@@ -139,8 +139,8 @@ class Photos:
             "input": {"path": str(first.path), "sha256": first.sha256},
             "upscale": self.upscale,
             "background": {"source": self.options.background, **self._network()},
-            "width": canvas.pixels.shape[2],
-            "height": canvas.pixels.shape[1],
+            "width": canvas.size[1],
+            "height": canvas.size[0],
             "files": names,
             "faces": [face.describe(self.upscale) for face in faces],
             "left_out": list(first.face.left_out) if first.face is not None else [],

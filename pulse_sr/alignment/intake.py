@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -35,8 +35,23 @@ SURELY_LOW_RES = 48
 FRAMING_TOLERANCE = 0.25
 #: Faces with fewer pixels a side are not searched for in photos.
 SMALLEST_FACE = 8
+_FINE_ENOUGH = "the photo shows it as fine as the prior could"
+
 #: Part of every identity: raise it when equal settings start to give other low-res faces.
 REVISION = 2
+
+
+@dataclass(frozen=True)
+class PhotoFaces:
+    """What becomes of the faces of a photo.
+
+    Attributes:
+        searched: faces that are inputs of their own; none: the photo is enlarged as it is.
+        left_out: of every other face the reason, a line each.
+    """
+
+    searched: tuple[FaceOfPhoto, ...]
+    left_out: tuple[str, ...]
 
 
 def identity_of(face: FaceOfPhoto, photo_sha256: str) -> str:
@@ -59,8 +74,8 @@ def faces_to_search(
     operator: str = "bicubic",
     scale: int | None = None,
     fit: str | None = None,
-) -> list[FaceOfPhoto]:
-    """Returns the faces to search instead of the picture; none: the picture is a low-res face.
+) -> PhotoFaces | None:
+    """Returns the faces to search instead of the picture; None: the picture is a low-res face.
 
     With `align` "auto" a picture is a low-res face if its longer side is at most `SURELY_LOW_RES`;
     or if it is no larger than the prior's images, and shows no face or one that fills it as the
@@ -78,19 +93,20 @@ def faces_to_search(
         fit: the user's wish for placing the whole picture, see `fitting.fit_to_prior`.
 
     Raises:
-        InputError: no face was found, or there is a reason against each.
+        InputError: no face was found, or there is a reason against each, and for none of them the
+            reason is that the photo is fine enough.
         UsageError: the scale does not suit the prior.
     """
     longest = max(image.width, image.height)
     if options.align == "never" or (options.align == "auto" and longest <= SURELY_LOW_RES):
-        return []
+        return None
     found = frame_faces(image, landmarks, framing)
     if options.align == "auto":
         fills = any(_fills(face, image) for face in found)
         if longest <= resolution and (fills or not found):
-            return []
+            return None
         if not found and fit is not None:
-            return []
+            return None
     if not found:
         raise InputError(
             f"no face found in {image.path} ({image.width}x{image.height} px)",
@@ -108,13 +124,13 @@ def faces_to_search(
         else:
             assert side is not None  # there is a reason against faces without one
             sides[number] = (detail, _side(face.side, asked, resolution) if asked else side)
-    if not sides:
+    if not sides and not any(_FINE_ENOUGH in each for each in left_out):
         raise InputError(
             f"{image.path} has no face to search: {'; '.join(left_out)}", _hint(left_out)
         )
-    if left_out:
+    if sides and left_out:
         log.warning("%s: %s", image.path, "; ".join(left_out))
-    return [
+    faces = [
         FaceOfPhoto(
             index=number,
             of=len(found),
@@ -130,6 +146,7 @@ def faces_to_search(
         )
         for number, (detail, side) in sides.items()
     ]
+    return PhotoFaces(tuple(faces), tuple(left_out))
 
 
 def _detail(image: LowResImage, face: FramedFace, resolution: int) -> int:
@@ -166,7 +183,7 @@ def _reason_against(
         return f"too small to search ({face.side:.0f} px)"
     # Faces that the prior could show just a little finer came out as often softer as sharper.
     if detail * NEARLY >= min(resolution, face.side * options.upscale):
-        return f"the photo shows it as fine as the prior could ({detail} px)"
+        return f"{_FINE_ENOUGH} ({detail} px)"
     return ""
 
 
@@ -174,8 +191,6 @@ def _hint(reasons: Sequence[str]) -> str:
     """What helps where there is a reason against every face."""
     if any("doubtful" in each for each in reasons):
         return "--min-score accepts doubtful faces; --align never takes the whole picture"
-    if any("as fine" in each for each in reasons):
-        return "--scale 2 makes the face small and searches it all the same"
     return "use a larger version of the photo, or other --faces, --min-size, --scale"
 
 

@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 
 #: What the page shows: the photo enlarged, and with the first sample of each face.
 BEFORE, AFTER = "photo_before.jpg", "photo_after.jpg"
+#: Why a sample is not in its photo.
+SOFTER = "the sample would be softer"
 #: Part of every fingerprint: raise it when equal faces start to give another photo.
 REVISION = 2
 
@@ -97,22 +99,35 @@ class Photos:
         except InputError as error:
             log.warning("no photo with the faces of %s: %s", task.path, error.message)
 
+    def enlarge(self, task: Task) -> bool:
+        """Writes a photo none of whose faces is searched; False: it was there.
+
+        Raises:
+            InputError: it can not be read any more.
+            SetupError: see `settle`.
+        """
+        folder = self.out / task.base
+        if store.read_record(folder) is not None:  # of other settings
+            store.clear(folder)
+        return self._put_together(task, [], 1)
+
     def _write(self, tasks: Sequence[Task]) -> None:
-        """Writes the pictures of one photo, and its record last, unless they are there."""
-        first = tasks[0]
         found = [_found(self.out / task.stem, task) for task in tasks]
         faces = [face for face in found if face.files]
-        if not faces:
-            return
+        if faces:
+            count = min(self.samples, max(len(face.files) for face in faces))
+            self._put_together(tasks[0], faces, count)
+
+    def _put_together(self, first: Task, faces: Sequence[_Face], count: int) -> bool:
+        """Writes the pictures of one photo, and its record last; False: they were there."""
         folder = self.out / first.base
-        count = min(self.samples, max(len(face.files) for face in faces))
         names = [photo_name(index) for index in range(count)]
         files = [*names, BEFORE, AFTER]
         identity = _identity(first.sha256, self.upscale, count, faces, self.background)
         record = store.read_photo(folder)
         known = record is not None and record.get("fingerprint") == identity
         if known and all((folder / name).is_file() for name in files):
-            return
+            return False
         original = read_original(first.path)
         if original.sha256 != first.sha256:
             raise InputError(f"{first.path} changed while the run was going", "run it again")
@@ -124,16 +139,20 @@ class Photos:
         chunks = text_chunks(
             {"input_sha256": first.sha256, "upscale": self.upscale} | self._network()
         )
+        softer: list[str] = []
         for index, name in enumerate(names):
             for face in faces:
                 if index < len(face.files):
                     sample = read_pixels(self.out / face.stem / face.files[index])
-                    canvas.put(sample, face.corners, face.real_size, face.detail)
+                    if not canvas.put(sample, face.corners, face.real_size, face.detail):
+                        softer.append(f"face {face.number}: left as it is in {name}, {SOFTER}")
             write_parts_atomic(folder / name, canvas.png(chunks))
             if index == 0:
                 write_atomic(folder / AFTER, canvas.thumbnail())
             canvas.restore()
             self._tell(first.base, index + 1, count)
+        for line in softer:
+            log.warning("%s: %s", first.path, line)
         document = {
             "version": __version__,
             "input": {"path": str(first.path), "sha256": first.sha256},
@@ -143,10 +162,11 @@ class Photos:
             "height": canvas.size[0],
             "files": names,
             "faces": [face.describe(self.upscale) for face in faces],
-            "left_out": list(first.face.left_out) if first.face is not None else [],
+            "left_out": [*(first.left_out if first.face is None else first.face.left_out), *softer],
             "fingerprint": identity,
         }
         write_atomic(folder / PHOTO, json_bytes(document))
+        return True
 
     def _network(self) -> dict[str, str]:
         """The network that enlarges photos; empty: Lanczos does."""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.ndimage import laplace
 
 from pulse_sr.alignment.crop import crop_quad
 from pulse_sr.alignment.detail import as_photo
@@ -66,8 +67,8 @@ class Canvas:
             start = stop
         return made
 
-    def put(self, sample: Pixels, corners: Points, real_size: float, detail: int) -> None:
-        """Puts a sample in the place of a face.
+    def put(self, sample: Pixels, corners: Points, real_size: float, detail: int) -> bool:
+        """Puts a sample in the place of a face; False: the photo is finer there, and stays.
 
         Args:
             sample: uint8 RGB [3, S, S].
@@ -78,16 +79,16 @@ class Canvas:
         quad = enlarged_quad(corners, self.factor)
         found = mask_box(quad, *self.size[::-1])
         if found is None:
-            return
+            return True
         part = self._around(found[0], _MARGIN)
         box, profile = _times(part, self.factor), self.original.about.profile
         weight, here = mask(quad, *box), quad - (box[1].start, box[0].start)
         stored = self.stored[:, *box]
-        self._saved.append((box, stored.copy()))
         photo, before = self._photo(part), srgb_of(stored, profile)
         # What a network made up would be there twice: a face goes into the plainly enlarged photo.
-        below = before.copy() if self.network is None else _enlarged(photo, self.factor)
+        plain = before if self.network is None else _enlarged(photo, self.factor)
         if real_size > sample.shape[-1]:  # searched all the same, because it was asked for
+            below = plain.copy()
             paste_into(below, sample, here)
             made = below.astype(np.float64)
         else:
@@ -95,11 +96,15 @@ class Canvas:
             place = corners - (whole[1].start, whole[0].start)
             own = crop_quad(self._photo(whole), place, sample.shape[-1], parity=False)
             change = change_at(sample.astype(np.float64) - own, quad, box)
-            made = as_photo(below + weight * change, photo, weight, detail / real_size)
+            made = as_photo(plain + weight * change, photo, weight, detail / real_size)
+            if _fineness(made, weight) < _fineness(plain, weight):
+                return False
         if self.network is not None:
             made = before + weight * (made - before)
         levels = np.rint(np.clip(made, 0, 255)).astype(np.uint8)
+        self._saved.append((box, stored.copy()))
         stored[:] = np.where(weight > 0, as_stored(levels, stored, profile), stored)
+        return True
 
     def _around(self, box: Box, margin: int) -> Box:
         """The part of the photo that holds a box of the enlarged one, and a margin in its px."""
@@ -146,6 +151,12 @@ class Canvas:
             if self.opacity is not None:
                 band = np.concatenate([band, self.opacity[:, start : start + _BAND]])
             yield band
+
+
+def _fineness(pixels: NDArray[Any], weight: NDArray[np.float64]) -> float:
+    """The variance of the Laplacian where a face is all there."""
+    grey = np.rint(np.clip(pixels, 0, 255), dtype=np.float64).mean(axis=0)
+    return float(laplace(grey)[weight == 1].var())
 
 
 def _high_byte(channel: NDArray[Any]) -> Pixels:

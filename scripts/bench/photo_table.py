@@ -47,10 +47,10 @@ from pulse_sr.metrics.squeezenet import feature_distance
 from pulse_sr.metrics.ssim import ssim
 from pulse_sr.models import registry
 from pulse_sr.models.registry import load_network
-from pulse_sr.sr.enlarging import by_network
+from pulse_sr.sr.enlarging import Enlarge, by_network
 
 Row = dict[str, Any]
-NETWORK = "compact-x4"
+NETWORK, TABLE = "compact-x4", "table.json"
 _LARGEST = 128  # px: the bundled prior's resolution
 _RIM = 0.02  # weights of the rim's outermost part
 
@@ -70,42 +70,58 @@ def main() -> None:
     if options.what == "portraits":
         paths = find_images([str(each) for each in options.inputs])[: options.limit]
         sizes = [int(each) for each in options.sizes.split(",")]
-        rows = list(_portraits(paths, sizes, options.out, options.samples, upscale))
-        _print_portraits(rows)
+        _print_portraits(_portraits(paths, sizes, options.out, options.samples, upscale))
     else:
         rows = list(_groups(options.inputs, options.out, options.samples, upscale))
         for row in rows:
             print("  ".join(f"{name} {value}" for name, value in row.items()))
-    write_atomic(options.out / "table.json", json_bytes(rows))
+        write_atomic(options.out / TABLE, json_bytes(rows))
 
 
 def _portraits(
     paths: Sequence[Path], sizes: Sequence[int], out: Path, samples: int, upscale: int
-) -> Iterator[Row]:
+) -> list[Row]:
+    """The rows of portraits, written after each: those that OUT has are not made again."""
     landmarks, framing = make_landmarks(), framing_of(registry.load().card)
     network = by_network(load_network(NETWORK, torch.device("cpu")))
-    options = {"align": "always", "upscale": upscale, "min_size": 8.0, "min_score": 0.5}
-    faces: list[tuple[LowResImage, Points, dict[int, tuple[Path, Points]]]] = []
+    rows: list[Row] = read_json(out / TABLE) or []
+    known = {row["photo"] for row in rows}
     for path in paths:
-        photo = read_image(path)
-        face = max(frame_faces(photo, landmarks, framing), key=lambda each: each.face.score)
-        made = {size: _reduced(photo, face.quad, face.side, size, out) for size in sizes}
-        faces.append((photo, face.quad, made))
-    small = [file for _, _, made in faces for file, _ in made.values()]
-    list(run(small, out / "run", SearchConfig(samples=samples), **options))
-    for photo, whole_quad, made in faces:
-        for size, (file, quad) in made.items():
-            side = min(size * upscale, _LARGEST)
-            truth, place = _crop(photo.pixels, whole_quad, side), enlarged_quad(quad, upscale)
-            pixels = read_image(file).pixels
-            pictures = {
-                "Lanczos": [_lanczos(pixels, upscale)],
-                NETWORK: [network(pixels)] if upscale == 4 else [],
-                "run": [read_image(each).pixels for each in _photos(out / "run" / file.stem)],
-            }
-            for method, found in pictures.items():
-                scores = _scores([_crop(each, place, side) for each in found], truth)
-                yield {"photo": Path(photo.path).stem, "size": size, "method": method, **scores}
+        if path.stem not in known:
+            photo = read_image(path)
+            face = max(frame_faces(photo, landmarks, framing), key=lambda each: each.face.score)
+            made = {size: _reduced(photo, face.quad, face.side, size, out) for size in sizes}
+            options = {"align": "always", "upscale": upscale, "min_size": 8.0, "min_score": 0.5}
+            small, folder = [file for file, _ in made.values()], out / "run" / path.stem
+            list(run(small, folder, SearchConfig(samples=samples), **options))
+            rows += _portrait_rows(photo, face.quad, made, folder, upscale, network)
+            write_atomic(out / TABLE, json_bytes(rows))
+    return rows
+
+
+def _portrait_rows(
+    photo: LowResImage,
+    whole_quad: Points,
+    made: dict[int, tuple[Path, Points]],
+    folder: Path,
+    upscale: int,
+    network: Enlarge,
+) -> Iterator[Row]:
+    """The numbers of one portrait, by size and method."""
+    for size, (file, quad) in made.items():
+        side = min(size * upscale, _LARGEST)
+        truth, place = _crop(photo.pixels, whole_quad, side), enlarged_quad(quad, upscale)
+        pixels = read_image(file).pixels
+        record = read_json(folder / file.stem / "photo.json") or {"faces": []}
+        pictures = {
+            "Lanczos": [_lanczos(pixels, upscale)],
+            NETWORK: [network(pixels)] if upscale == 4 else [],
+            "run": [read_image(each).pixels for each in _photos(folder / file.stem)],
+        }
+        for method, found in pictures.items():
+            scores = _scores([_crop(each, place, side) for each in found], truth)
+            about = {"photo": Path(photo.path).stem, "size": size, "method": method}
+            yield {**about, "searched": len(record["faces"]), **scores}
 
 
 def _reduced(

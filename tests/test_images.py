@@ -322,7 +322,7 @@ def test_missing_path_folder_and_postscript(tmp_path: Path) -> None:
 def test_a_pipe_is_refused_and_never_opened(tmp_path: Path) -> None:
     """Opening it would wait for somebody to write."""
     os.mkfifo(tmp_path / "x.png")
-    with pytest.raises(InputError, match=r"x\.png is not a regular file"):
+    with pytest.raises(UsageError, match=r"x\.png is not a regular file"):
         read_image(tmp_path / "x.png")
     with pytest.raises(UsageError, match=r"x\.png is not a regular file"):
         find_images([str(tmp_path / "x.png")])
@@ -408,6 +408,14 @@ def test_what_is_left_out_is_counted_by_kind_and_named_once(
     assert [path.name for path in deep] == ["a.JPG", "b.png", "c.webp", "deep.png"]
     assert "1 in the output folder" in caplog.messages[1]
     assert find_images([str(folder / "old.png")])  # named outright: the user's word
+
+
+def test_inputs_below_the_output_folder_are_taken_where_they_are_asked_for(folder: Path) -> None:
+    """`-o .` with a folder or a pattern of a folder in it: nothing there is a result."""
+    for text in (str(folder), f"{folder}/*.png", f"{folder}/b.png"):
+        assert find_images([text], out=folder.parent)
+    with pytest.raises(UsageError, match="in the output folder"):
+        find_images([str(folder)], out=folder)
 
 
 @pytest.mark.parametrize(

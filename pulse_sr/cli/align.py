@@ -36,7 +36,7 @@ def command(
     from pulse_sr.images.find import find_images
     from pulse_sr.jobs import aligning
 
-    paths = find_images(list(inputs), recursive=options.recursive)
+    paths = find_images(list(inputs), recursive=options.recursive, out=out)
     _keep_inputs(paths, out)
     landmarks = aligning.landmarks_of(options, limits)
     settings = aligning.settings_of(options, limits)

@@ -64,7 +64,7 @@ def read_image(path: str | os.PathLike[str]) -> LowResImage:
     several frames the first is used.
 
     Raises:
-        UsageError: the path does not exist or is a folder.
+        UsageError: the path does not exist, is a folder or no regular file.
         InputError: the file is empty, not an image, truncated, larger than 64 megapixels (found in
             the header, before decoding), fully transparent, of a layout that Pillow decodes wrongly
             (`tiff.refuse_misread`), or has NaN, infinite or out-of-range pixels.
@@ -101,15 +101,15 @@ def read_bytes(path: Path) -> bytes:
     """Reads a file that may be a picture.
 
     Raises:
-        UsageError: the path does not exist or is a folder.
-        InputError: the file is empty, too large, not regular, or may not be read.
+        UsageError: the path does not exist, is a folder or no regular file.
+        InputError: the file is empty, too large, or may not be read.
     """
     if not path.exists():
         raise UsageError(f"{path} does not exist", "check the path")
     if path.is_dir():
         raise UsageError(f"{path} is a folder, expected an image file", f"{path}/*.png")
     if not path.is_file():
-        raise InputError(f"{path} is not a regular file", NOT_AN_IMAGE)
+        raise UsageError(f"{path} is not a regular file", NOT_AN_IMAGE)
     size = path.stat().st_size
     if size > _MAX_BYTES:
         raise InputError(f"{path} has {size} bytes, the limit is {_MAX_BYTES}", "make it smaller")

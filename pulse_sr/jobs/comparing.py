@@ -145,7 +145,7 @@ def plan_compare(
         SetupError: prior or network can not be loaded, or there is no such device.
     """
     out, config, options = Path(out), config or SearchConfig(), options or CompareOptions()
-    paths = find_images([str(each) for each in inputs], recursive=options.recursive)
+    paths = find_images([str(each) for each in inputs], recursive=options.recursive, out=out)
     for path in paths:
         if out.resolve() in path.resolve().parents:
             raise UsageError(

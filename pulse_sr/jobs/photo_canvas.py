@@ -6,6 +6,7 @@ Shape legend: h w photo, H W enlarged photo, S side of a sample, b t the box of 
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -159,8 +160,11 @@ def _fineness(pixels: NDArray[Any], weight: NDArray[np.float64]) -> float:
     return float(laplace(grey)[weight == 1].var())
 
 
-def _high_byte(channel: NDArray[Any]) -> Pixels:
-    return channel if channel.dtype == np.uint8 else (channel >> 8).astype(np.uint8)
+def _high_byte(channel: NDArray[Any]) -> Pixels:  # [H, W] as it lies in memory
+    if channel.dtype == np.uint8:
+        return channel
+    high = 1 if sys.byteorder == "little" else 0
+    return np.ascontiguousarray(channel.view(np.uint8)[:, high::2])
 
 
 def _times(part: Box, factor: int) -> Box:

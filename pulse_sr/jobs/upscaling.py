@@ -108,7 +108,7 @@ def plan_upscale(
     """
     out = Path(out)
     options = UpscaleOptions(None, tile, overwrite, device, recursive)
-    paths = find_images([str(each) for each in inputs], recursive=recursive)
+    paths = find_images([str(each) for each in inputs], recursive=recursive, out=out)
     for path in paths:
         if path.resolve().parent == out.resolve():
             raise UsageError(

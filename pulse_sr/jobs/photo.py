@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pulse_sr import __version__
 from pulse_sr.alignment.paste import enlarged_quad
 from pulse_sr.config import RunOptions
-from pulse_sr.errors import InputError
+from pulse_sr.errors import InputError, UsageError
 from pulse_sr.files.atomic import make_folder, write_atomic, write_parts_atomic
 from pulse_sr.files.documents import json_bytes
 from pulse_sr.images.original import read_original
@@ -96,7 +96,7 @@ class Photos:
                 return
         try:
             self._write(self._faces[task.base])
-        except InputError as error:
+        except (InputError, UsageError) as error:
             log.warning("no photo with the faces of %s: %s", task.path, error.message)
 
     def enlarge(self, task: Task) -> bool:

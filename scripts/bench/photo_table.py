@@ -2,14 +2,18 @@
 
 Usage: python scripts/bench/photo_table.py portraits FOLDER -o OUT [--sizes 12,16,...] [--limit N]
        python scripts/bench/photo_table.py groups PHOTO... -o OUT [--upscale 2]
+       python scripts/bench/photo_table.py table docs/results/photo-portraits.json
 
 portraits: every portrait is made small until the crop of its face has so many px, enlarged by
 `--upscale` (4) in each way, and compared with the original inside the face: in the crop, at the
-side that it has in the enlarged photo, at most 128 px. Numbers are means over the samples.
+side that it has in the enlarged photo, at most 128 px. Numbers are means over the samples. A face
+that the photo shows as fine as the prior could is not searched: there `run` is Lanczos.
 
 groups: the photo as it is. Of every face that was searched: the variance of the Laplacian over that
 of the photo enlarged by Lanczos; PSNR of the result made small again against the photo; and the
 largest of the mean changes of a channel along the outermost part of the rim.
+
+table: the table of portraits again, from the `table.json` of an earlier call.
 
 OUT holds the small photos, the runs, which resume, and `table.json`.
 """
@@ -58,19 +62,21 @@ _RIM = 0.02  # weights of the rim's outermost part
 def main() -> None:
     """Prints a table; the rows are in OUT/table.json."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("portraits", "groups"))
+    parser.add_argument("what", choices=("portraits", "groups", "table"))
     parser.add_argument("inputs", nargs="+", type=Path)
-    parser.add_argument("-o", "--out", type=Path, required=True)
+    parser.add_argument("-o", "--out", type=Path, default=Path("photo_table"))
     parser.add_argument("--sizes", default="12,16,24,32,48,64", help="px of the crop of the face")
     parser.add_argument("--limit", type=int, help="portraits, in the order of names")
     parser.add_argument("--samples", type=int, default=2)
     parser.add_argument("--upscale", type=int)
     options = parser.parse_args()
     upscale = options.upscale or (4 if options.what == "portraits" else 2)
-    if options.what == "portraits":
+    if options.what == "table":
+        print(portraits_table(read_json(options.inputs[0]) or []))
+    elif options.what == "portraits":
         paths = find_images([str(each) for each in options.inputs])[: options.limit]
         sizes = [int(each) for each in options.sizes.split(",")]
-        _print_portraits(_portraits(paths, sizes, options.out, options.samples, upscale))
+        print(portraits_table(_portraits(paths, sizes, options.out, options.samples, upscale)))
     else:
         rows = list(_groups(options.inputs, options.out, options.samples, upscale))
         for row in rows:
@@ -166,22 +172,25 @@ def _scores(crops: Sequence[torch.Tensor], truth: torch.Tensor) -> Row:
     }
 
 
-def _print_portraits(rows: Sequence[Row]) -> None:
-    """Means over the photos that have a result of every method."""
+def portraits_table(rows: Sequence[Row]) -> str:
+    """Means over the photos that have a result of every method, as Markdown."""
     table: dict[tuple[int, str], list[Row]] = defaultdict(list)
     lost = {(row["photo"], row["size"]) for row in rows if row["psnr"] is None}
     for row in rows:
         if (row["photo"], row["size"]) not in lost:
             table[row["size"], row["method"]].append(row)
-    print("| crop, px | photos | method | PSNR, dB | SSIM | feature distance |")
-    print("|---|---|---|---|---|---|")
+    lines = [
+        "| crop, px | photos | searched | method | PSNR, dB | SSIM | feature distance |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for (size, method), found in table.items():
         psnrs, ssims, features = (
             mean(row[name] for row in found) for name in ("psnr", "ssim", "features")
         )
+        searched = sum(row["searched"] > 0 for row in found)
         numbers = f"{psnrs:.2f} | {ssims:.3f} | {features:.3f}"
-        print(f"| {size} | {len(found)} | {method} | {numbers} |")
-    print(f"without a face: {sorted(lost)}")
+        lines.append(f"| {size} | {len(found)} | {searched} | {method} | {numbers} |")
+    return "\n".join(lines)
 
 
 def _groups(paths: Sequence[Path], out: Path, samples: int, upscale: int) -> Iterator[Row]:

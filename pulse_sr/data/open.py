@@ -9,6 +9,7 @@ from pulse_sr.data.archive import ArchiveSource
 from pulse_sr.data.idx import IdxSource, is_idx
 from pulse_sr.data.shards import expand_shards, shards_in
 from pulse_sr.data.sources import FolderSource, ImageSource
+from pulse_sr.errors import UsageError
 
 
 def open_source(data: str | os.PathLike[str], member: str | None = None) -> ImageSource:
@@ -21,10 +22,12 @@ def open_source(data: str | os.PathLike[str], member: str | None = None) -> Imag
         member: the field of a sample that is its image (`selection.select_images`).
 
     Raises:
-        UsageError: when there is no such thing, or no file of a folder has the field.
+        UsageError: when there is no such thing, it is a pipe, or no file of a folder has the field.
         InputError: an idx file is damaged.
     """
     folder = Path(data)
+    if folder.exists() and not folder.is_dir() and not folder.is_file():
+        raise UsageError(f"{data} is not a regular file", "give a folder, a tar or a zip of images")
     if is_idx(folder):
         return IdxSource(folder)
     if not folder.is_dir():

@@ -1,18 +1,18 @@
 """Losses and optimizers of supervised super-resolution at equal small budgets, row by row.
 
-Usage: python scripts/bench/sr_experiments.py PHOTOS HELD_BACK -o RUNS [--row NAME...]
-           [--seeds N...] [--kimg F] [--limit N] [--digits IMAGES LABELS --digits-kimg F
-           --weights-dir DIR --judge DIR] [--results FILE] [--list]
+Usage: python scripts/bench/sr_experiments.py -o RUNS [--photos DATA HELD_BACK]
+           [--faces DATA HELD_BACK] [--digits IMAGES LABELS --weights-dir DIR --judge DIR]
+           [--row NAME...] [--seeds N...] [--kimg F] [--limit N] [--results FILE] [--list]
 
 Every row of `sr_experiment_rows.py` is trained with every seed, all rows of one seed first. Killed,
-it goes on; what FILE holds is not trained again. PHOTOS and HELD_BACK are what `train-sr` takes; of
+it goes on; what FILE holds is not trained again. DATA and HELD_BACK are what `train-sr` takes; of
 IMAGES and LABELS (idx files of MNIST) the first tenth is held back. DIR of `--weights-dir` and
 `--judge` are two classifiers of other seeds (`train_digit_classifier.py`): the one that digits are
 learned from, and the one that reads the enlarged ones.
 
 Scores are means over held-back pictures, rounded to 8 bits: "psnr" (dB, RGB, no border), "ssim",
-"distance" (SqueezeNet features), "log_spectrum" (loss "fft-log"), "accuracy" (the judge).
-"cpu_seconds" are those of the last call.
+"distance" (SqueezeNet features), "log_spectrum" (loss "fft-log"), "accuracy" (the judge). "curve"
+is [patches, mean loss of the generator's pixels]... "cpu_seconds" are those of the last call.
 """
 
 from __future__ import annotations

@@ -83,3 +83,13 @@ class TrainBench(Options):
     steps: int = option(3, "Steps of each side in a repeat; on a GPU a multiple of 4.", whole(1))
     repeats: int = _repeats(3, "Repeats, of which the spread is shown.")
     device: str = device_option()
+
+
+@dataclass(frozen=True)
+class TrainSrBench(Options):
+    """Of `bench train-sr`."""
+
+    batch: int = option(16, "Patches a step.", whole(2))
+    steps: int = option(3, "Steps of each side in a repeat; on a GPU a multiple of 4.", whole(1))
+    repeats: int = _repeats(3, "Repeats, of which the spread is shown.")
+    device: str = device_option()

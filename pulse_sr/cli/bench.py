@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pulse_sr.bench.options import MatchBench, OpsBench, SearchBench, TrainBench
+from pulse_sr.bench.options import MatchBench, OpsBench, SearchBench, TrainBench, TrainSrBench
 from pulse_sr.cli.bench_text import match_lines, ops_lines, search_lines, train_lines
 from pulse_sr.cli.console import Console, emit_json
 from pulse_sr.cli.options import CONTEXT, standard_options, takes, version_option
@@ -109,6 +109,24 @@ def train_command(resolutions: tuple[int, ...], options: TrainBench, console: Co
     from pulse_sr.bench import train
 
     report = train.bench_train(options, resolutions, progress=console.live)
+    _show(console, report, train_lines(report))
+    return 0
+
+
+@command.command("train-sr", context_settings=CONTEXT)
+@takes(options=TrainSrBench)
+@standard_options
+def train_sr_command(options: TrainSrBench, console: Console) -> int:
+    """Measure our adversarial step of supervised training against a plain NCHW float32 port.
+
+    SRResNet against the VGG-style discriminator with the mean squared error, as in SRGAN (recipe
+    srgan-mse), by the same weights. Each side trains in a process of its own, and they take turns.
+
+    Example: pulse-sr bench train-sr --steps 5 --json
+    """
+    from pulse_sr.bench import train
+
+    report = train.bench_train_sr(options, progress=console.live)
     _show(console, report, train_lines(report))
     return 0
 

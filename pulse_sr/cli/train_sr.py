@@ -97,7 +97,8 @@ def command(
         trainer = plan.start()
         console.line(plan.summary(trainer))
         show = partial(_show, console, trainer, schedule)
-        observation = replace(observation, command=shlex.join(["pulse-sr", *sys.argv[1:]]))
+        command = shlex.join(["pulse-sr", *sys.argv[1:]])
+        observation = replace(observation, command=command, member=options.member)
         run_sr_training(trainer, schedule, observation, show, console.line)
         if trainer.lock is not None:
             trainer.lock.close()  # here and now, not when the trainer is collected

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from pulse_sr.data.open import open_source
+from pulse_sr.data.picture import decode_whole
+from pulse_sr.errors import InputError
 from pulse_sr.files.atomic import write_atomic, write_text_atomic
-from pulse_sr.images.find import find_images
 from pulse_sr.images.pixels import Pixels
-from pulse_sr.images.read import read_image
 from pulse_sr.images.write import write_png
 from pulse_sr.jobs.score_book import ScoreBook
 from pulse_sr.jobs.training import follow_training
@@ -65,7 +66,8 @@ def run_sr_training(
         say: called with a line for the user: scores, warnings.
 
     Raises:
-        UsageError: for a folder of `observation` that is not there.
+        UsageError: what is held back is not there.
+        InputError: one of the photos that are held back can not be read.
         SetupError: when the disk is full.
     """
     follow_training(trainer, schedule, report, lambda: SrObserver(trainer, observation, say))
@@ -81,9 +83,9 @@ class SrObserver:
         run_dir, images = trainer.run_dir, trainer.images_shown
         self._events = TensorBoardLog(run_dir / "tb", images) if observation.tensorboard else None
         held_back = observation.held_back
-        self._photos = [] if held_back is None else find_images([str(held_back)])[:_MOST_HELD_BACK]
+        self._source = None if held_back is None else open_source(held_back, observation.member)
         self._bicubic = bicubic(trainer.config.scale)
-        self._floor = {SCORE: self._psnr(self._bicubic)} if self._photos else {}
+        self._floor = {} if self._source is None else {SCORE: self._psnr(self._bicubic)}
         self._book = ScoreBook(run_dir, images, lambda scores: -scores[SCORE], read_model_header)
         self._history = read_history(trainer.log_file, images)
         self._watch = CollapseWatch(trainer.task.steadier)
@@ -116,14 +118,14 @@ class SrObserver:
         write_png(run_dir / f"enlarged-{images // 1000:06d}.png", grid)
         if self._events is not None:
             self._events.add_picture("enlarged", images, grid)
-        if not self._photos:
+        if self._source is None:
             return
         scores = {SCORE: self._psnr(enlarge)}
         record = {"images": images, "seconds": round(self.trainer.seconds, 3), "scores": scores}
         best = self._book.add(record)
         self._say(
             f"{images / 1000:.1f} k patches  {SCORE} {scores[SCORE]:.2f} (bicubic "
-            f"{self._floor[SCORE]:.2f}; {len(self._photos)} photos{', best so far' * best})"
+            f"{self._floor[SCORE]:.2f}; {self._held_back} photos{', best so far' * best})"
         )
         if self._events is not None:
             self._events.add_scalars("scores", images, scores)
@@ -143,12 +145,20 @@ class SrObserver:
         """Mean over the held-back photos, without a border of as many pixels as the scale."""
         scale = self.trainer.config.scale
         found = [luma_psnr(enlarge(low), truth, scale) for low, truth in self._pairs()]
+        if not found:
+            raise InputError(f"{self.observation.held_back} holds no photo to score", "add some")
         return float(np.mean(found))
 
+    @property
+    def _held_back(self) -> int:
+        """How many photos are scored."""
+        return 0 if self._source is None else min(len(self._source.names), _MOST_HELD_BACK)
+
     def _pairs(self) -> Iterator[tuple[Pixels, Pixels]]:
+        assert self._source is not None  # nothing is scored otherwise
         config = self.trainer.config
-        for number, path in enumerate(self._photos):
-            photo = read_image(path).pixels
+        for number, opener in self._source.read(range(self._held_back)):
+            photo = decode_whole(self._source.names[number], opener())
             height, width = (size // config.scale * config.scale for size in photo.shape[-2:])
             truth = photo[:, :height, :width]
             rng = np.random.default_rng(number)
@@ -172,6 +182,6 @@ class SrObserver:
             device=device_name(trainer.device),
             command=self.observation.command,
             scores={SCORE: (scores[SCORE], self._floor[SCORE])} if scores else {},
-            photos=len(self._photos),
+            photos=self._held_back,
             grid=grids[-1].name if grids else "",
         )

@@ -61,9 +61,10 @@ class CompactNet(nn.Module):
         layers: list[nn.Module] = []
         for i in range(convolutions + 1):
             layers += [conv3(width if i else channels, width), nn.PReLU(width, _SLOPE)]
-        self.body = nn.Sequential(*layers, conv3(width, channels * scale**2))
+        last = conv3(width, channels * scale**2)
+        self.body = nn.Sequential(*layers, last)
         he_initialisation(self.body, _SLOPE)
-        self.body[-1].weight.data.mul_(0.1)
+        last.weight.data.mul_(0.1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Enlarge `[N, C, h, w]` in [0, 1] to `[N, C, s h, s w]`, about [0, 1], not clamped."""

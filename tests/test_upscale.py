@@ -119,6 +119,15 @@ def test_the_record_says_what_was_done(tmp_path, model):
         assert json.loads(found.info["pulse-sr:upscale"])["model"] == record["model"]
 
 
+def test_a_network_without_a_licence_says_so(tmp_path, model):
+    Image.fromarray(values()).save(tmp_path / "a.png")
+    own = run(tmp_path / "a.png", "-o", tmp_path / "own", "--model", model)
+    assert "licence" not in own.stderr
+    bundled = run(tmp_path / "a.png", "-o", tmp_path / "out")
+    assert "compact-x4: no licence of the weights is stated. BSDS500" in bundled.stderr
+    assert "unstated" in run("--list").stdout
+
+
 def test_what_is_complete_is_skipped(tmp_path, model):
     """A changed input, a missing record or another network is work again; equal bytes come out."""
     for name in "ab":

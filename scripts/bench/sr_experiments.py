@@ -5,10 +5,11 @@ Usage: python scripts/bench/sr_experiments.py [--photos DATA HELD_BACK] [--faces
            [--kimg F] [--limit N] [--results FILE] [--curves FILE] [--list]
 
 Every row of `sr_experiment_rows.py` is trained with every seed, one row after the other. Killed, it
-goes on with the first that is missing; what FILE holds is not trained again. DATA is what `train-sr` takes;
-of IMAGES and LABELS (idx files of MNIST) the first tenth is held back. DIR of `--weights-dir` and
-`--judge` are two classifiers of other seeds (`train_digit_classifier.py`): the one that digits are
-learned from, and the one that reads the enlarged ones.
+goes on with the first that is missing; what FILE holds is not trained again. DATA and HELD_BACK are
+what `train-sr` takes, the latter a folder; of IMAGES and LABELS (idx files of MNIST) the first
+tenth is held back. DIR of `--weights-dir` and `--judge` are two classifiers of other seeds
+(`train_digit_classifier.py`): the one that digits are learned from, and the one that reads the
+enlarged ones.
 
 Scores are means over held-back pictures, rounded to 8 bits: "psnr" (dB, RGB, no border), "ssim",
 "distance" (SqueezeNet features), "log_spectrum" (loss "fft-log"), "accuracy" (the judge); "curve"

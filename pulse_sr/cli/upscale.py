@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pulse_sr.cli.console import Console, emit_json, show_plan, table
+from pulse_sr.cli.console import Console, emit_json, exit_code_now, print_result, show_plan, table
 from pulse_sr.cli.options import (
     CONTEXT,
     dry_run_option,
@@ -28,7 +28,7 @@ def _show_networks(as_json: bool) -> None:
         return
     facts = ("licence", "use")
     rows = [(c["name"], f"x{c['scale']}", *(str(c.get(key, "")) for key in facts)) for c in cards]
-    click.echo(table(rows))
+    print_result(table(rows))
 
 
 @click.command("upscale", context_settings=CONTEXT)
@@ -91,7 +91,9 @@ def command(
         parts += [f"{total - len(rows)} not started"] if total > len(rows) else []
         console.line(f"{', '.join(parts)}; results in {out}")
         if console.as_json and rows:
-            emit_json({"out": str(out), "exit_code": int(failed > 0), "images": rows})
+            emit_json(
+                {"out": str(out), "exit_code": exit_code_now(int(failed > 0)), "images": rows}
+            )
     return int(failed > 0)
 
 

@@ -2,20 +2,44 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import safetensors
 import safetensors.torch
 from torch import Tensor
 
+from pulse_sr.errors import SetupError, cut, first_line
 from pulse_sr.files.atomic import write_atomic
-from pulse_sr.files.documents import json_text
+from pulse_sr.files.documents import Count, check_shape, json_text, parse_json
 
 #: What the two functions that read raise when a file is missing, damaged or of another kind.
 UNREADABLE = (OSError, ValueError, LookupError, TypeError, safetensors.SafetensorError)
+
+
+class ImportedShape(TypedDict, total=False):
+    """What a prior was imported from."""
+
+    sha256: str
+    notes: list[str]
+
+
+class TrainingShape(TypedDict, total=False):
+    """How a network was trained."""
+
+    images: Count
+
+
+class CardShape(TypedDict, total=False):
+    """What is read of a card; all of it is shown."""
+
+    licence: str | None
+    alignment: dict[str, Any] | None
+    imported: ImportedShape
+    training: TrainingShape
+    trained_with: list[str]
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], key: str, header: object) -> None:
@@ -35,15 +59,96 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], key: str, header: o
     write_atomic(path, safetensors.torch.save(stored, metadata))
 
 
-def read_tensors_header(path: Path, key: str) -> dict[str, Any]:
+def read_tensors_header(path: Path, key: str, shape: Any = dict) -> dict[str, Any]:
     """The header of a file, without its tensors.
+
+    Args:
+        path: the file.
+        key: see `write_tensors`.
+        shape: of the header, see `documents.parse_json`.
 
     Raises:
         UNREADABLE: there is no such file, it is damaged, or it has no such header.
     """
     with safetensors.safe_open(path, framework="pt") as file:
-        header: dict[str, Any] = json.loads(file.metadata()[key])
+        header: dict[str, Any] = parse_json((file.metadata() or {})[key], shape)
     return header
+
+
+def require_shape(path: Path, header: dict[str, Any], shape: Any) -> None:
+    """Refuse a file whose header lacks what is read of it, or has it otherwise.
+
+    Raises:
+        SetupError: it does.
+    """
+    try:
+        check_shape(header, shape)
+    except ValueError as error:
+        raise SetupError(
+            f"the header of {path} is damaged ({cut(first_line(error))})",
+            "restore the file, or train it again",
+        ) from error
+
+
+def read_shapes(path: Path, prefix: str = "") -> dict[str, tuple[int, ...]]:
+    """The shapes of the tensors whose names begin with a prefix, by the rest of their names.
+
+    No tensor is read, so that a description can be compared with a file before a network is built.
+
+    Raises:
+        UNREADABLE: there is no such file, or it is damaged.
+    """
+    with safetensors.safe_open(path, framework="pt") as file:
+        names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118  no mapping
+        return {name[len(prefix) :]: tuple(file.get_slice(name).get_shape()) for name in names}
+
+
+def check_shapes(expected: Mapping[str, Tensor], found: Mapping[str, tuple[int, ...]]) -> None:
+    """Compares the tensors that a network has with those of a file.
+
+    Raises:
+        ValueError: one is missing, too many, or has another shape; the message names the first.
+    """
+    for name in sorted(expected.keys() | found.keys()):
+        shapes = [
+            "none" if shape is None else str(list(shape))
+            for shape in (getattr(expected.get(name), "shape", None), found.get(name))
+        ]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"{cut(name)}: shape {shapes[0]} expected, {shapes[1]} found")
+
+
+def check_finite(tensors: Mapping[str, Tensor], file: Path) -> None:
+    """Refuses weights that are not numbers.
+
+    Raises:
+        SetupError: a tensor has nan or infinite values; the message names it.
+    """
+    for name, values in tensors.items():
+        if values.is_floating_point() and not values.isfinite().all():
+            bad = values.numel() - int(values.isfinite().sum())
+            raise SetupError(
+                f"{file}: {bad} of the {values.numel()} values of tensor {cut(name)} are nan or "
+                "infinite",
+                "the file is damaged: restore it, get it again, or train it again",
+            )
+
+
+@contextlib.contextmanager
+def explain_damage(file: Path) -> Iterator[None]:
+    """Names the file in whatever a damaged one leads to.
+
+    Raises:
+        SetupError: anything of `UNREADABLE`, or what torch raises for tensors that do not fit.
+    """
+    try:
+        yield
+    except (*UNREADABLE, RuntimeError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {cut(first_line(error))}"
+        raise SetupError(
+            f"{file} does not hold the tensors that its header names ({reason})",
+            "the file is damaged: restore or retrain it",
+        ) from error
 
 
 def read_tensors(path: Path, prefix: str = "") -> dict[str, Tensor]:

@@ -9,12 +9,14 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from pulse_sr.errors import UsageError
+from pulse_sr.files.paths import EITHER, FOLDER, check_path, problem_of_name, real_path
 from pulse_sr.images.decode import REFUSED_FORMATS, register_heif
-from pulse_sr.images.write import OWN_MARK
+from pulse_sr.images.write import OWN_MARK, OWN_WORDS
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +60,7 @@ def pictures_by_stem(folder: Path) -> dict[str, Path]:
     Raises:
         UsageError: it is no folder, has no pictures, or two of them of one name.
     """
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is not a folder", "give a folder of pictures")
+    check_path(folder, FOLDER)
     found: dict[str, list[Path]] = defaultdict(list)
     for path in find_images([str(folder)]):
         found[path.stem].append(path)
@@ -90,16 +91,12 @@ def words_of(left_out: Mapping[str, int]) -> str:
 
 
 def _expand(text: str, recursive: bool, out: Path | None) -> tuple[list[Path], str]:
-    path = Path(text)
-    if path.is_dir():
+    if problem_of_name(text) or not glob.has_magic(text) or os.path.lexists(text):
+        path = check_path(text, EITHER)
+        if not path.is_dir():
+            return [path], ""
         complaint = f"the folder {text} has no images"
         return _pictures(_below(path, recursive), complaint, out)
-    if path.exists():
-        if not path.is_file():  # a pipe: opening it would wait for somebody to write
-            raise UsageError(f"{text} is not a regular file", _GIVE_IMAGES)
-        return [path], ""
-    if not glob.has_magic(text):
-        raise UsageError(f"{text} does not exist", "check the path")
     matches = sorted(map(Path, glob.glob(text, recursive=True)))
     if not matches and "[" in text:
         raise UsageError(
@@ -138,7 +135,7 @@ def _pictures(paths: Iterable[Path], complaint: str, out: Path | None) -> tuple[
 
 def _kind(path: Path, out: Path | None) -> str:
     """What stands against the path as a picture; empty if nothing does."""
-    if out is not None and path.resolve().is_relative_to(out):
+    if out is not None and real_path(path).is_relative_to(out):
         return "in the output folder"
     if path.is_dir():
         return "subfolders (--recursive takes them)"
@@ -152,8 +149,23 @@ def _kind(path: Path, out: Path | None) -> str:
 
 def carries(path: Path, chunk: str) -> bool:
     """Whether a file is a picture with this text chunk, such as `write.OWN_MARK`."""
+    return chunk in _texts(path)
+
+
+def is_own_picture(path: Path) -> bool:
+    """Whether a file is a picture that says it was made by this program."""
+    found = _texts(path)
+    words = (found.get("Software", ""), found.get("comment", ""))
+    return any(
+        (each.decode("latin-1") if isinstance(each, bytes) else str(each)).startswith(OWN_WORDS)
+        for each in words
+    )
+
+
+def _texts(path: Path) -> dict[str | tuple[int, int], Any]:
+    """What a picture says of itself; nothing if the file is none."""
     try:
         with Image.open(path) as image:  # reads the chunks before the pixels
-            return chunk in image.info
+            return image.info
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return False  # the reader says what is wrong
+        return {}  # the reader says what is wrong

@@ -19,7 +19,9 @@ from pulse_sr.config import CompareOptions, SearchConfig
 from pulse_sr.devices import choose_device
 from pulse_sr.errors import UsageError
 from pulse_sr.files.atomic import make_folder, remove_leftovers
+from pulse_sr.files.paths import check_out
 from pulse_sr.images.find import find_images, pictures_by_stem
+from pulse_sr.images.places import refuse_inputs
 from pulse_sr.inversion import stream
 from pulse_sr.inversion.stream import SearchProgress
 from pulse_sr.jobs.compare_worker import (
@@ -31,7 +33,7 @@ from pulse_sr.jobs.compare_worker import (
 )
 from pulse_sr.jobs.executors.local import run_local
 from pulse_sr.jobs.job import Job
-from pulse_sr.jobs.manifest import NAME, PAGE, Index, Row, read_rows
+from pulse_sr.jobs.manifest import NAME, PAGE, Index, Row, check_manifest, read_rows
 from pulse_sr.jobs.plan import check_search
 from pulse_sr.jobs.stems import list_inputs
 from pulse_sr.jobs.task import Input, fingerprint, sha256_of_input
@@ -144,15 +146,11 @@ def plan_compare(
             not suit the prior.
         SetupError: prior or network can not be loaded, or there is no such device.
     """
-    out, config, options = Path(out), config or SearchConfig(), options or CompareOptions()
-    paths = find_images([str(each) for each in inputs], recursive=options.recursive)
-    for path in paths:
-        if out.resolve() in path.resolve().parents:
-            raise UsageError(
-                f"{path} lies in the output folder {out}, a result could replace it",
-                "choose another folder with -o DIR",
-            )
+    out, config, options = check_out(out), config or SearchConfig(), options or CompareOptions()
+    paths = find_images([str(each) for each in inputs], recursive=options.recursive, out=out)
     truths = _truths(paths, options.truth)
+    refuse_inputs([*paths, *filter(None, truths)], out, below=[out])
+    check_manifest(out)
     device = choose_device(config.device)
     prior = prior or registry.load_prior(options.prior, device)
     check_search(config, prior, "never")
@@ -204,7 +202,7 @@ def compare(
     own_prior = prior if isinstance(prior, Prior) else None
     own_model = model if isinstance(model, SrModel) else None
     options = CompareOptions(
-        truth=None if truth is None else Path(truth),
+        truth=truth,  # type: ignore[arg-type]  # the option makes a path of it
         prior=None if prior is None or own_prior else str(prior),
         model=None if model is None or own_model else str(model),
         overwrite=overwrite,

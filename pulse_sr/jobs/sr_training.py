@@ -19,7 +19,8 @@ import torch
 
 from pulse_sr.data.open import open_source
 from pulse_sr.data.picture import decode_whole
-from pulse_sr.errors import InputError
+from pulse_sr.data.sources import ImageSource
+from pulse_sr.errors import UsageError
 from pulse_sr.files.atomic import write_atomic, write_text_atomic
 from pulse_sr.images.pixels import Pixels
 from pulse_sr.images.write import write_png
@@ -73,6 +74,20 @@ def run_sr_training(
     follow_training(trainer, schedule, report, lambda: SrObserver(trainer, observation, say))
 
 
+def held_back_photos(observation: SrObservation) -> ImageSource | None:
+    """The photos that are scored.
+
+    Raises:
+        UsageError: there is no such thing, or there are no photos in it.
+    """
+    if observation.held_back is None:
+        return None
+    source = open_source(observation.held_back, observation.member)
+    if not source.names:
+        raise UsageError(f"--held-back {source.location} holds no photo to score", "add some")
+    return source
+
+
 class SrObserver:
     """Everything that is kept between two looks at a run."""
 
@@ -82,8 +97,7 @@ class SrObserver:
         self.trainer, self.observation, self._say = trainer, observation, say
         run_dir, images = trainer.run_dir, trainer.images_shown
         self._events = TensorBoardLog(run_dir / "tb", images) if observation.tensorboard else None
-        held_back = observation.held_back
-        self._source = None if held_back is None else open_source(held_back, observation.member)
+        self._source = held_back_photos(observation)
         self._bicubic = bicubic(trainer.config.scale)
         self._floor = {} if self._source is None else {SCORE: self._psnr(self._bicubic)}
         self._book = ScoreBook(run_dir, images, lambda scores: -scores[SCORE], read_model_header)
@@ -145,8 +159,6 @@ class SrObserver:
         """Mean over the held-back photos, without a border of as many pixels as the scale."""
         scale = self.trainer.config.scale
         found = [luma_psnr(enlarge(low), truth, scale) for low, truth in self._pairs()]
-        if not found:
-            raise InputError(f"{self.observation.held_back} holds no photo to score", "add some")
         return float(np.mean(found))
 
     @property

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 from pathlib import Path
+from typing import TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -23,11 +25,14 @@ import torch.nn.functional as F
 from pulse_sr.devices import images_at_once
 from pulse_sr.errors import PulseError
 from pulse_sr.files.digest import file_sha256
+from pulse_sr.files.documents import Count
 from pulse_sr.files.tensors import UNREADABLE, read_tensors, read_tensors_header, write_tensors
 from pulse_sr.priors.base import Prior, SeedBank
 from pulse_sr.priors.files import FILE_NAME
 from stylegan_ops import library
 from stylegan_ops.build import user_cache
+
+log = logging.getLogger(__name__)
 
 BANK_NAME = "latents.safetensors"
 HEADER_KEY = "pulse-sr-bank"
@@ -39,8 +44,18 @@ FIRST_SEED = 10_000_000
 COUNT, SIDE = 1024, 16
 #: Up to this resolution; above it, a quarter of the samples for twice the side, but at least some.
 _FULL_SIDE, _FEWEST = 128, 32
+#: More samples than any bank has.
+_MOST = 2**20
 
 _CHUNK, _CHUNK_PIXELS = 32, 2**21
+
+
+class HeaderShape(TypedDict):
+    """What is read of the header of a bank."""
+
+    schema: int
+    prior_sha256: str
+    first_seed: Count
 
 
 def bank_size(prior: Prior) -> int:
@@ -51,6 +66,8 @@ def bank_size(prior: Prior) -> int:
 def draw_bank(prior: Prior, count: int | None = None, first_seed: int = FIRST_SEED) -> SeedBank:
     """Draw N = `count` samples of a prior (None: `bank_size`) and keep their thumbnails.
 
+    What is drawn is said in the log, the progress in records that have the attribute `live`.
+
     The chunks have a size that only the resolution decides and bfloat16 stays off, so that the same
     prior gives the same bank whatever searches it.
     """
@@ -58,7 +75,10 @@ def draw_bank(prior: Prior, count: int | None = None, first_seed: int = FIRST_SE
     chunk = images_at_once(prior.resolution, _CHUNK, _CHUNK_PIXELS)
     parts = []
     exact = prior.in_precision(bf16=False)
+    log.info("drawing %d faces of the prior %s for its seed bank, once", count, prior.name)
     for start in range(first_seed, first_seed + count, chunk):
+        done = start - first_seed
+        log.info("seed bank: %d of %d faces drawn", done, count, extra={"live": True})
         # The last chunk is drawn whole as well: rounding may depend on the size of a batch.
         images = exact.sample(range(start, start + chunk))
         parts.append((F.adaptive_avg_pool2d(images, side) * 255).round().byte().cpu())
@@ -81,14 +101,26 @@ def read_bank(path: Path, prior_sha256: str) -> SeedBank | None:
     A bank only saves time: nothing that is wrong with one is worth stopping for.
     """
     try:
-        header = read_tensors_header(path, HEADER_KEY)
+        header = read_tensors_header(path, HEADER_KEY, HeaderShape)
         if (header["schema"], header["prior_sha256"]) != (SCHEMA, prior_sha256):
             return None
-        thumbnails, first_seed = read_tensors(path)["thumbnails"], int(header["first_seed"])
+        thumbnails = read_tensors(path)["thumbnails"]
     except UNREADABLE:
         return None
-    fits = thumbnails.dtype == torch.uint8 and thumbnails.ndim == 4 and thumbnails.shape[1] == 3
-    return SeedBank(first_seed, thumbnails) if fits and len(thumbnails) else None
+    first_seed = header["first_seed"]
+    return SeedBank(first_seed, thumbnails) if _fits(thumbnails, first_seed) else None
+
+
+def _fits(thumbnails: torch.Tensor, first_seed: int) -> bool:
+    if thumbnails.dtype != torch.uint8 or thumbnails.ndim != 4:
+        return False
+    count, channels, height, width = thumbnails.shape
+    return (
+        0 < count <= _MOST
+        and (channels, height) == (3, width)
+        and 0 < width <= SIDE
+        and 0 <= first_seed < 2**63 - count
+    )
 
 
 def bank_path(prior_file: Path) -> Path:

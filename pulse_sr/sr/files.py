@@ -7,14 +7,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 import torch.nn as nn
 
-from pulse_sr.errors import SetupError, UsageError, first_line
+from pulse_sr.errors import SetupError, UsageError, cut, first_line
 from pulse_sr.files.digest import file_sha256
-from pulse_sr.files.tensors import UNREADABLE, read_tensors, read_tensors_header, write_tensors
+from pulse_sr.files.documents import Place, check_description
+from pulse_sr.files.tensors import (
+    UNREADABLE,
+    CardShape,
+    check_finite,
+    check_shapes,
+    explain_damage,
+    read_shapes,
+    read_tensors,
+    read_tensors_header,
+    require_shape,
+    write_tensors,
+)
 from pulse_sr.sr.architectures import NETWORKS, build_network
 
 FILE_NAME = "model.safetensors"
@@ -63,6 +75,20 @@ class SrModel:
         """What `--json` and records say of it."""
         facts = {"name": self.name, "architecture": self.architecture, "scale": self.scale}
         return self.card | facts | {"sha256": self.sha256}
+
+
+class ConfigShape(TypedDict):
+    """The arguments of a network's class."""
+
+    scale: Place
+
+
+class HeaderShape(TypedDict):
+    """What is read of the header of a network."""
+
+    name: str
+    config: ConfigShape
+    card: CardShape
 
 
 def save_model(path: Path, model: SrModel, dtype: torch.dtype = torch.float32) -> None:
@@ -114,18 +140,20 @@ def read_model_header(path: Path) -> dict[str, Any]:
         header = read_tensors_header(path, HEADER_KEY)
     except UNREADABLE as error:
         raise SetupError(
-            f"{path} is not a readable network ({type(error).__name__}: {error})",
+            f"{path} is not a readable network ({type(error).__name__}: {cut(first_line(error))})",
             "train one with `pulse-sr train-sr`, or name a bundled one",
         ) from error
-    found = header if isinstance(header, dict) else {}
-    described = (found.get("schema"), found.get("kind"), found.get("architecture"))
+    described = (header.get("schema"), header.get("kind"), header.get("architecture"))
     if described not in [(SCHEMA, KIND, name) for name in NETWORKS]:
         raise SetupError(
             f"{path} has schema, kind and architecture {described}, "
             f"expected {SCHEMA}, {KIND!r} and one of {', '.join(NETWORKS)}",
             "give the file of a supervised network",
         )
-    return found
+    require_shape(path, header, HeaderShape)
+    with explain_damage(path):
+        check_description(header["config"])
+    return header
 
 
 def read_model(path: Path, device: torch.device | str = "cpu") -> SrModel:
@@ -138,19 +166,17 @@ def read_model(path: Path, device: torch.device | str = "cpu") -> SrModel:
     file = model_path(path)
     header = read_model_header(file)
     architecture = header["architecture"]
-    try:
+    with explain_damage(file):
+        with torch.device("meta"):  # shapes alone: a header may ask for more than there is
+            expected = build_network(architecture, header["config"])
+        check_shapes(expected.state_dict(), read_shapes(file))
+        weights = {
+            name: value.float() if value.is_floating_point() else value
+            for name, value in read_tensors(file).items()
+        }
+        check_finite(weights, file)
         network = build_network(architecture, header["config"])
-        weights = read_tensors(file)
-        network.load_state_dict(
-            {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
-        )
-        name, card = str(header["name"]), dict(header["card"])
-    except (*UNREADABLE, RuntimeError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        raise SetupError(
-            f"{file} does not hold the tensors that its header names ({reason})",
-            "the file is damaged: restore or retrain it",
-        ) from error
+        network.load_state_dict(weights)
     network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
     digest = file_sha256(file)
-    return SrModel(name, architecture, network, card, digest, file)
+    return SrModel(header["name"], architecture, network, header["card"], digest, file)

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from pulse_sr.data.cache import CachedImages, Progress
-from pulse_sr.data.open import open_source
 from pulse_sr.data.order import ImageStream
 from pulse_sr.data.sources import ImageSource
 from pulse_sr.errors import UsageError
+from pulse_sr.files.paths import check_out
 from pulse_sr.metrics.efficientnet_lite import weights_file
 from pulse_sr.priors.base import Prior
 from pulse_sr.training.gan.build import build_step, describe_network
@@ -25,7 +25,14 @@ from pulse_sr.training.gan.transfer import Continued, Source, read_continued, re
 from pulse_sr.training.loop import Trainer
 from pulse_sr.training.memory import fit_memory
 from pulse_sr.training.processes import Processes
-from pulse_sr.training.run import Machine, check_batch, choose_machine, claim_and_cache
+from pulse_sr.training.run import (
+    Machine,
+    check_batch,
+    check_run_folder,
+    choose_machine,
+    claim_and_cache,
+    open_images,
+)
 
 
 class PriorTrainer(Trainer):
@@ -160,14 +167,16 @@ def plan_training(
         processes: who shares the work.
 
     Raises:
-        UsageError: for a folder that does not exist or options that do not go together.
+        UsageError: for a folder that does not exist, options that do not go together, or a
+            folder of the run that has other files (`check_run_folder`).
         SetupError: for a device that does not exist.
     """
     processes = processes or Processes()
+    check_out(run_dir)
     architecture = options.architecture
     source, state = _read_beginning(options)
     began = source or state
-    images = open_source(data, options.member)
+    images = open_images(data, options.member)
     resolution = options.resolution
     if resolution is None:
         resolution = images.largest_resolution()
@@ -187,6 +196,7 @@ def plan_training(
         | {name: value for name, value in own.items() if value is not None},
     )
     machine = choose_machine(options, processes)
+    check_run_folder(data, images, run_dir)
     return TrainingPlan(images, run_dir, config, machine, options.licence, source, state)
 
 

@@ -48,11 +48,7 @@ def summary(rows: list[Document]) -> Document:
     """The results with their tables, as `scripts/render_tables.py` takes them."""
     order = list(ROWS)
     rows = sorted(rows, key=lambda each: (order.index(each["row"]), each["seed"]))
-    tables = {
-        kind: {"columns": _columns(kind), "rows": _means(kind, rows)}
-        for kind in _OF_KIND
-        if any(ROWS[row["row"]].data == kind for row in rows)
-    }
+    tables = {kind: {"columns": _columns(kind), "rows": _means(kind, rows)} for kind in _OF_KIND}
     found = [judged(finding, rows) for finding in FINDINGS]
     tables["findings"] = {"columns": _FINDING_COLUMNS, "rows": found}
     return result_document(
@@ -102,7 +98,7 @@ def judged(finding: Finding, rows: list[Document]) -> Document:
     first, second = (_by_seed(rows, name, finding.score) for name in (finding.row, finding.than))
     seeds = sorted(first.keys() & second.keys())
     held = sum(_agrees(finding.expects, first[seed], second[seed]) for seed in seeds)
-    verdict = "no claim"
+    verdict = "no claim" if seeds else "not run"
     if len(seeds) >= SEEDS_FOR_A_CLAIM and held in (0, len(seeds)):
         verdict = "holds" if held else "does not hold"
     means = finding.expects
@@ -171,4 +167,4 @@ def _panels(rows: list[Document]) -> dict[str, list[str]]:
             titles = kinds if not row.trained else [kinds[bool(row.config.discriminator)]]
         for each in titles:
             found.setdefault(each, []).append(name)
-    return found
+    return {key: names for key, names in found.items() if any(ROWS[n].trained for n in names)}

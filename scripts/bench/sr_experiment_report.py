@@ -37,7 +37,7 @@ _FINDING_COLUMNS = {
     "published": "{says}",
     "row": "`{row}`",
     "than": "`{than}`",
-    "score": "{score}",
+    "expected": "{score} {expects}",
     "means": "{means}",
     "seeds that agree": "{agree} of {seeds}",
     "here": "{verdict}",
@@ -101,10 +101,10 @@ def judged(finding: Finding, rows: list[Document]) -> Document:
     verdict = "no claim" if seeds else "not run"
     if len(seeds) >= SEEDS_FOR_A_CLAIM and held in (0, len(seeds)):
         verdict = "holds" if held else "does not hold"
-    means = finding.expects
+    means = ""
     if seeds and finding.score != "weights":
         form = _SCORES[finding.score][1]
-        means = f" {finding.expects}: ".join(
+        means = ", ".join(
             format(mean(each[seed] for seed in seeds), form) for each in (first, second)
         )
     counts = {"seeds": len(seeds), "agree": held, "verdict": verdict}

@@ -313,6 +313,25 @@ def test_all_metrics_of_flat_pictures(run, folders, side):
         assert "SSIM needs images of 11 px" in rows["ssim"]["skipped"]
 
 
+@pytest.mark.parametrize("side", [1, 7, 33])
+def test_metrics_of_samples_of_flat_pictures(run, folders, side):
+    """Two samples of each input that are the truth: no diversity, no distance, all of it held."""
+    for i in range(6):
+        flat = np.full((side, side, 3), 40 * i, np.uint8)
+        write(folders / "truth" / f"face{i}.png", flat)
+        for name in ("sample_00.png", "sample_01.png"):
+            write(folders / "run" / f"face{i}" / name, flat)
+        record = {"status": "ok", "samples": [{"file": f"sample_0{k}.png"} for k in range(2)]}
+        (folders / "run" / f"face{i}" / "result.json").write_text(json.dumps(record))
+    found = run("--metrics", "psnr-mean,diversity,pixel-distance,coverage", "--json", results="run")
+    assert found.exit_code == 0, found.output
+    rows = {row["metric"]: row for row in json.loads(found.stdout)["table"]}
+    assert rows["psnr-mean"]["value"] == 200
+    assert rows["pixel-distance"]["value"] == 0
+    assert rows["coverage"]["value"] == 100
+    assert rows["diversity"]["value"] == 0
+
+
 def test_pictures_of_several_sizes(run, folders):
     """Metrics of images take them; those that need one size say so."""
     write(folders / "truth" / "face0.png", smooth(120, 97))

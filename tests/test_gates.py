@@ -65,6 +65,7 @@ CALLS = {
     "bench train": "",
     "bench train-sr": "",
     "doctor": "",
+    "serve": "",
 }
 
 

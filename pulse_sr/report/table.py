@@ -2,12 +2,14 @@
 
 A document is JSON with `title`, `date`, `environment`, `command`, `columns` (heading -> form) and
 `rows` (objects). A form is text in Python's format language over the keys of a row, such as
-"{psnr:.2f}" or "{db:.1f} ({db_min:.1f})"; where a row lacks a key of it, the cell is empty.
+"{psnr:.2f}", "{db:.1f} ({db_min:.1f})" or "{range[0]:.2f}"; where a row lacks a key of it, the cell
+is empty.
 """
 
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Mapping, Sequence
 from string import Formatter
 from typing import Any
@@ -45,7 +47,7 @@ def cells(columns: Columns, rows: Rows, empty: str = "") -> list[tuple[str, ...]
 
 
 def _cell(form: str, row: Mapping[str, Any], empty: str) -> str:
-    keys = [key for _, key, _, _ in Formatter().parse(form) if key]
+    keys = [re.split(r"[.\[]", key)[0] for _, key, _, _ in Formatter().parse(form) if key]
     if any(row.get(key) is None for key in keys):
         return empty
     try:

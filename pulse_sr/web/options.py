@@ -25,7 +25,7 @@ class ServeOptions(Options):
     host: str = option(
         "127.0.0.1",
         "The address to listen on; others than this computer reach no 127.0.0.1.",
-        text("ADDR", r"[0-9A-Za-z.:_-]+", "a name or an address such as 0.0.0.0"),
+        text("ADDR", r"[0-9A-Za-z.:_-]{1,253}", "a name or an address such as 0.0.0.0"),
     )
     port: int = option(7860, "The port to listen on; 0: a free one.", whole(0, 65535))
     prior: str | None = prior_option()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
-from pulse_sr.errors import PulseError, SetupError
+from pulse_sr.errors import PulseError, SetupError, UsageError
 from pulse_sr.files.lock import LOCK_NAME, lock_run
 from pulse_sr.jobs.importing import load_prior
 from pulse_sr.priors.bank import bank_of
@@ -65,7 +65,9 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listening.close()
         reason = error.strerror or str(error)
-        raise SetupError(
+        # A name that means nothing is a wrong option, a port that is taken is not.
+        kind = UsageError if isinstance(error, socket.gaierror) else SetupError
+        raise kind(
             f"{host}:{port} can not be listened on: {reason}", "choose another --port or --host"
         ) from error
     return listening

@@ -9,13 +9,8 @@ from typing import Any
 
 import click
 
-<<<<<<< HEAD
 from pulse_sr.bench.options import MatchBench, OpsBench, SearchBench, TrainBench, TrainSrBench
-from pulse_sr.cli.bench_text import match_lines, ops_lines, search_lines, train_lines
-=======
-from pulse_sr.bench.options import MatchBench, OpsBench, SearchBench, TrainBench
 from pulse_sr.cli import bench_text as text
->>>>>>> main
 from pulse_sr.cli.console import Console, emit_json, print_result
 from pulse_sr.cli.options import CONTEXT, Checked, standard_options, takes, version_option
 from pulse_sr.errors import UsageError
@@ -164,11 +159,11 @@ def train_command(
     return 0
 
 
-<<<<<<< HEAD
 @command.command("train-sr", context_settings=CONTEXT)
 @takes(options=TrainSrBench)
+@output_option
 @standard_options
-def train_sr_command(options: TrainSrBench, console: Console) -> int:
+def train_sr_command(options: TrainSrBench, out: Path | None, console: Console) -> int:
     """Measure our adversarial step of supervised training against a plain NCHW float32 port.
 
     SRResNet against the VGG-style discriminator with the mean squared error, as in SRGAN (recipe
@@ -179,9 +174,12 @@ def train_sr_command(options: TrainSrBench, console: Console) -> int:
     from pulse_sr.bench import train
 
     report = train.bench_train_sr(options, progress=console.live)
-    _show(console, report, train_lines(report))
+    columns = {**text.TRAIN_COLUMNS, **text.MEMORY_COLUMN}
+    _write(out, "train-sr", options.arguments(), report, columns)
+    _show(console, report, text.train_lines(report))
     return 0
-=======
+
+
 def _write(
     output: Path | None,
     name: str,
@@ -200,7 +198,6 @@ def _write(
     shown = report["rows"] if rows is None else rows
     document = result_document("", command, columns, shown, report["environment"], report=report)
     write_atomic(output, json_bytes(document))
->>>>>>> main
 
 
 def _show(console: Console, report: dict[str, Any], lines: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from pulse_sr.cli import main
 from pulse_sr.cli.console import progress_bar
+from pulse_sr.jobs.stems import clean_stem
 from pulse_sr.operators.degrading import degrade
 
 SIDE = 96
@@ -233,6 +234,24 @@ def test_no_stem_in_common(run, folders):
     found = run()
     assert found.exit_code == 2
     assert "(face0, face1, face2, ... against xface0, xface1, xface2, ...)" in found.stderr
+
+
+def test_names_of_any_length_are_those_that_results_have(run, folders):
+    """Results of long names are cut: 250 letters of the reference are still the same picture."""
+    written = []
+    for i in range(6):
+        name = f"{i}" + "n" * 245
+        (folders / "truth" / f"face{i}.png").rename(folders / "truth" / f"{name}.png")
+        written.append(f"{name}.png,{'ab'[i % 2]}")
+        cut = clean_stem(f"{name}.png")
+        assert len(cut) == 200
+        (folders / "results" / f"face{i}.png").rename(folders / "results" / f"{cut}.png")
+    (folders / "labels.csv").write_text("file,group\n" + "\n".join(written))
+    found = run("--metrics", "psnr", "--by", "labels.csv", "--json", "-o", "out")
+    assert found.exit_code == 0, found.output
+    document = json.loads(found.stdout)
+    assert len(document["images"]) == 6
+    assert not document["without_reference"]
 
 
 def test_two_pictures_of_one_stem(run, folders):

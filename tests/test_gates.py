@@ -63,6 +63,7 @@ CALLS = {
     "bench match": "",
     "bench ops": "",
     "bench train": "",
+    "bench train-sr": "",
     "doctor": "",
     "serve": "",
 }

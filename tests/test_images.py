@@ -416,6 +416,14 @@ def test_what_is_left_out_is_counted_by_kind_and_named_once(
     assert find_images([str(folder / "old.png")])  # named outright: the user's word
 
 
+def test_inputs_below_the_output_folder_are_taken_where_they_are_asked_for(folder: Path) -> None:
+    """`-o .` with a folder or a pattern of a folder in it: nothing there is a result."""
+    for text in (str(folder), f"{folder}/*.png", f"{folder}/b.png"):
+        assert find_images([text], out=folder.parent)
+    with pytest.raises(UsageError, match="in the output folder"):
+        find_images([str(folder)], out=folder)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

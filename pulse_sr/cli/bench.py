@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from pulse_sr.bench.options import MatchBench, OpsBench, SearchBench, TrainBench
+from pulse_sr.bench.options import MatchBench, OpsBench, SearchBench, TrainBench, TrainSrBench
 from pulse_sr.cli import bench_text as text
 from pulse_sr.cli.console import Console, emit_json, print_result
 from pulse_sr.cli.options import CONTEXT, Checked, standard_options, takes, version_option
@@ -155,6 +155,27 @@ def train_command(
     words = [word for side in resolutions for word in ("--resolution", str(side))]
     columns = {**text.TRAIN_COLUMNS, **text.MEMORY_COLUMN}
     _write(out, "train", [*words, *options.arguments()], report, columns)
+    _show(console, report, text.train_lines(report))
+    return 0
+
+
+@command.command("train-sr", context_settings=CONTEXT)
+@takes(options=TrainSrBench)
+@output_option
+@standard_options
+def train_sr_command(options: TrainSrBench, out: Path | None, console: Console) -> int:
+    """Measure our adversarial step of supervised training against a plain NCHW float32 port.
+
+    SRResNet against the VGG-style discriminator with the mean squared error, as in SRGAN (recipe
+    srgan-mse), by the same weights. Each side trains in a process of its own, and they take turns.
+
+    Example: pulse-sr bench train-sr --steps 5 --json
+    """
+    from pulse_sr.bench import train
+
+    report = train.bench_train_sr(options, progress=console.live)
+    columns = {**text.TRAIN_COLUMNS, **text.MEMORY_COLUMN}
+    _write(out, "train-sr", options.arguments(), report, columns)
     _show(console, report, text.train_lines(report))
     return 0
 

@@ -46,16 +46,30 @@ class Undisturbed:
 
     def finish(self, place: Path) -> str:
         """Call the command again in a place; returns what is wrong with it then, "" for nothing."""
-        done = not difference(result_of(place), self.result)
+        before = result_of(place)
+        done = not difference(before, self.result)
+        complete = self._complete(place, before)
         if self.command.repeats or not done:
             wrong = fault_of(self.command.start(place).end(PATIENCE), (DONE,))
             if wrong:
                 return f"the call afterwards: {wrong}"
+        again = [path for path, time in complete.items() if path.stat().st_mtime_ns != time]
+        if again:
+            return f"what was complete was made again: {again[0].relative_to(place)}"
         left = leftovers(place)
         if left:
             return f"temporary files were left: {', '.join(left[:3])}"
         other = difference(result_of(place), self.result)
         return f"the result is another: {other}" if other else ""
+
+    def _complete(self, place: Path, found: dict[str, str]) -> dict[Path, int]:
+        """The records of complete results, which are written last, and when they were."""
+        if not self.command.keeps:
+            return {}
+        names = [name for name in found if name.startswith("out/") and name.endswith(".json")]
+        same = [name for name in names if found[name] == self.result.get(name)]
+        files = [place / name for name in same if not name.endswith("manifest.json")]
+        return {path: path.stat().st_mtime_ns for path in files}
 
 
 def run_undisturbed(name: str, work: Path) -> Undisturbed:

@@ -101,7 +101,7 @@ KINDS = {
         lambda seed, place: _records(seed, place / "out"),
         (
             f"run in/faces -o out {_PRIOR.replace('steps 2', 'steps 6')}",
-            "eval out --reference in/faces --metrics psnr",
+            "eval out -o out-eval --reference in/faces --metrics psnr",
         ),
         place="out",
     ),
@@ -171,5 +171,5 @@ def content_of_user(place: Path) -> dict[str, str]:
     return {
         name: digest
         for name, digest in content_of(place, plainly=True).items()
-        if not name.startswith(("out/", "cache/"))
+        if not name.startswith(("out/", "out-eval/", "cache/"))
     }

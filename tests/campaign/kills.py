@@ -53,7 +53,7 @@ class Undisturbed:
             wrong = fault_of(self.command.start(place).end(PATIENCE), (DONE,))
             if wrong:
                 return f"the call afterwards: {wrong}"
-        again = [path for path, time in complete.items() if path.stat().st_mtime_ns != time]
+        again = [path for path, time in complete.items() if _written(path) != time]
         if again:
             return f"what was complete was made again: {again[0].relative_to(place)}"
         left = leftovers(place)
@@ -69,7 +69,12 @@ class Undisturbed:
         names = [name for name in found if name.startswith("out/") and name.endswith(".json")]
         same = [name for name in names if found[name] == self.result.get(name)]
         files = [place / name for name in same if not name.endswith("manifest.json")]
-        return {path: path.stat().st_mtime_ns for path in files}
+        return {path: _written(path) for path in files}
+
+
+def _written(path: Path) -> int:
+    """When a file was, in nanoseconds; 0 if there is none."""
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 def run_undisturbed(name: str, work: Path) -> Undisturbed:

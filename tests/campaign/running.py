@@ -7,6 +7,7 @@ import collections
 import contextlib
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -135,9 +136,15 @@ def run_part(part: Part, folder: Path, results: Path) -> None:
             wrong.append(said)
             print(f"{part.name}: {said}", flush=True)
     seconds = round(time.monotonic() - started, 1)
-    document = {"name": part.name, "tried": dict(tried), "wrong": wrong, "seconds": seconds}
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    processor = round(sum(each.ru_utime + each.ru_stime for each in used), 1)
+    document = {"name": part.name, "tried": dict(tried), "wrong": wrong}
+    document |= {"seconds": seconds, "processor_seconds": processor}
     results.write_text(json.dumps(document | facts))
-    print(f"{part.name}: {sum(tried.values())} in {seconds:.0f} s", flush=True)
+    print(
+        f"{part.name}: {sum(tried.values())} in {seconds:.0f} s ({processor:.0f} s computing)",
+        flush=True,
+    )
     if not wrong:
         shutil.rmtree(work)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import datetime
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -12,6 +13,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
+
+from pulse_sr.files.atomic import write_atomic
+from pulse_sr.report.table import result_document
 
 ROOT = Path(__file__).resolve().parents[2]
 #: The JSON of the tables, and the coverage of the tests.
@@ -22,7 +26,7 @@ Result = dict[str, Any]
 _HEADINGS = {
     "faults": {
         "fault": "{what}",
-        "command": "{command}",
+        "commands": "{commands}",
         "injected": "{tried}",
         "survived": "{right}",
         "lost": "{wrong}",
@@ -48,11 +52,7 @@ _HEADINGS = {
 
 
 def rows_of(results: list[Result]) -> dict[str, list[Result]]:
-    """The rows of each table.
-
-    Of a disaster or signal all commands are one row each; `wrong` is how many trials were not
-    clean, of which the texts stay in `found`.
-    """
+    """The rows of each table; `found` are the texts of what went wrong."""
     rows: dict[str, list[Result]] = {"faults": [], "inputs": [], "fuzzing": []}
     faults = collections.defaultdict(list)
     for result in results:
@@ -69,9 +69,11 @@ def rows_of(results: list[Result]) -> dict[str, list[Result]]:
                 said = [text for text in found if text.startswith(fault)]
                 faults[fault].append((what, count, said))
     for fault, entries in sorted(faults.items()):
-        for command, count, said in entries:
-            row = {"what": fault, "command": command, "tried": count, "found": said}
-            rows["faults"].append({**row, "wrong": len(said), "right": count - len(said)})
+        tried = sum(count for _, count, _ in entries)
+        said = [f"{command}: {text}" for command, _, texts in entries for text in texts]
+        row = {"what": fault, "commands": len({command for command, _, _ in entries})}
+        row |= {"tried": tried, "right": tried - len(said), "wrong": len(said), "found": said}
+        rows["faults"].append(row)
     return rows
 
 
@@ -86,11 +88,8 @@ def summary(results: list[Result]) -> str:
 
 def write_campaign(path: Path, results: list[Result], command: str) -> None:
     """Put the tables of a campaign into the document; those of the tests stay."""
-    parts = {
-        name: {"columns": _HEADINGS[name], "rows": rows}
-        for name, rows in rows_of(results).items()
-        if rows
-    }
+    found = rows_of(results).items()
+    parts = {name: {"columns": _HEADINGS[name], "rows": rows} for name, rows in found if rows}
     _update(path, parts, command)
 
 
@@ -148,18 +147,16 @@ def _source_of(xml: Path, file: str) -> str:
 def _update(path: Path, parts: dict[str, Any], command: str) -> None:
     import torch
 
+    today = datetime.date.today().isoformat()
     document = json.loads(path.read_text()) if path.exists() else {}
-    tables = document.get("tables", {})
+    tables = {name: {"columns": columns, "rows": []} for name, columns in _HEADINGS.items()}
+    tables |= document.get("tables", {})
     for name, part in parts.items():
-        tables[name] = {"command": command, **part}
-    environment = {"python": platform.python_version(), "torch": torch.__version__}
-    document = {
-        "title": "Reliability",
-        "date": datetime.date.today().isoformat(),
-        "environment": environment,
-        "command": command,
-        "columns": {},
-        "rows": [],
-        "tables": tables,
+        tables[name] = {"command": command, "date": today, **part}
+    environment = {
+        "cpu": f"{os.cpu_count()} cores",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
     }
-    path.write_text(json.dumps(document, indent=1) + "\n")
+    document = result_document("Reliability", command, {}, [], environment, tables=tables)
+    write_atomic(path, json.dumps(document, indent=1).encode() + b"\n")

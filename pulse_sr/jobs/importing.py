@@ -272,7 +272,7 @@ def _staged(target: Path) -> Iterator[Path]:
 
 
 def _clear_killed(target: Path) -> None:
-    """Removes the folders of imports to this target that were killed, if only our files lie there."""
+    """Removes what killed imports to this target left, where only our files lie in it."""
     name = re.compile(rf"\.{re.escape(target.name)}-(\d{{1,9}})-[0-9a-f]{{8}}")
     for folder in target.parent.glob(".*") if os.name == "posix" else ():
         found = name.fullmatch(folder.name)

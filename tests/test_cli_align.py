@@ -359,3 +359,12 @@ def test_help_imports_neither_torch_nor_numpy_nor_opencv(tmp_path):
     out, _ = python(["-c", textwrap.dedent(code)], tmp_path).communicate(timeout=60)
     assert "INPUT..." in out
     assert out.strip().endswith("[]")
+
+
+def test_what_a_killed_call_had_half_written_is_cleared(call, portrait, tmp_path):
+    portrait("in/a.jpg")
+    for folder in ("out", "out/report"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / ".99999999-0123456789ab.tmp").write_bytes(b"half")
+    assert call("in", "-o", "out").exit_code == 0
+    assert list((tmp_path / "out").rglob(".*.tmp")) == []

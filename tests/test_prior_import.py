@@ -317,3 +317,24 @@ def test_the_table_of_downloads_is_complete():
         assert len(entry.licence) > 5
         assert len(entry.data) > 5
         assert entry.commercial is False or "NC" not in entry.licence
+
+
+def test_what_a_killed_import_left_is_cleared_and_nothing_else(tmp_path):
+    """Folders of processes that are gone; not of running ones, not with a file of the user's."""
+    dead, running = 99_999_999, os.getpid()
+    for name, file in (
+        (f".prior-{dead}-0123abcd", "model.safetensors"),
+        (f".prior-{dead}-0123abce", "mine.txt"),
+        (f".prior-{running}-0123abcd", "model.safetensors"),
+        (f".other-{dead}-0123abcd", "model.safetensors"),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / file).write_text("x")
+        (tmp_path / name / f".{dead}-0123456789ab.tmp").write_text("x")
+    with importing._staged(tmp_path / "prior") as folder:
+        (folder / "model.safetensors").write_text("y")
+    left = {path.name for path in tmp_path.glob(".*")} - {"cache"}
+    expected = {f".prior-{dead}-0123abce", f".prior-{running}-0123abcd", f".other-{dead}-0123abcd"}
+    assert left == expected
+    assert (tmp_path / f".prior-{dead}-0123abce" / "mine.txt").is_file()
+    assert (tmp_path / "prior" / "model.safetensors").read_text() == "y"

@@ -28,6 +28,8 @@ from pulse_sr.files.lock import lock_run
 from pulse_sr.priors.files import read_prior
 from pulse_sr.priors.stylegan2 import StyleGAN2Config
 from pulse_sr.training.loop import Schedule
+from pulse_sr.training.processes import Processes
+from pulse_sr.training.run import claim
 
 
 @pytest.fixture(autouse=True)
@@ -296,3 +298,10 @@ def test_the_state_says_what_the_images_were(tmp_path):
     assert header["data"] == "20"
     assert json.dumps(header["config"]) == json.dumps(trainer.config.to_json(), sort_keys=True)
     assert header["config"]["network"]["channels"] == list(NETWORK.channels)
+
+
+def test_a_claim_clears_what_a_killed_run_had_half_written(tmp_path):
+    half = tmp_path / ".99999999-0123456789ab.tmp"
+    half.write_bytes(b"half")
+    with claim(tmp_path, Processes()):
+        assert not half.exists()

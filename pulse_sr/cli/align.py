@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from pulse_sr.alignment.options import AlignOptions, Limits
-from pulse_sr.cli.console import Console, Terminated, emit_json, show_plan
+from pulse_sr.cli.console import Console, Pace, Terminated, emit_json, show_plan
 from pulse_sr.cli.options import CONTEXT, dry_run_option, out_option, standard_options, takes
+from pulse_sr.config import EngineOptions
 from pulse_sr.errors import UsageError
 
 
 @click.command("align", context_settings=CONTEXT)
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @out_option(None, "Folder for the crops: <stem>.png and <stem>.json each.")
-@takes(options=AlignOptions, limits=Limits)
+@takes(options=AlignOptions, limits=Limits, engine=EngineOptions)
 @dry_run_option
 @standard_options
 def command(
@@ -26,6 +27,7 @@ def command(
     out: Path,
     options: AlignOptions,
     limits: Limits,
+    engine: EngineOptions,
     dry_run: bool,
     console: Console,
 ) -> int:
@@ -35,17 +37,27 @@ def command(
     """
     from pulse_sr.images.find import find_images
     from pulse_sr.jobs import aligning
+    from pulse_sr.jobs.executors.choice import choose_executor
 
+    executor = choose_executor(engine, "cpu")
+    options = replace(options, device=engine.device(options.device))
     paths = find_images(list(inputs), recursive=options.recursive)
     _keep_inputs(paths, out)
     landmarks = aligning.landmarks_of(options, limits)
     settings = aligning.settings_of(options, limits)
     if dry_run:
-        described = {**asdict(settings), "framing": settings.framing.describe(), "out": str(out)}
+        described = {
+            **asdict(settings),
+            **asdict(engine),
+            "framing": settings.framing.describe(),
+            "out": str(out),
+        }
         names = [str(path) for path in paths]
         return show_plan(console, described, {"images": names}, [("align", name) for name in names])
     licences = aligning.copy_licences(inputs, out)
-    rows = aligning.align(paths, out, settings, landmarks, overwrite=options.overwrite)
+    rows = aligning.align(
+        paths, out, settings, landmarks, overwrite=options.overwrite, executor=executor
+    )
     return _carry_out(rows, len(paths), out, licences, console)
 
 
@@ -65,12 +77,12 @@ def _carry_out(
     from pulse_sr.jobs.aligning import contact_sheet_path
 
     rows: list[dict[str, Any]] = []
-    status = "interrupted"
+    status, pace = "interrupted", Pace(console, total)
     try:
         for row in running:
             rows.append(row)
             _show_row(row, f"[{len(rows)}/{total}]", console)
-            console.live(f"[{len(rows)}/{total}] {row['stem']}")
+            pace.show(len(rows), sum(each["status"] == "failed" for each in rows))
         status = "finished"
     except (KeyboardInterrupt, Terminated):
         console.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -100,6 +101,20 @@ def progress_bar(done: int, total: int, seconds: float, width: int = 24) -> str:
     left = seconds / done * (total - done) if done else 0.0
     rest = f"{left / 60:.0f} min left" if left >= 120 else f"{left:.0f} s left"
     return f"[{'#' * filled}{'-' * (width - filled)}] {done}/{total}, {rest}"
+
+
+class Pace:
+    """The live line of how a job with `total` inputs goes on: done, failed, speed, time left."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        self.console, self.total, self._started = console, total, time.monotonic()
+
+    def show(self, done: int, failed: int) -> None:
+        """Shows that so many inputs are told of, of which so many failed."""
+        seconds = time.monotonic() - self._started
+        bar = progress_bar(done, self.total, seconds)
+        lost = f", {failed} failed" if failed else ""
+        self.console.live(f"{bar}, {done / max(seconds, 1e-9):.2f} images/s{lost}")
 
 
 def show_plan(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from pulse_sr.cli.console import Console, emit_json, show_plan, table
+from pulse_sr.cli.console import Console, Pace, emit_json, show_plan, table
 from pulse_sr.cli.options import (
     CONTEXT,
     dry_run_option,
@@ -16,6 +17,7 @@ from pulse_sr.cli.options import (
     standard_options,
     takes,
 )
+from pulse_sr.config import EngineOptions
 from pulse_sr.sr.options import UpscaleOptions
 
 
@@ -35,7 +37,7 @@ def _show_networks(as_json: bool) -> None:
 @click.option(
     "--list", "list_networks", is_flag=True, help="List the networks of the package, and end."
 )
-@takes(options=UpscaleOptions)
+@takes(options=UpscaleOptions, engine=EngineOptions)
 @dry_run_option
 @standard_options
 def command(
@@ -43,6 +45,7 @@ def command(
     out: Path,
     list_networks: bool,
     options: UpscaleOptions,
+    engine: EngineOptions,
     dry_run: bool,
     console: Console,
 ) -> int:
@@ -57,27 +60,31 @@ def command(
         return 0
     if not inputs:
         raise missing("inputs")
+    from pulse_sr.jobs.executors.choice import choose_executor
     from pulse_sr.jobs.upscaling import plan_upscale
 
+    executor = choose_executor(engine, options.device)
     plan = plan_upscale(
         inputs,
         out,
         options.model,
         tile=options.tile,
-        device=options.device,
+        device=engine.device(options.device),
         overwrite=options.overwrite,
         recursive=options.recursive,
     )
     if dry_run:
         actions = [(action, str(path)) for action, path in plan.actions()]
         listed = [{"action": action, "path": path} for action, path in actions]
-        return show_plan(console, plan.describe(), {"images": listed}, actions)
+        return show_plan(console, plan.describe() | asdict(engine), {"images": listed}, actions)
     rows: list[dict[str, Any]] = []
     total = len(plan.entries)
+    pace = Pace(console, total)
     try:
-        for row in plan.carry_out():
+        for row in plan.carry_out(executor):
             rows.append(row)
             _show_row(row, f"[{len(rows)}/{total}]", console)
+            pace.show(len(rows), sum(each["status"] == "failed" for each in rows))
     finally:
         failed = sum(row["status"] == "failed" for row in rows)
         resumed = sum(bool(row.get("resumed")) for row in rows)

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
+
+import torch
 
 from pulse_sr import __version__
 from pulse_sr.alignment.duplicates import SeenHashes, perceptual_hash
@@ -39,11 +42,20 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Request:
-    """A photo as read, at its place among the inputs; no image: it is complete."""
+    """A photo and its faces, at its place among the inputs.
+
+    Attributes:
+        place: of its task in the job.
+        photo: the input.
+        image: as read, without its pixels; None: it is complete.
+        faces: those that are good enough, and what the manifest says of the others, in the order in
+            which they were found.
+    """
 
     place: int
     photo: Input
     image: LowResImage | None
+    faces: Sequence[Crop | Row] = ()
 
 
 @dataclass(frozen=True)
@@ -54,12 +66,12 @@ class Crop:
     sharp: float
     pixels: Pixels  # [3, S, S]
     phash: str
-    twin: str | None
+    twin: str | None = None
 
 
 @dataclass(frozen=True)
 class Faces:
-    """What was found in a photo, with the names of the crops."""
+    """What is written of a photo, with the names of the crops."""
 
     names: Sequence[str] = ()
     crops: Sequence[Crop] = ()
@@ -77,6 +89,8 @@ class AlignWorker:
         overwrite: make complete photos again too.
     """
 
+    ordered, chunk = True, 8
+
     def __init__(
         self,
         index: Index,
@@ -90,15 +104,30 @@ class AlignWorker:
         self.fingerprint = settings.fingerprint()
         self.seen = SeenHashes()
 
+    def on(self, device: torch.device) -> Self:
+        """Returns the worker itself: faces are found on a CPU."""
+        return self
+
+    def among(self, tasks: Sequence[Input]) -> Self:
+        """Returns the worker itself."""
+        return self
+
+    def group(self, task: Input) -> str:
+        """Returns the name of the photo."""
+        return task.stem
+
     def known(self, task: Input) -> Row | None:
         """Returns None: also crops of complete photos take their turn in the search for twins."""
         return None
 
     def read(self, place: int, task: Input) -> Request:
-        """Reads a photo that is not complete."""
+        """Reads a photo that is not complete, and cuts out its faces."""
         if not self.overwrite and self._is_complete(task):
             return Request(place, task, None)
-        return Request(place, task, read_image(task.path))
+        image = read_image(task.path)
+        framed = frame_faces(image, self.landmarks, self.settings.framing)
+        faces = [self._face(image, each) for each in framed]
+        return Request(place, task, replace(image, pixels=image.pixels[:, :0, :0].copy()), faces)
 
     def place(self, request: Request) -> int:
         """Returns the place of a photo."""
@@ -107,7 +136,7 @@ class AlignWorker:
     def work(
         self, requests: Iterable[Request]
     ) -> Generator[tuple[Request, Faces | Exception], None, None]:
-        """Finds the faces of one photo after the other: each is compared with those before."""
+        """Names the crops of one photo after the other: each is compared with those before."""
         for request in requests:
             answer: Faces | Exception
             try:
@@ -161,7 +190,7 @@ class AlignWorker:
             (self.out / name).unlink(missing_ok=True)
 
     def _faces(self, request: Request) -> Faces:
-        """Finds the faces of a photo, and names them; of a complete one, they are known.
+        """Chooses among the faces of a photo, and names them; of a complete one, they are known.
 
         Raises:
             InputError: there is no usable face.
@@ -170,7 +199,7 @@ class AlignWorker:
             for face in self.index.rows[request.photo.stem].get("faces", ()):
                 self.seen.add(str(face["name"]), str(face["phash"]))
             return Faces()
-        crops, left_out = self._crops(request.image)
+        crops, left_out = self._chosen(request.faces)
         if not crops:
             raise _nothing(request.image, left_out)
         names = face_names(request.photo.stem, len(crops), self.names)
@@ -179,22 +208,29 @@ class AlignWorker:
             self.seen.add(name, crop.phash)
         return Faces(names, crops, left_out)
 
-    def _crops(self, image: LowResImage) -> tuple[list[Crop], list[Row]]:
-        """The faces that are good enough, and what the manifest says of the others."""
+    def _face(self, image: LowResImage, framed: FramedFace) -> Crop | Row:
+        """A face of a photo, or why it is left out."""
+        sharp = sharpness(image, framed)
+        reason = reason_against(framed, sharp, self.settings.limits)
+        if reason is not None:
+            return left_out_entry(framed, sharp, reason)
+        pixels = cut_out(image, framed, self.settings.size, self.settings.framing)
+        return Crop(framed, sharp, pixels, perceptual_hash(pixels))
+
+    def _chosen(self, faces: Sequence[Crop | Row]) -> tuple[list[Crop], list[Row]]:
+        """The faces that get a crop, and what the manifest says of the others."""
         crops: list[Crop] = []
         left_out: list[Row] = []
-        for framed in frame_faces(image, self.landmarks, self.settings.framing):
-            sharp = sharpness(image, framed)
-            reason = reason_against(framed, sharp, self.settings.limits)
-            if reason is None:
-                pixels = cut_out(image, framed, self.settings.size, self.settings.framing)
-                phash = perceptual_hash(pixels)
-                twin = self.seen.nearest(phash)
-                if twin is None or not self.settings.skip_duplicates:
-                    crops.append(Crop(framed, sharp, pixels, phash, twin))
-                    continue
+        for face in faces:
+            if not isinstance(face, Crop):
+                left_out.append(face)
+                continue
+            twin = self.seen.nearest(face.phash)
+            if twin is None or not self.settings.skip_duplicates:
+                crops.append(replace(face, twin=twin))
+            else:
                 reason = f"near-duplicate of {twin}"
-            left_out.append(left_out_entry(framed, sharp, reason))
+                left_out.append(left_out_entry(face.framed, face.sharp, reason))
         return crops, left_out
 
     def _write_crop(self, image: LowResImage, place: tuple[int, int], name: str, crop: Crop) -> Row:

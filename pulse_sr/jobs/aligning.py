@@ -25,7 +25,7 @@ from pulse_sr.images.read import read_image
 from pulse_sr.images.write import write_png
 from pulse_sr.jobs.align_worker import AlignWorker, make_side_folder
 from pulse_sr.jobs.executors.local import run_local
-from pulse_sr.jobs.job import Job
+from pulse_sr.jobs.job import Executor, Job
 from pulse_sr.jobs.manifest import NAME, Index, Row, read_rows
 from pulse_sr.jobs.stems import Names, list_inputs
 from pulse_sr.jobs.task import sha256_of_input
@@ -76,6 +76,7 @@ def align(
     landmarks: Landmarks,
     *,
     overwrite: bool = False,
+    executor: Executor = run_local,
 ) -> Generator[Row, None, None]:
     """Crops the faces of all photos; yields the manifest row of each photo when it is done.
 
@@ -91,7 +92,7 @@ def align(
     rows = read_rows(out)
     index, names = Index(out, rows), Names(rows, [photo.stem for photo in photos])
     worker = AlignWorker(index, settings, landmarks, names, overwrite)
-    yield from Job(photos, worker, index, _write_contact_sheet).carry_out(run_local)
+    yield from Job(photos, worker, index, _write_contact_sheet).carry_out(executor)
 
 
 def copy_licences(inputs: Sequence[str], out: Path) -> list[Path]:

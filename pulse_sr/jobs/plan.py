@@ -48,6 +48,7 @@ def plan_run(
     prior: Prior | None = None,
     *,
     looking: Callable[[int, int], None] | None = None,
+    device: str | None = None,
 ) -> Plan:
     """Finds the inputs, loads the prior and decides what to do with each input; writes nothing.
 
@@ -60,6 +61,7 @@ def plan_run(
         options: those of the run.
         prior: a loaded prior, in place of `options.prior`.
         looking: called with (inputs looked at, inputs) before each of them.
+        device: where prior and network are loaded to; None: that of `config`.
 
     Raises:
         UsageError: a path does not exist, an input lies where results go, or an option does not
@@ -67,13 +69,14 @@ def plan_run(
         SetupError: the prior or the network can not be loaded.
     """
     paths = find_images([str(each) for each in inputs], recursive=options.recursive, out=Path(out))
+    device = device or config.device
     if prior is None:
-        prior = _load_prior(options.prior, config.device)
+        prior = _load_prior(options.prior, device)
     check_search(config, prior, options.align)
     out, shard = Path(out), options.shard
     ordered = sorted(paths, key=lambda path: str(path.resolve())) if shard else paths
     entries = list_inputs(out, ordered)
-    plan = Plan((), out, config, options, prior, _background(options, config.device))
+    plan = Plan((), out, config, options, prior, _background(options, device))
     failures = None if options.overwrite or options.retry_failed else _failures(out)
     intake = Intake(out, config, prior, options, [each.stem for each in entries])
     tasks: list[Task] = []

@@ -47,15 +47,15 @@ class Request:
     Attributes:
         place: of its task in the job.
         photo: the input.
-        image: as read, without its pixels; None: it is complete.
+        image: as read; None: it is complete.
         faces: those that are good enough, and what the manifest says of the others, in the order in
-            which they were found.
+            which they were found; None: nobody has looked.
     """
 
     place: int
     photo: Input
     image: LowResImage | None
-    faces: Sequence[Crop | Row] = ()
+    faces: Sequence[Crop | Row] | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class AlignWorker:
         overwrite: make complete photos again too.
     """
 
-    ordered, chunk = True, 8
+    chunk = 8
 
     def __init__(
         self,
@@ -121,13 +121,20 @@ class AlignWorker:
         return None
 
     def read(self, place: int, task: Input) -> Request:
-        """Reads a photo that is not complete, and cuts out its faces."""
+        """Reads a photo that is not complete."""
         if not self.overwrite and self._is_complete(task):
             return Request(place, task, None)
-        image = read_image(task.path)
+        return Request(place, task, read_image(task.path))
+
+    def prepare(self, request: Request) -> Request:
+        """Cuts out the faces of a photo, whose pixels are not needed any more."""
+        image = request.image
+        if image is None or request.faces is not None:
+            return request
         framed = frame_faces(image, self.landmarks, self.settings.framing)
         faces = [self._face(image, each) for each in framed]
-        return Request(place, task, replace(image, pixels=image.pixels[:, :0, :0].copy()), faces)
+        rest = replace(image, pixels=image.pixels[:, :0, :0].copy())
+        return replace(request, image=rest, faces=faces)
 
     def place(self, request: Request) -> int:
         """Returns the place of a photo."""
@@ -136,11 +143,11 @@ class AlignWorker:
     def work(
         self, requests: Iterable[Request]
     ) -> Generator[tuple[Request, Faces | Exception], None, None]:
-        """Names the crops of one photo after the other: each is compared with those before."""
+        """Finds the faces of one photo after the other: each is compared with those before."""
         for request in requests:
             answer: Faces | Exception
             try:
-                answer = self._faces(request)
+                answer = self._faces(self.prepare(request))
             except SetupError:
                 raise
             except Exception as error:
@@ -199,7 +206,7 @@ class AlignWorker:
             for face in self.index.rows[request.photo.stem].get("faces", ()):
                 self.seen.add(str(face["name"]), str(face["phash"]))
             return Faces()
-        crops, left_out = self._chosen(request.faces)
+        crops, left_out = self._chosen(request.faces or ())
         if not crops:
             raise _nothing(request.image, left_out)
         names = face_names(request.photo.stem, len(crops), self.names)

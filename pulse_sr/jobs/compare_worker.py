@@ -102,7 +102,7 @@ class CompareWorker:
         overwrite: compare complete inputs again too.
     """
 
-    ordered, chunk = False, 8
+    prepare, chunk = None, 8
 
     def __init__(
         self,

@@ -93,7 +93,7 @@ class SearchWorker:
         samples: how many the whole run asks for; None: the plan.
     """
 
-    ordered = False
+    prepare = None
 
     def __init__(
         self,

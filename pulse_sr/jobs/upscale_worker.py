@@ -56,7 +56,7 @@ class UpscaleWorker:
         overwrite: make complete pictures again too.
     """
 
-    ordered, chunk = False, 8
+    prepare, chunk = None, 8
 
     def __init__(self, index: Index, model: SrModel, tiling: Tiling, overwrite: bool) -> None:
         self.out, self.index, self.model, self.tiling = index.out, index, model, tiling

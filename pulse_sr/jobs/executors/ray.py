@@ -62,13 +62,13 @@ class RayExecutor:
             UsageError: the cluster has no room for so many workers.
             SetupError: there is no such cluster, or its workers can not start.
         """
-        if not worker.ordered:
+        if worker.prepare is None:
             done = self._spread(tasks, worker, worker.failed)
             return in_order(_told(done, worker))
         return self._read_elsewhere(tasks, worker)
 
     def _read_elsewhere(self, tasks: Sequence[T], worker: Worker[T, Q, A, R]) -> Iterator[R]:
-        """Inputs are read by the cluster; what depends on their order is done in this process."""
+        """The cluster reads and prepares; what depends on the order is done in this process."""
         spread = self._spread(tasks, worker, lambda task, error, seconds: error)
         answers: Iterator[Any] = in_order(_told(spread, worker))
         with contextlib.closing(answers):  # type: ignore[type-var]
@@ -127,10 +127,12 @@ class _Host:
             yield places[number], record, worker.index.rows.get(tasks[number].stem)
 
     def read(self, places: Sequence[int], tasks: Sequence[Any]) -> Iterator[_Answer]:
-        """Reads a chunk; yields the place of each input with its request or what is wrong."""
+        """Reads and prepares a chunk; yields each place with the request or what is wrong."""
+        prepare = self.worker.prepare
+        assert prepare is not None
         for place, task in zip(places, tasks, strict=True):
             try:
-                yield place, self.worker.read(place, task), None
+                yield place, prepare(self.worker.read(place, task)), None
             except SetupError:
                 raise
             except Exception as error:  # an unknown one may be of no use in another process
@@ -220,7 +222,7 @@ class _Spread(Generic[T, Q, A, R]):
             share = -(-len(self.fresh) // (2 * len(self.hosts)))
             chunk = [self.fresh.popleft() for _ in range(min(self.worker.chunk, share))]
         places = [place for group in chunk for place in group]
-        method = host.read if self.worker.ordered else host.do
+        method = host.do if self.worker.prepare is None else host.read
         streaming = method.options(num_returns="streaming", max_task_retries=0)
         self.waiting[streaming.remote(places, [self.tasks[each] for each in places])] = host, chunk
 

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 import torch
 
@@ -37,14 +37,18 @@ class Worker(Protocol[T_in, Q, A, R_out]):
 
     Attributes:
         index: the manifest.
-        prepare: None, or what `work` does first with a request where the rest of it depends on the
-            inputs before: then only `read` and this may be done in other processes.
         chunk: how many inputs a copy should get at a time, so that its stream is full.
     """
 
     index: Index
-    prepare: Callable[[Any], Any] | None
     chunk: int
+
+    @property
+    def prepare(self) -> Callable[[Q], Q] | None:
+        """What `work` does first with a request if the rest of it depends on the inputs before.
+
+        Then only `read` and this may be done in other processes.
+        """
 
     def on(self, device: torch.device) -> Self:
         """Returns the worker with its networks on a device.

@@ -26,7 +26,14 @@ import torch
 
 from pulse_sr.config import EngineOptions
 from pulse_sr.devices import choose_device
-from pulse_sr.errors import InputError, SetupError, UsageError, describe_error, first_line
+from pulse_sr.errors import (
+    InputError,
+    PulseError,
+    SetupError,
+    UsageError,
+    describe_error,
+    first_line,
+)
 from pulse_sr.jobs.executors.local import as_done
 from pulse_sr.jobs.job import A, Q, R, T, Worker, in_order
 
@@ -192,12 +199,13 @@ class _Spread(Generic[T, Q, A, R]):
             answer = ray.get(next(source) if chunk else source)
         except StopIteration:
             self.idle.append(host)
-        except RayTaskError as error:  # raised by the worker, as it would be in this process
-            raise error.cause from error
         except RayError as error:
+            cause = error.cause if isinstance(error, RayTaskError) else None
+            if isinstance(cause, PulseError) or (cause is not None and chunk):
+                raise cause from error  # as it would be in this process
             log.debug("a worker was lost", exc_info=error)
             if not chunk:
-                self._give_up(host, error)
+                self._give_up(host, cause or error)
                 return
             self._start(host)
             yield from self._lose(chunk)
@@ -326,7 +334,7 @@ def _cluster(address: str | None) -> Iterator[None]:
             log_to_driver=log.isEnabledFor(logging.DEBUG),
             logging_level=logging.ERROR,
         )
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises a plain one where its own processes do not come up
         raise SetupError(
             f"the Ray cluster {address} can not be used: {first_line(error)}",
             "ray status --address HOST:PORT shows whether it runs",

@@ -10,21 +10,28 @@ from typing import Any
 import click
 
 from pulse_sr.alignment.options import AlignOptions, Limits
-from pulse_sr.cli.console import Console, Pace, Terminated, emit_json, show_plan
-from pulse_sr.cli.options import CONTEXT, dry_run_option, out_option, standard_options, takes
+from pulse_sr.cli.console import Console, Pace, Terminated, show_plan
+from pulse_sr.cli.options import (
+    CONTEXT,
+    dry_run_option,
+    out_option,
+    stage_of,
+    standard_options,
+    takes,
+)
 from pulse_sr.config import EngineOptions
 from pulse_sr.errors import UsageError
 
 
 @click.command("align", context_settings=CONTEXT)
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@out_option(None, "Folder for the crops: <stem>.png and <stem>.json each.")
+@out_option(None, "Folder (or URL) for the crops: <stem>.png and <stem>.json each.", urls=True)
 @takes(options=AlignOptions, limits=Limits, engine=EngineOptions)
 @dry_run_option
 @standard_options
 def command(
     inputs: tuple[str, ...],
-    out: Path,
+    out: Path | str,
     options: AlignOptions,
     limits: Limits,
     engine: EngineOptions,
@@ -39,10 +46,11 @@ def command(
     from pulse_sr.jobs import aligning
     from pulse_sr.jobs.executors.choice import choose_executor
 
-    executor = choose_executor(engine, "cpu")
+    stage = stage_of(inputs, out, console, recursive=options.recursive, dry_run=dry_run)
+    executor = stage.executor(choose_executor(engine, "cpu"))
     options = replace(options, device=engine.device(options.device))
-    paths = find_images(list(inputs), recursive=options.recursive)
-    _keep_inputs(paths, out)
+    paths = find_images(stage.inputs, recursive=options.recursive)
+    _keep_inputs(paths, stage.out)
     landmarks = aligning.landmarks_of(options, limits)
     settings = aligning.settings_of(options, limits)
     if dry_run:
@@ -50,15 +58,15 @@ def command(
             **asdict(settings),
             **asdict(engine),
             "framing": settings.framing.describe(),
-            "out": str(out),
+            "out": str(stage.out),
         }
         names = [str(path) for path in paths]
         return show_plan(console, described, {"images": names}, [("align", name) for name in names])
-    licences = aligning.copy_licences(inputs, out)
+    licences = aligning.copy_licences(stage.inputs, stage.out)
     rows = aligning.align(
-        paths, out, settings, landmarks, overwrite=options.overwrite, executor=executor
+        paths, stage.out, settings, landmarks, overwrite=options.overwrite, executor=executor
     )
-    return _carry_out(rows, len(paths), out, licences, console)
+    return _carry_out(rows, len(paths), stage.out, licences, console)
 
 
 def _keep_inputs(paths: list[Path], out: Path) -> None:
@@ -92,7 +100,7 @@ def _carry_out(
         _summarise(rows, total, out, licences, sheet, console)
         failed = any(row["status"] == "failed" for row in rows)
         if console.as_json and rows:
-            emit_json(
+            console.json(
                 {
                     "status": status,
                     "out": str(out),

@@ -10,8 +10,15 @@ from typing import Any
 
 import click
 
-from pulse_sr.cli.console import Console, Pace, emit_json, show_plan, table
-from pulse_sr.cli.options import CONTEXT, dry_run_option, out_option, standard_options, takes
+from pulse_sr.cli.console import Console, Pace, show_plan, table
+from pulse_sr.cli.options import (
+    CONTEXT,
+    dry_run_option,
+    out_option,
+    stage_of,
+    standard_options,
+    takes,
+)
 from pulse_sr.config import CompareOptions, EngineOptions, SearchConfig
 
 #: Number of a method -> head of its column, and how it is written.
@@ -25,13 +32,17 @@ _COLUMNS = {
 
 @click.command("compare", context_settings=CONTEXT)
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@out_option("compared", "Folder for the results: <stem>/compare.png and <stem>/compare.json each.")
+@out_option(
+    "compared",
+    "Folder (or URL) for the results: <stem>/compare.png and <stem>/compare.json each.",
+    urls=True,
+)
 @takes(options=CompareOptions, config=SearchConfig, engine=EngineOptions)
 @dry_run_option
 @standard_options
 def command(
     inputs: tuple[str, ...],
-    out: Path,
+    out: Path | str,
     options: CompareOptions,
     config: SearchConfig,
     engine: EngineOptions,
@@ -48,8 +59,10 @@ def command(
     from pulse_sr.jobs.comparing import plan_compare
     from pulse_sr.jobs.executors.choice import choose_executor
 
-    executor = choose_executor(engine, config.device)
-    plan = plan_compare(inputs, out, config, options, device=engine.device(config.device))
+    stage = stage_of(inputs, out, console, recursive=options.recursive, dry_run=dry_run)
+    executor = stage.executor(choose_executor(engine, config.device))
+    device = engine.device(config.device)
+    plan = plan_compare(stage.inputs, stage.out, config, options, device=device)
     if dry_run:
         actions = [(action, str(path), str(truth or "")) for action, path, truth in plan.actions()]
         names = ("action", "path", "truth")
@@ -74,7 +87,7 @@ def command(
         means = mean_methods([row for row in rows if row["status"] == "ok"])
         code = _summarise(rows, total, means, out, console)
         if console.as_json and rows:
-            emit_json({"out": str(out), "exit_code": code, "images": rows, "mean": means})
+            console.json({"out": str(out), "exit_code": code, "images": rows, "mean": means})
     return code
 
 
@@ -124,7 +137,7 @@ def _summarise(
     rows: Sequence[dict[str, Any]],
     total: int,
     means: Sequence[dict[str, Any]],
-    out: Path,
+    out: Path | str,
     console: Console,
 ) -> int:
     """Says what was done; returns the exit code."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -37,6 +37,8 @@ class Console:
         self, *, quiet: bool = False, verbose: bool = False, as_json: bool = False
     ) -> None:
         self.quiet, self.as_json = quiet, as_json
+        #: Changes what is printed: paths of this machine that stand for URLs.
+        self.named: Callable[[str], str] = lambda text: text
         self._terminal = sys.stderr.isatty() and not quiet
         self._live = False
         _set_up_logging(self, verbose)
@@ -45,7 +47,7 @@ class Console:
         """Shows `text` in place of the previous live line; does nothing without a terminal."""
         if self._terminal:
             width = max(20, _terminal_width() - 1)
-            sys.stderr.write("\r\x1b[2K" + printable(text)[:width])
+            sys.stderr.write("\r\x1b[2K" + printable(self.named(text))[:width])
             sys.stderr.flush()
             self._live = True
 
@@ -57,7 +59,15 @@ class Console:
     def error(self, message: str, hint: str = "") -> None:
         """Prints an error and its hint, also when quiet."""
         self.clear()
-        print_error(message, hint)
+        print_error(self.named(message), self.named(hint))
+
+    def json(self, document: Any) -> None:
+        """Prints the one JSON document of `--json` on stdout."""
+        self.text(json_text(document, indent=2))
+
+    def text(self, text: str) -> None:
+        """Prints a result on stdout."""
+        click.echo(self.named(text))
 
     def clear(self) -> None:
         """Removes the live line."""
@@ -68,7 +78,7 @@ class Console:
 
     def _print(self, text: str) -> None:
         self.clear()
-        click.echo(printable(text), err=True)
+        click.echo(printable(self.named(text)), err=True)
 
 
 def print_error(message: str, hint: str = "") -> None:
@@ -125,10 +135,10 @@ def show_plan(
 ) -> int:
     """Shows what a command would do: the inputs `listed` in the document or as `rows`; gives 0."""
     if console.as_json:
-        emit_json({"dry_run": True, "settings": settings, **listed})
+        console.json({"dry_run": True, "settings": settings, **listed})
     else:
-        click.echo(table([(name, str(value)) for name, value in settings.items()]) + "\n")
-        click.echo(table(rows))
+        console.text(table([(name, str(value)) for name, value in settings.items()]) + "\n")
+        console.text(table(rows))
     return 0
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import os
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -15,7 +15,11 @@ from click.shell_completion import CompletionItem
 from pulse_sr import __version__
 from pulse_sr.cli.console import JSON_KEY, VERBOSE_KEY, Console
 from pulse_sr.errors import UsageError
+from pulse_sr.files.remote import is_url
 from pulse_sr.options import SWITCH, Kind, Option, Options, options_of, suggest
+
+if TYPE_CHECKING:
+    from pulse_sr.jobs.staging import Stage
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -124,14 +128,40 @@ def standard_options_but_config(function: _F) -> Callable[..., Any]:
     return command
 
 
-def out_option(default: str | None, text: str, *, required: bool = True) -> Callable[[_F], _F]:
+def out_option(
+    default: str | None, text: str, *, required: bool = True, urls: bool = False
+) -> Callable[[_F], _F]:
     """Adds `-o/--out`; where there is no default, it must be given if `required`."""
     # `default=None` would count as a default: for click, a required option has none.
     presence: dict[str, Any] = {"required": required}
     if default is not None:
         presence = {"default": default, "show_default": True}
-    kind = click.Path(file_okay=False, path_type=Path)
+    kind = Place() if urls else click.Path(file_okay=False, path_type=Path)
     return click.option("-o", "--out", type=kind, metavar="DIR", help=text, **presence)
+
+
+class Place(click.Path):
+    """A folder of results: a path, or a URL as it is."""
+
+    def __init__(self) -> None:
+        super().__init__(file_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Converts what the command line or the TOML file gave."""
+        return value if is_url(value) else super().convert(value, param, ctx)
+
+
+def stage_of(
+    inputs: Sequence[str], out: Path | str, console: Console, *, recursive: bool, dry_run: bool
+) -> Stage:
+    """Fetches what is at URLs; at the end of the command the results are sent."""
+    from pulse_sr.jobs.staging import Stage
+
+    stage = Stage.of(inputs, out, recursive=recursive)
+    context = click.get_current_context()
+    context.call_on_close(lambda: stage.close(complete=not dry_run))
+    console.named = stage.named
+    return stage
 
 
 def missing(name: str) -> click.MissingParameter:

@@ -17,10 +17,16 @@ from pulse_sr.cli.console import (
     Console,
     Pace,
     Terminated,
-    emit_json,
     show_plan,
 )
-from pulse_sr.cli.options import CONTEXT, dry_run_option, out_option, standard_options, takes
+from pulse_sr.cli.options import (
+    CONTEXT,
+    dry_run_option,
+    out_option,
+    stage_of,
+    standard_options,
+    takes,
+)
 from pulse_sr.config import EngineOptions, RunOptions, SearchConfig
 
 if TYPE_CHECKING:
@@ -35,13 +41,13 @@ _REASONS_SHOWN = 5
 
 @click.command("run", context_settings=CONTEXT)
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@out_option("pulse_out", "The run folder.")
+@out_option("pulse_out", "The run folder, or the URL of one.", urls=True)
 @takes(config=SearchConfig, options=RunOptions, engine=EngineOptions)
 @dry_run_option
 @standard_options
 def command(
     inputs: tuple[str, ...],
-    out: Path,
+    out: Path | str,
     config: SearchConfig,
     options: RunOptions,
     engine: EngineOptions,
@@ -58,10 +64,10 @@ def command(
     def looking(done: int, total: int) -> None:
         console.live(f"looking for faces: {done} of {total}")
 
-    executor = choose_executor(engine, config.device)
-    plan = plan_run(
-        inputs, out, config, options, looking=looking, device=engine.device(config.device)
-    )
+    stage = stage_of(inputs, out, console, recursive=options.recursive, dry_run=dry_run)
+    executor = stage.executor(choose_executor(engine, config.device))
+    device = engine.device(config.device)
+    plan = plan_run(stage.inputs, stage.out, config, options, looking=looking, device=device)
     console.clear()
     if dry_run:
         return _show_plan(plan, engine, console)
@@ -95,12 +101,12 @@ def _carry_out(plan: Plan, executor: Executor, console: Console, retry: str) -> 
         _summarise(plan, records, console, retry)
         if console.as_json:
             code = TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
-            emit_json(_summary(plan, records, retry, "interrupted", code))
+            console.json(_summary(plan, records, retry, "interrupted", code))
         raise
     _summarise(plan, records, console, retry)
     code = _exit_code(records)
     if console.as_json:
-        emit_json(_summary(plan, records, retry, "finished", code))
+        console.json(_summary(plan, records, retry, "finished", code))
     return code
 
 

@@ -14,6 +14,7 @@ from pulse_sr.cli.options import (
     dry_run_option,
     missing,
     out_option,
+    stage_of,
     standard_options,
     takes,
 )
@@ -33,7 +34,9 @@ def _show_networks(as_json: bool) -> None:
 
 @click.command("upscale", context_settings=CONTEXT)
 @click.argument("inputs", nargs=-1, metavar="INPUT...")
-@out_option("upscaled", "Folder for the results: <stem>.png and <stem>.json each.")
+@out_option(
+    "upscaled", "Folder (or URL) for the results: <stem>.png and <stem>.json each.", urls=True
+)
 @click.option(
     "--list", "list_networks", is_flag=True, help="List the networks of the package, and end."
 )
@@ -42,7 +45,7 @@ def _show_networks(as_json: bool) -> None:
 @standard_options
 def command(
     inputs: tuple[str, ...],
-    out: Path,
+    out: Path | str,
     list_networks: bool,
     options: UpscaleOptions,
     engine: EngineOptions,
@@ -63,10 +66,11 @@ def command(
     from pulse_sr.jobs.executors.choice import choose_executor
     from pulse_sr.jobs.upscaling import plan_upscale
 
-    executor = choose_executor(engine, options.device)
+    stage = stage_of(inputs, out, console, recursive=options.recursive, dry_run=dry_run)
+    executor = stage.executor(choose_executor(engine, options.device))
     plan = plan_upscale(
-        inputs,
-        out,
+        stage.inputs,
+        stage.out,
         options.model,
         tile=options.tile,
         device=engine.device(options.device),
@@ -93,7 +97,7 @@ def command(
         parts += [f"{total - len(rows)} not started"] if total > len(rows) else []
         console.line(f"{', '.join(parts)}; results in {out}")
         if console.as_json and rows:
-            emit_json({"out": str(out), "exit_code": int(failed > 0), "images": rows})
+            console.json({"out": str(out), "exit_code": int(failed > 0), "images": rows})
     return int(failed > 0)
 
 

@@ -15,7 +15,7 @@ from pulse_sr.images.decode import NOT_AN_IMAGE, decode, explain_damage, open_he
 from pulse_sr.images.face import FaceOfPhoto
 from pulse_sr.images.pixels import Pixels
 
-_MAX_BYTES = 1 << 30  # 64 megapixels of four 32-bit channels
+MAX_BYTES = 1 << 30  # 64 megapixels of four 32-bit channels
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,8 @@ def read_bytes(path: Path) -> bytes:
     if not path.is_file():
         raise InputError(f"{path} is not a regular file", NOT_AN_IMAGE)
     size = path.stat().st_size
-    if size > _MAX_BYTES:
-        raise InputError(f"{path} has {size} bytes, the limit is {_MAX_BYTES}", "make it smaller")
+    if size > MAX_BYTES:
+        raise InputError(f"{path} has {size} bytes, the limit is {MAX_BYTES}", "make it smaller")
     try:
         data = path.read_bytes()
     except OSError as error:

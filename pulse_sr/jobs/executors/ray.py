@@ -17,6 +17,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -41,8 +42,10 @@ log = logging.getLogger(__name__)
 
 #: Threads of a worker on a CPU where nobody says how many workers there are.
 _THREADS = 4
-#: So often may an input end its process while it is alone there, and a process while it starts.
+#: So often may an input end its process while it is alone there.
 _TRIES = 2
+#: Seconds that an actor may take to start, or to start again.
+_START_S = 600.0
 #: Seconds without an answer before the log says so.
 _SILENCE_S = 60.0
 
@@ -175,6 +178,7 @@ class _Spread(Generic[T, Q, A, R]):
         self.hosts, self.idle = list(hosts), list[Any]()
         #: What is waited for: that an actor has started (no chunk), or the stream of its answers.
         self.waiting: dict[Any, tuple[Any, list[list[int]]]] = {}
+        self.starting: dict[Any, float] = {}
 
     def answers(self) -> Iterator[_Answer]:
         """Yields what the actors tell, and what is told of inputs that end their process."""
@@ -188,6 +192,7 @@ class _Spread(Generic[T, Q, A, R]):
                 log.warning("no answer from %d workers for %.0f s", len(self.waiting), _SILENCE_S)
             for each in ready:
                 yield from self._hear(each, *self.waiting.pop(each))
+            self._drop_late()
             while self.idle and (self.again or self.fresh):
                 self._give(self.idle.pop())
 
@@ -220,7 +225,18 @@ class _Spread(Generic[T, Q, A, R]):
 
     def _start(self, host: Any) -> None:
         """Waits for an actor: for its first process, or the one after a lost one."""
-        self.waiting[host.start.options(max_task_retries=_TRIES).remote(*self.start)] = host, []
+        # Ray counts as tries also those while the actor is restarting.
+        begun = host.start.options(max_task_retries=-1).remote(*self.start)
+        self.waiting[begun], self.starting[begun] = (host, []), time.monotonic()
+
+    def _drop_late(self) -> None:
+        """Does without the actors that do not start, since their process ends there each time."""
+        for begun, since in list(self.starting.items()):
+            if begun not in self.waiting:
+                del self.starting[begun]
+            elif time.monotonic() - since > _START_S:
+                host, _ = self.waiting.pop(begun)
+                self._give_up(host, TimeoutError(f"it takes more than {_START_S:.0f} s"))
 
     def _give(self, host: Any) -> None:
         """Sends the next chunk: the less is left, the smaller, so that all end together."""

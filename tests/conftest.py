@@ -12,6 +12,9 @@ import pytest
 # Tests see the PyTorch reference of every op unless they ask for another by name: results must not
 # depend on which test has loaded the compiled library before.
 os.environ["STYLEGAN_OPS"] = "ref"
+# Processes that test side by side (`-n`) share the cores; torch asks for all of them in each.
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 
 
 def pytest_collection_modifyitems(config, items):

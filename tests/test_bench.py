@@ -20,6 +20,7 @@ from pulse_sr.cli import main
 from pulse_sr.cli.bench_text import search_lines
 from pulse_sr.errors import SetupError, UsageError
 from pulse_sr.operators.building import make_operator
+from pulse_sr.priors import stylegan1
 from pulse_sr.priors.statistics import fit_statistics
 from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config, StyleGAN2Prior
 from pulse_sr.search.engine import Best, search
@@ -64,12 +65,13 @@ def test_baseline_downscaling_equals_ours(low, high):
     torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=0)
 
 
-def test_baseline_trajectory_equals_ours(prior):
+def compare_trajectories(prior, steps, generator=None):
+    """The original's loop and ours, one start, on the plain StyleGAN2 or on `generator`."""
     latent, noise = start(prior)
     target = low_res_target(prior)
-    theirs = BaselineSearch(prior, target, latent, noise, steps=3)
+    theirs = BaselineSearch(prior, target, latent, noise, steps=steps, generator=generator)
     losses = list(theirs.run())
-    method = Pulse(prior, diagonal_map(prior.statistics), latent, noise, steps=3)
+    method = Pulse(prior, diagonal_map(prior.statistics), latent, noise, steps=steps)
     operator = make_operator("bicubic", target.shape[-1], prior.resolution)
     records = list(search(method, operator, target, Best(target_mse=0.0)))
 
@@ -77,9 +79,24 @@ def test_baseline_trajectory_equals_ours(prior):
     torch.testing.assert_close(theirs.latent, method.latent, atol=1e-3, rtol=0)
     for a, b in zip(theirs.noise, method.noise, strict=True):
         torch.testing.assert_close(a, b, atol=1e-3, rtol=0)
-    # The three steps did move something, or the comparison would say nothing.
+    # The steps did move something, or the comparison would say nothing.
     assert float((theirs.latent.detach() - latent).abs().max()) > 0.1
     assert float((theirs.noise[0].detach() - noise[0]).abs().max()) > 0.05
+
+
+def test_baseline_trajectory_equals_ours(prior):
+    compare_trajectories(prior, 3)
+
+
+def test_the_trajectory_of_stylegan1_is_the_original_loops():
+    """PULSE's loop on PULSE's generator, whose images have golden values in test_importers."""
+    config = StyleGAN2Config.from_base(32, 512, 16, w_dim=16, mapping_layers=2)
+    generator = stylegan1.Generator(config)
+    rng = torch.Generator().manual_seed(0)
+    for value in generator.parameters():
+        value.data = torch.randn(value.shape, generator=rng) * (0.3 if value.dim() < 2 else 1.0)
+    prior = stylegan1.StyleGAN1Prior("one", generator, fit_statistics(generator, 1000))
+    compare_trajectories(prior, 3, lambda w, noise: (generator.synthesis(w, noise) + 1) / 2)
 
 
 @pytest.fixture(scope="module")

@@ -79,6 +79,20 @@ def test_import_writes_a_whole_prior(pickle_file, cache):
     assert "tiny-faces" in call("prior", "list").output
 
 
+@pytest.mark.parametrize(("factor", "words"), [(0.0, "do not vary"), (1e30, "are not finite")])
+def test_a_mapping_without_latents_is_refused(tmp_path, factor, words):
+    weights = tensors(NVIDIA, "G.")
+    for key in weights:
+        if key.startswith("mapping.fc"):
+            weights[key] = weights[key] * factor
+    path = tmp_path / "flat.pkl"
+    path.write_bytes(nvidia_pickle(weights))
+    result = call("prior", "import", path, "-o", tmp_path / "out")
+    assert result.exit_code == 3, result.output
+    assert words in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_licence_is_unknown_where_none_is_given(pickle_file, tmp_path):
     model = pulse_sr.import_prior(pickle_file, tmp_path / "out")
     assert model.licence == "unknown"

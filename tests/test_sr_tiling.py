@@ -93,7 +93,7 @@ def test_tiles_give_what_the_whole_picture_gives(name, arguments, size):
         direct = (network(x)[0].clamp(0, 1) * 65535).round().numpy()
     assert np.abs(at_once - direct).max() <= 1
     tiled = whole(enlarge(network, pixels, Tiling(16, overlap))).astype(int)
-    # Two values of float32 that differ by 1e-6 may round to neighbouring levels, but few of them do.
+    # Values that differ by 1e-6 may round to neighbouring levels, but few of them do.
     apart = np.abs(tiled - at_once)
     assert apart.max() <= 1
     assert apart.mean() <= 0.01

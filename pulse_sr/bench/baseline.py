@@ -11,14 +11,15 @@ Shapes: N samples, L style rows, D latent width, I O channels, r feature resolut
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pulse_sr.priors.base import LatentStatistics
-from pulse_sr.priors.stylegan2 import FullyConnected, StyleGAN2Prior, SynthesisLayer, ToRGB
+from pulse_sr.priors.style import StylePrior
+from pulse_sr.priors.stylegan2 import FullyConnected, SynthesisLayer, ToRGB
 
 TRAINED_NOISE_MAPS = 5
 LEARNING_RATE = 0.4
@@ -28,7 +29,7 @@ L2_EPS = 2e-3
 class BaselineGenerator:
     """A StyleGAN2 generator by grouped convolutions, all tensors contiguous NCHW."""
 
-    def __init__(self, prior: StyleGAN2Prior) -> None:
+    def __init__(self, prior: StylePrior) -> None:
         """Take over the weights of `prior`."""
         self.synthesis = prior.generator.synthesis
         # The prior's own weights lie in channels_last order, the ports' in NCHW.
@@ -164,17 +165,19 @@ class BaselineSearch:
 
     def __init__(
         self,
-        prior: StyleGAN2Prior,
+        prior: StylePrior,
         target: Tensor,
         latent: Tensor,
         noise: Sequence[Tensor],
         steps: int = 100,
+        generator: Callable[[Tensor, Sequence[Tensor]], Tensor] | None = None,
     ) -> None:
         """Start from latents `[N, L, D]` and one map `[N, 1, r, r]` per noise layer of the prior.
 
-        The target is a low-res input `[1, 3, h, w]`.
+        The target is a low-res input `[1, 3, h, w]`. `generator` makes images in [0, 1] from styles
+        and noise; without it, the prior is a StyleGAN2 and runs in the plain form.
         """
-        self.generator = BaselineGenerator(prior)
+        self.generator = generator or BaselineGenerator(prior)
         self.downscale = BaselineBicubic(prior.resolution // target.shape[-1], prior.device)
         self.statistics: LatentStatistics = prior.statistics
         self.target, self.steps = target, steps

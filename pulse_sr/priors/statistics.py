@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from pulse_sr.errors import SetupError
 from pulse_sr.priors import stylegan1, stylegan2, stylegan2_bilinear
 from pulse_sr.priors.base import STYLEGAN2_SLOPE, LatentStatistics
 
@@ -22,6 +23,9 @@ def fit_statistics(
 
     PULSE (Menon et al., CVPR 2020, section 3.3) fits the mean and the deviation of each dimension
     of `lrelu_5(mapping(z))`; the covariance is kept whole here. Works in chunks, sums in float64.
+
+    Raises:
+        SetupError: the latents are not finite, or all the same.
     """
     width = generator.config.w_dim
     rng = torch.Generator().manual_seed(seed)
@@ -37,8 +41,16 @@ def fit_statistics(
             products += v.t() @ v
     mean = total / count
     covariance = (products - count * torch.outer(mean, mean)) / (count - 1)
+    variance = covariance.diagonal().mean()
+    # Float64 sums can not tell a variance that is 1e-12 of the mean's square from none.
+    if not (variance.isfinite() and variance > 1e-12 * mean.square().mean()):
+        words = "do not vary" if variance.isfinite() else "are not finite"
+        raise SetupError(
+            f"the latents that the mapping network gives {words}",
+            "its weights are damaged, or its training went astray",
+        )
     # A mapping may leave directions without variance; the jitter keeps the factor defined there.
-    jitter = 1e-6 * covariance.diagonal().mean() * torch.eye(width, dtype=torch.float64)
+    jitter = 1e-6 * variance * torch.eye(width, dtype=torch.float64)
     return LatentStatistics(
         mean=mean.float(),
         std=covariance.diagonal().clamp_min(0).sqrt().float(),

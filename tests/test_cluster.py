@@ -28,6 +28,7 @@ from pulse_sr.jobs.executors.local import run_local
 from pulse_sr.jobs.job import in_order
 
 DATA = Path(__file__).parent / "data"
+pytestmark = pytest.mark.xdist_group("ray")
 RAY = ("--engine", "ray", "--workers", "2")
 
 

@@ -118,7 +118,8 @@ def contact_sheet_path(out: Path) -> Path | None:
 
 
 def _write_contact_sheet(out: Path) -> None:
-    crops = [each for each in read_crops(out) if (out / f"{each['name']}.png").is_file()]
+    # A crop that was sent to a URL is an empty file here.
+    crops = [each for each in read_crops(out) if _has_bytes(out / f"{each['name']}.png")]
     if not crops:
         return
     shown = [
@@ -133,6 +134,10 @@ def _write_contact_sheet(out: Path) -> None:
     make_side_folder(out / REPORT)
     picture = contact_sheet(shown, f"{len(crops)} crops{first}: name, side in the photo, score")
     write_png(out / REPORT / "contact_sheet.png", picture)
+
+
+def _has_bytes(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
 
 
 def read_crops(out: Path) -> list[Row]:

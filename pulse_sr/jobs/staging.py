@@ -15,16 +15,12 @@ import json
 import re
 import shutil
 import tempfile
-import threading
-from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
-
-import torch
 
 from pulse_sr.errors import UsageError
 from pulse_sr.files.atomic import make_folder, write_atomic
@@ -32,8 +28,9 @@ from pulse_sr.files.documents import json_bytes, read_json
 from pulse_sr.files.remote import fetch, file_system, is_url, list_url, send
 from pulse_sr.images.find import image_suffixes, listed_inputs
 from pulse_sr.images.read import MAX_BYTES
-from pulse_sr.jobs.job import A, Executor, Q, R, T, Worker
+from pulse_sr.jobs.job import Executor
 from pulse_sr.jobs.manifest import NAME, put_rows, read_rows
+from pulse_sr.jobs.staged_worker import StagedExecutor
 
 V = TypeVar("V")
 
@@ -108,7 +105,7 @@ class Stage:
         """An executor whose workers fetch what they need and send what they made."""
         if self.folder is None:
             return executor
-        return _StagedExecutor(self, executor)
+        return StagedExecutor(self, executor)
 
     def named(self, value: V) -> V:
         """A text, document or record with URLs in place of our temporary paths."""
@@ -231,101 +228,6 @@ class Stage:
         for path, url in self.url_of.items():
             text = text.replace(path, url)
         return text
-
-
-@dataclass(frozen=True)
-class _StagedExecutor:
-    """See `Stage.executor`."""
-
-    stage: Stage
-    executor: Executor
-
-    def __call__(self, tasks: Sequence[T], worker: Worker[T, Q, A, R]) -> Iterator[R]:
-        staged: Worker[T, Q, A, R] = _StagedWorker(self.stage, worker, tasks)
-        for record in self.executor(tasks, staged):
-            yield self.stage.named(record)
-
-
-class _StagedWorker(Generic[T, Q, A, R]):
-    """A worker whose inputs are fetched first and whose results are sent: a `job.Worker`.
-
-    Args:
-        stage: of the job.
-        worker: does the work.
-        tasks: those that it may get.
-    """
-
-    def __init__(self, stage: Stage, worker: Worker[T, Q, A, R], tasks: Sequence[T]) -> None:
-        self.stage, self.worker, self.tasks = stage, worker, tasks
-        self.chunk, self.index = worker.chunk, worker.index
-        self.left = Counter(map(worker.group, tasks))
-        self.crops: dict[str, list[str]] = {}
-        self.lock = threading.Lock()
-        self.stems: dict[str, list[str]] = {}
-        for task in tasks:
-            self.stems.setdefault(worker.group(task), []).append(task.stem)
-
-    def __reduce__(self) -> tuple[type[Self], tuple[Any, ...]]:
-        return type(self), (self.stage, self.worker, ())
-
-    @property
-    def prepare(self) -> Callable[[Q], Q] | None:
-        return self.worker.prepare
-
-    def on(self, device: torch.device) -> Self:
-        return type(self)(self.stage, self.worker.on(device), self.tasks)
-
-    def among(self, tasks: Sequence[T]) -> Self:
-        return type(self)(self.stage, self.worker.among(tasks), tasks)
-
-    def group(self, task: T) -> str:
-        return self.worker.group(task)
-
-    def known(self, task: T) -> R | None:
-        try:
-            record = self.worker.known(task)
-        except OSError:  # it draws anew from files of which only the names are here
-            self.stage.complete(task.stem)
-            record = self.worker.known(task)
-            self.stage.deliver([task.stem])
-        if record is not None:
-            self._settle(task, None)
-        return record
-
-    def read(self, place: int, task: T) -> Q:
-        self.stage.fetch(task.path)
-        for stem in self.stems.get(self.worker.group(task), [task.stem]):
-            self.stage.complete(stem)
-        return self.worker.read(place, task)
-
-    def failed(self, task: T, error: Exception, seconds: float) -> R:
-        record = self.worker.failed(task, error, seconds)
-        self._settle(task, record)
-        return record
-
-    def work(self, requests: Iterable[Q]) -> Generator[tuple[Q, A], None, None]:
-        return self.worker.work(requests)
-
-    def place(self, request: Q) -> int:
-        return self.worker.place(request)
-
-    def write(self, request: Q, answer: A) -> R:
-        record = self.worker.write(request, answer)
-        self._settle(self.tasks[self.worker.place(request)], record)
-        return record
-
-    def _settle(self, task: T, record: R | None) -> None:
-        """Sends what was made of a group when the last of it is there; None: nothing was."""
-        group = self.worker.group(task)
-        with self.lock:
-            self.left[group] -= 1
-            if record is not None:
-                crops = record.get("names", ()) if isinstance(record, dict) else ()
-                self.crops.setdefault(group, []).extend(crops)
-            if self.left[group] > 0 or group not in self.crops:
-                return
-            crops = self.crops.pop(group)
-        self.stage.deliver(dict.fromkeys((group, *self.stems.get(group, ()))), crops)
 
 
 def _mapped(value: Any, change: Callable[[str], str]) -> Any:

@@ -156,9 +156,10 @@ class _Place:
     def recorded_failure(self) -> BuildError | None:
         """Returns why the last try failed."""
         record = _read_json(self.failed)
-        if not isinstance(record.get("reason"), str):
+        lines = record.get("log", [])
+        if not isinstance(record.get("reason"), str) or not isinstance(lines, list):
             return None
-        log = "\n".join(map(str, record.get("log", [])))
+        log = "\n".join(map(str, lines))
         return BuildError(record["reason"], str(record.get("hint", "")), log)
 
     def record_failure(self, error: BuildError) -> None:
@@ -263,6 +264,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     """Returns the object in a file; empty if there is none or it is damaged."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

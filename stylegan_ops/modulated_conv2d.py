@@ -116,9 +116,12 @@ def modulated_conv2d(
         weight: `[O, I, k, k]`, shared by the batch.
         styles: `[N, I]`, one factor per sample and input channel.
         noise: added to the output, broadcastable to `[N, O, H', W']`, or None.
-        up, down, padding, flip_weight: as in `conv2d_resample`.
+        up: as in `conv2d_resample`.
+        down: as in `conv2d_resample`.
+        padding: as in `conv2d_resample`.
         resample_filter: FIR filter of the resampling.
         demodulate: divide each output channel by its expected deviation.
+        flip_weight: as in `conv2d_resample`.
         impl: of the FIR filter and of the demodulation with the noise (see `style_epilogue`).
 
     Returns:

@@ -248,7 +248,7 @@ def test_own_landmarks(call, portrait):
     [
         (["nowhere.png", "-o", "out"], 2, "nowhere.png does not exist"),
         (["mp.jpg"], 2, "--out"),
-        (["mp.jpg", "-o", "."], 2, "lies in the output folder"),
+        (["mp.jpg", "-o", "."], 2, "lies where the results go"),
         (["mp.jpg", "-o", "out", "--lr", "48"], 2, "--lr 48 does not divide"),
         (["mp.jpg", "-o", "out", "--lr", "many"], 2, "16,32"),
         (["mp.jpg", "-o", "out", "--lr", "16", "--operator", "nothing"], 2, "nothing"),

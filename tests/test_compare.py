@@ -204,7 +204,7 @@ def test_files_of_others_are_left_alone(tmp_path, run, pair, model):
     mine.write_bytes(b"mine")
     result = run(low, "-o", tmp_path / "out", "--model", model, "--samples", 1)
     assert result.exit_code == 1
-    assert "was not made by compare" in result.stderr
+    assert "was not made by pulse-sr" in result.stderr
     assert mine.read_bytes() == b"mine"
 
 
@@ -239,7 +239,7 @@ def test_results_do_not_lie_among_inputs(run, pair):
     low, _ = pair()
     result = run(low, "-o", low.parent)
     assert result.exit_code == 2
-    assert "lies in the output folder" in result.stderr
+    assert "lies where the results go" in result.stderr
 
 
 def test_means_are_over_the_inputs_that_have_the_number():

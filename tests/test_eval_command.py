@@ -215,7 +215,7 @@ def test_what_does_not_match_is_named(run, folders):
     ("words", "results", "message"),
     [
         (["--metrics", "psnrr"], "results", "did you mean 'psnr'?"),
-        (["-o", "results"], "results", "lies in results, where the results go"),
+        (["-o", "results"], "results", "results lies where the results go"),
         ([], "nowhere", "nowhere is not a folder"),
         (["--crop", "-1"], "results", "--crop expects a whole number from 0 to 4096"),
         (["--by", "none.csv"], "results", "--by expects a CSV file"),

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from pulse_sr.config import SearchConfig
 from pulse_sr.jobs import searching
 from pulse_sr.jobs.manifest import read_rows
-from pulse_sr.jobs.store import read_record
+from pulse_sr.jobs.result_record import read_record
 from pulse_sr.report import page, page_section, spread
 from pulse_sr.report.canvas import wrap
 from pulse_sr.report.colour_scale import colour_map, overlay, scale_of

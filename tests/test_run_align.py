@@ -22,9 +22,10 @@ from pulse_sr.alignment.paste import mask
 from pulse_sr.cli import main
 from pulse_sr.images.pixels import to_pillow
 from pulse_sr.images.read import read_image
+from pulse_sr.jobs.photo_record import read_photo
 from pulse_sr.jobs.provenance import COMMENT
 from pulse_sr.jobs.stems import Names, clean_stem, face_names
-from pulse_sr.jobs.store import read_photo, write_page
+from pulse_sr.jobs.store import write_page
 from pulse_sr.models import registry
 from pulse_sr.operators.degrading import degrade
 from pulse_sr.sr.architectures import build_network
@@ -218,7 +219,7 @@ def test_inputs_where_results_would_go_are_refused(call, face, party, tmp_path):
     for words in (("mean/mean.png",), ("sample_old/sample_old.png",), (twin, "--scale", 4)):
         result = call(*words, "--samples", 1, "-o", ".")
         assert result.exit_code == 2
-        assert "lies in a folder for results of ." in result.stderr
+        assert "lies where the results go, in ." in result.stderr
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.png")} == files
     assert not Path("manifest.json").exists()
 

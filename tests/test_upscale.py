@@ -186,11 +186,11 @@ def test_files_of_others_are_left_alone(tmp_path, model):
     (out / "a.png").write_bytes(b"mine")
     result = run(tmp_path / "a.png", "-o", out, "--model", model)
     assert result.exit_code == 1
-    assert "was not made by upscale" in result.stderr
+    assert "was not made by pulse-sr" in result.stderr
     assert (out / "a.png").read_bytes() == b"mine"
     result = run(tmp_path / "a.png", "-o", tmp_path, "--model", model)
     assert result.exit_code == 2
-    assert "lies in the output folder" in result.stderr
+    assert "lies where the results go" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def framing_of(card: Mapping[str, Any]) -> Framing:
         points = np.array(rows, dtype=np.float64)
         if points.shape != (5, 2) or not np.isfinite(points).all():
             raise ValueError(f"shape {points.shape}")
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, OverflowError) as error:
         raise SetupError(
             f"the prior's card has an alignment template that is not five points ({error})",
             'expected {"eyes": [[x, y], [x, y]], "nose": [x, y], "mouth": [[x, y], [x, y]]}',

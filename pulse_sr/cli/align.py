@@ -20,7 +20,6 @@ from pulse_sr.cli.options import (
     takes,
 )
 from pulse_sr.config import EngineOptions
-from pulse_sr.errors import UsageError
 
 
 @click.command("align", context_settings=CONTEXT)
@@ -49,10 +48,10 @@ def command(
     stage = stage_of(inputs, out, console, recursive=options.recursive, dry_run=dry_run)
     executor = stage.executor(choose_executor(engine, "cpu"))
     options = replace(options, device=engine.device(options.device))
-    paths = find_images(stage.inputs, recursive=options.recursive)
-    _keep_inputs(paths, stage.out)
+    paths = find_images(stage.inputs, recursive=options.recursive, out=stage.out)
     landmarks = aligning.landmarks_of(options, limits)
     settings = aligning.settings_of(options, limits)
+    aligning.keep_inputs(paths, stage.out, settings)
     if dry_run:
         described = {
             **asdict(settings),
@@ -67,16 +66,6 @@ def command(
         paths, stage.out, settings, landmarks, overwrite=options.overwrite, executor=executor
     )
     return _carry_out(rows, len(paths), stage.out, licences, console)
-
-
-def _keep_inputs(paths: list[Path], out: Path) -> None:
-    """Refuses a folder whose files the crops could replace."""
-    for path in paths:
-        if path.resolve().parent == out.resolve():
-            raise UsageError(
-                f"{path} lies in the output folder {out}, a crop could replace it",
-                "choose another folder with -o DIR",
-            )
 
 
 def _carry_out(

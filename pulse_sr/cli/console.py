@@ -143,14 +143,17 @@ def show_plan(
 
 
 class _Lines(logging.Handler):
-    """Prints log records as our own kind of lines."""
+    """Prints log records as our own kind of lines; what is found again is not said again."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
-        self.console = console
+        self.console, self._said = console, set[str]()
 
     def emit(self, record: logging.LogRecord) -> None:
         text = f"{record.levelname.lower()}: {record.getMessage()}"
+        if text in self._said and record.levelno == logging.WARNING:
+            return
+        self._said.add(text)
         self.console.line(text)
         if record.exc_info:
             formatter = logging.Formatter()

@@ -10,7 +10,7 @@ import click
 from pulse_sr.cli.console import Console, emit_json, show_plan
 from pulse_sr.cli.options import CONTEXT, dry_run_option, out_option, standard_options, takes
 from pulse_sr.config import DegradeOptions
-from pulse_sr.errors import InputError, UsageError
+from pulse_sr.errors import InputError
 from pulse_sr.operators.spec import OperatorSpec
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def command(
 
 def _name_outputs(sources: list[Path], out: Path, suffix: str) -> list[tuple[Path, Path]]:
     """Pairs each input with its output file; a second one of the same stem becomes <stem>-2."""
+    from pulse_sr.images.places import refuse_inputs
     from pulse_sr.jobs.stems import clean_stem
 
     taken: set[str] = set()
@@ -68,24 +69,20 @@ def _name_outputs(sources: list[Path], out: Path, suffix: str) -> list[tuple[Pat
             name = f"{stem}-{number}"
         taken.add(name.casefold())
         pairs.append((source, out / f"{name}{suffix}"))
-    inputs = {source.resolve() for source in sources}
-    for source, target in pairs:
-        if target.resolve() in inputs:
-            raise UsageError(
-                f"{target} is an input and would be replaced by the result for {source}",
-                "choose another folder with -o DIR",
-            )
+    refuse_inputs(sources, out, below=[target for _, target in pairs])
     return pairs
 
 
 def _degrade_one(
     source: Path, target: Path, spec: OperatorSpec, scale: int, seed: int, console: Console
 ) -> dict[str, Any]:
+    from pulse_sr.images.places import check_place
     from pulse_sr.images.read import read_image
     from pulse_sr.operators.degrading import degrade_picture
 
     row: dict[str, Any] = {"path": str(source), "file": str(target), "status": "done"}
     try:
+        check_place(target.parent, [target])
         image = read_image(source)
         made = degrade_picture(image.pixels, spec.text, scale, _generator(seed, image.sha256))
     except InputError as error:

@@ -7,16 +7,19 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import structs
 
 from pulse_sr.data.sources import ImageSource, Refusal, Stamp
-from pulse_sr.files.documents import json_text, read_json
+from pulse_sr.files.documents import Side, check_shape, json_text, read_json
 
 #: Counts the ways of decoding: another number, another key.
 _VERSION = 1
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(msgspec.Struct, frozen=True, array_like=True):
     """A file of the data set.
 
     Attributes:
@@ -49,7 +52,7 @@ class CacheIndex:
         member: see `ImageSource`.
     """
 
-    resolution: int
+    resolution: Side
     location: str
     stamps: dict[str, Stamp]
     files: tuple[Row, ...]
@@ -91,33 +94,29 @@ class CacheIndex:
             self,
             location=os.path.abspath(source.location),
             stamps=stamps,
-            files=tuple(replace(row, name=name) for row, name in renamed),
+            files=tuple(structs.replace(row, name=name) for row, name in renamed),
             refused=tuple(source.refused),
             member=source.member,
         )
 
     def to_json(self) -> str:
         """The document; a file is a list of the fields of its `Row`."""
-        fields = vars(self) | {"files": [list(vars(row).values()) for row in self.files]}
+        fields = vars(self) | {"files": [list(structs.astuple(row)) for row in self.files]}
         return json_text({"version": _VERSION} | fields) + "\n"
 
     @classmethod
     def read(cls, path: Path) -> CacheIndex | None:
         """The index in a file; None if it is damaged or of another version."""
-        try:
-            document = read_json(path)
-            if document["version"] != _VERSION:
-                return None
-            return cls(
-                document["resolution"],
-                document["location"],
-                {name: (size, time) for name, (size, time) in document["stamps"].items()},
-                tuple(Row(*fields) for fields in document["files"]),
-                tuple((name, reason) for name, reason in document["refused"]),
-                document.get("member"),
-            )
-        except (ValueError, KeyError, TypeError, AttributeError):
+        document = read_json(path, dict[str, Any], _check)
+        if document is None or document.get("version") != _VERSION:
             return None
+        return msgspec.convert(document, cls)
+
+
+def _check(document: dict[str, Any]) -> None:
+    """Raises ValueError for an index of this version that is none."""
+    if document.get("version") == _VERSION:
+        check_shape(document, CacheIndex)
 
 
 def cache_key(resolution: int, hashes: Iterable[str]) -> str:

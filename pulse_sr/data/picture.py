@@ -5,18 +5,18 @@ Shapes: R resolution, S side of the middle square.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from pulse_sr.errors import InputError, UsageError
+from pulse_sr.files.documents import parse_json
 from pulse_sr.images.colour import to_srgb
 from pulse_sr.images.decode import ORIENTATION, explain_damage, open_header
 from pulse_sr.images.decode import decode as decode_any
@@ -89,13 +89,19 @@ def walk_files(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
     return sorted(files), refused
 
 
+class SidecarShape(TypedDict):
+    """What is read of a sidecar of `align`."""
+
+    framing: dict[str, Any]
+
+
 def framing_in(sidecar: bytes) -> dict[str, Any] | None:
     """The framing that a sidecar of `align` names; None if it is none or another JSON file."""
     try:
-        framing = json.loads(sidecar)["framing"]
-    except (ValueError, KeyError, TypeError):
+        document: dict[str, dict[str, Any]] = parse_json(sidecar, SidecarShape)
+    except ValueError:
         return None
-    return framing if isinstance(framing, dict) else None
+    return document["framing"]
 
 
 def decode(path: Path, resolution: int | None) -> Pixels:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
+
+from pulse_sr.files.documents import Place, Side
 
 
 @dataclass(frozen=True)
@@ -27,16 +31,16 @@ class FaceOfPhoto:
         operator: how the low-res face is made from the crop.
     """
 
-    index: int
-    of: int
-    searched: int
+    index: Place
+    of: Place
+    searched: Place
     left_out: tuple[str, ...]
-    quad: tuple[tuple[float, float], ...]
-    real_size: float
+    quad: Annotated[tuple[tuple[float, float], ...], Meta(min_length=4, max_length=4)]
+    real_size: Annotated[float, Meta(gt=0)]
     inside: float
     score: float
-    detail: int
-    side: int
+    detail: Side
+    side: Side
     operator: str
 
     @property
@@ -50,13 +54,13 @@ class FaceOfPhoto:
         return {**asdict(self), "quad": quad, "left_out": left_out}
 
 
-def face_of_record(record: dict[str, Any]) -> FaceOfPhoto:
-    """Returns the face that `FaceOfPhoto.describe` wrote; unknown keys are left out.
+def face_of_record(record: Any) -> FaceOfPhoto | None:
+    """Returns the face that `FaceOfPhoto.describe` wrote; None if there is none, or a damaged one.
 
-    Raises:
-        KeyError, TypeError, ValueError: the record is damaged.
+    Unknown keys are left out.
     """
-    known = {name: record[name] for name in FaceOfPhoto.__dataclass_fields__}
-    quad = tuple((float(x), float(y)) for x, y in record["quad"])
-    left_out = tuple(str(each) for each in record["left_out"])
-    return FaceOfPhoto(**(known | {"quad": quad, "left_out": left_out}))
+    try:
+        face = msgspec.convert(record, FaceOfPhoto)
+    except msgspec.ValidationError:
+        return None
+    return face if face.index <= face.of else None

@@ -9,12 +9,13 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from pulse_sr.errors import UsageError
 from pulse_sr.images.decode import REFUSED_FORMATS, register_heif
-from pulse_sr.images.write import OWN_MARK
+from pulse_sr.images.write import OWN_MARK, OWN_WORDS
 
 log = logging.getLogger(__name__)
 
@@ -180,8 +181,23 @@ def _kind(path: Path, out: Path | None) -> str:
 
 def carries(path: Path, chunk: str) -> bool:
     """Whether a file is a picture with this text chunk, such as `write.OWN_MARK`."""
+    return chunk in _texts(path)
+
+
+def is_own_picture(path: Path) -> bool:
+    """Whether a file is a picture that says it was made by this program."""
+    found = _texts(path)
+    words = (found.get("Software", ""), found.get("comment", ""))
+    return any(
+        (each.decode("latin-1") if isinstance(each, bytes) else str(each)).startswith(OWN_WORDS)
+        for each in words
+    )
+
+
+def _texts(path: Path) -> dict[str | tuple[int, int], Any]:
+    """What a picture says of itself; nothing if the file is none."""
     try:
         with Image.open(path) as image:  # reads the chunks before the pixels
-            return chunk in image.info
+            return image.info
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return False  # the reader says what is wrong
+        return {}  # the reader says what is wrong

@@ -17,6 +17,8 @@ from pulse_sr.images.pixels import Pixels, to_pillow
 
 #: The text chunk that every made-up picture carries (its settings), and by which it is known again.
 OWN_MARK = "pulse-sr:settings"
+#: How the Software chunk of a PNG begins, or the comment of a JPEG or GIF file.
+OWN_WORDS = ("pulse-sr", "synthetic face")
 
 
 def write_png(

@@ -27,12 +27,13 @@ from pulse_sr.alignment.settings import AlignSettings
 from pulse_sr.data.picture import NOT_TRAINING_DATA
 from pulse_sr.errors import InputError, SetupError, describe_error
 from pulse_sr.files.atomic import make_folder, write_atomic
-from pulse_sr.files.documents import json_bytes
+from pulse_sr.files.documents import json_bytes, read_json
 from pulse_sr.images.pixels import Pixels
+from pulse_sr.images.places import check_place, stays_in
 from pulse_sr.images.read import LowResImage, read_image
 from pulse_sr.images.write import write_png
 from pulse_sr.jobs.manifest import Index, Row
-from pulse_sr.jobs.sidecar import left_out_entry, sidecar
+from pulse_sr.jobs.sidecar import SidecarShape, left_out_entry, sidecar
 from pulse_sr.jobs.stems import Names, face_names
 from pulse_sr.jobs.task import Input
 from pulse_sr.operators.degrading import degrade
@@ -189,12 +190,17 @@ class AlignWorker:
             return False
         if (row.get("sha256"), row.get("fingerprint")) != (photo.sha256, self.fingerprint):
             return False
-        return all((self.out / name).is_file() for name in _files(row))
+        files = [self.out / name for name in _files(row)]
+        return all(
+            file.is_file() and (file.suffix != ".json" or read_json(file, SidecarShape) is not None)
+            for file in files
+        )
 
     def _remove(self, photo: Input) -> None:
         """Removes the files of an earlier row, the sidecars first."""
         for name in _files(self.index.rows.get(photo.stem, {})):
-            (self.out / name).unlink(missing_ok=True)
+            if stays_in((self.out / name).parent, self.out):
+                (self.out / name).unlink(missing_ok=True)
 
     def _faces(self, request: Request) -> Faces:
         """Chooses among the faces of a photo, and names them; of a complete one, they are known.
@@ -210,10 +216,30 @@ class AlignWorker:
         if not crops:
             raise _nothing(request.image, left_out)
         names = face_names(request.photo.stem, len(crops), self.names)
+        self._check_place(request.photo, names)
         self.names.add(request.photo.stem, names)
         for name, crop in zip(names, crops, strict=True):
             self.seen.add(name, crop.phash)
         return Faces(names, crops, left_out)
+
+    def _check_place(self, photo: Input, names: Sequence[str]) -> None:
+        """Refuses to write over files that are not ours, or are crops of another photo.
+
+        Raises:
+            InputError: there is one.
+        """
+        known = _files(self.index.rows.get(photo.stem, {}))
+        files = [f"{name}{suffix}" for name in names for suffix in (".json", ".png")]
+        files += [f"lr_{low}/{name}.png" for name in names for low in self.settings.lr]
+        new = [self.out / file for file in files if file not in known]
+        check_place(self.out, new)
+        for file in new:
+            found = read_json(file, SidecarShape, quiet=True) if file.suffix == ".json" else None
+            if found is not None and found["source"]["sha256"] != photo.sha256:
+                raise InputError(
+                    f"{file} is of {found['source']['path']}, not of {photo.path}",
+                    "choose another folder with -o DIR",
+                )
 
     def _face(self, image: LowResImage, framed: FramedFace) -> Crop | Row:
         """A face of a photo, or why it is left out."""

@@ -10,9 +10,12 @@ The sidecar is written last: a crop without one is incomplete and is made again.
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
+from pulse_sr import __version__
 from pulse_sr.alignment.geometry import FFHQ, framing_of
 from pulse_sr.alignment.landmarks.base import Landmarks
 from pulse_sr.alignment.landmarks.choice import NAMES, make_landmarks
@@ -20,17 +23,21 @@ from pulse_sr.alignment.options import AlignOptions, CropOptions, Limits
 from pulse_sr.alignment.settings import AlignSettings
 from pulse_sr.data.picture import licence_files
 from pulse_sr.devices import choose_device
+from pulse_sr.errors import InputError
 from pulse_sr.files.atomic import make_folder, write_atomic
+from pulse_sr.images.places import check_place, refuse_inputs
 from pulse_sr.images.read import read_image
 from pulse_sr.images.write import write_png
 from pulse_sr.jobs.align_worker import AlignWorker, make_side_folder
 from pulse_sr.jobs.executors.local import run_local
 from pulse_sr.jobs.job import Executor, Job
-from pulse_sr.jobs.manifest import NAME, Index, Row, read_rows
+from pulse_sr.jobs.manifest import NAME, Index, Row, check_manifest, read_rows
 from pulse_sr.jobs.stems import Names, list_inputs
 from pulse_sr.jobs.task import sha256_of_input
 from pulse_sr.models import registry
 from pulse_sr.report.sheet import contact_sheet
+
+log = logging.getLogger(__name__)
 
 REPORT = "report"
 _MOST_ON_SHEET = 500
@@ -85,8 +92,10 @@ def align(
     failures error and hint. Rows of photos that were complete already have `resumed` true.
 
     Raises:
+        UsageError: see `keep_inputs`.
         SetupError: the disk is full, or the landmark source can not work.
     """
+    keep_inputs(inputs, out, settings)
     make_folder(out)
     photos = list_inputs(out, inputs, (Path(NAME).stem, REPORT))
     rows = read_rows(out)
@@ -95,20 +104,38 @@ def align(
     yield from Job(photos, worker, index, _write_contact_sheet).carry_out(executor)
 
 
+def keep_inputs(inputs: Sequence[Path], out: Path, settings: AlignSettings) -> None:
+    """Refuses a folder where crops could replace an input, or whose manifest is not ours.
+
+    Raises:
+        UsageError: it is such a folder.
+    """
+    below = [out / REPORT, *(out / f"lr_{low}" for low in settings.lr)]
+    refuse_inputs(inputs, out, below=below, flat=True)
+    check_manifest(out)
+
+
 def copy_licences(inputs: Sequence[str], out: Path) -> list[Path]:
     """Copies the licence files of folders among the inputs to `out`; returns the copies."""
     copies: list[Path] = []
     for folder in filter(Path.is_dir, map(Path, inputs)):
         for file in licence_files(folder):
-            target, number = out / file.name, 1
-            while target in copies:
+            content, target, number = file.read_bytes(), out / file.name, 1
+            while target in copies or not _is_free(target, content):
                 number += 1
                 target = out / f"{file.stem}-{number}{file.suffix}"
             make_folder(out)
-            if file.resolve() != target.resolve():
-                write_atomic(target, file.read_bytes())
+            if not target.exists():
+                write_atomic(target, content)
             copies.append(target)
     return copies
+
+
+def _is_free(path: Path, content: bytes) -> bool:
+    """Whether a file of this content may be there: nothing is, or the same is already."""
+    if not os.path.lexists(path):
+        return True
+    return path.is_file() and not path.is_symlink() and path.read_bytes() == content
 
 
 def contact_sheet_path(out: Path) -> Path | None:
@@ -131,9 +158,15 @@ def _write_contact_sheet(out: Path) -> None:
         for each in crops[:_MOST_ON_SHEET]
     ]
     first = f", the first {_MOST_ON_SHEET} of them" if len(crops) > _MOST_ON_SHEET else ""
+    sheet = out / REPORT / "contact_sheet.png"
+    try:
+        check_place(out, [sheet])
+    except InputError as error:
+        log.warning("no contact sheet: %s", error.message)
+        return
     make_side_folder(out / REPORT)
     picture = contact_sheet(shown, f"{len(crops)} crops{first}: name, side in the photo, score")
-    write_png(out / REPORT / "contact_sheet.png", picture)
+    write_png(sheet, picture, {"Software": f"pulse-sr {__version__}"})
 
 
 def _has_bytes(path: Path) -> bool:

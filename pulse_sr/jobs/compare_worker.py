@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self, TypedDict
 
 import torch
 
@@ -15,9 +15,9 @@ from pulse_sr import __version__
 from pulse_sr.config import SearchConfig
 from pulse_sr.errors import InputError, SetupError, describe_error
 from pulse_sr.files.atomic import make_folder, write_atomic
-from pulse_sr.files.documents import json_bytes, read_json
-from pulse_sr.images.find import carries
+from pulse_sr.files.documents import Amount, json_bytes, read_json
 from pulse_sr.images.pixels import Pixels
+from pulse_sr.images.places import check_place
 from pulse_sr.images.read import read_image
 from pulse_sr.images.write import write_png
 from pulse_sr.inversion.observation import fitted_input
@@ -25,7 +25,7 @@ from pulse_sr.inversion.result import Result
 from pulse_sr.inversion.stream import Request
 from pulse_sr.jobs.comparison import METHODS, SYNTHETIC, enlargements, inside, measured, titles
 from pulse_sr.jobs.drawing import read_pixels
-from pulse_sr.jobs.manifest import Index, Row
+from pulse_sr.jobs.manifest import Index, MethodShape, NotedShape, Row
 from pulse_sr.jobs.provenance import XMP, settings_of, text_chunks
 from pulse_sr.jobs.record import input_entry, timing_entry
 from pulse_sr.jobs.task import Input
@@ -40,6 +40,16 @@ log = logging.getLogger(__name__)
 RECORD, PICTURE = "compare.json", "compare.png"
 #: The text chunk by which a picture is known as one of ours.
 MARK = "pulse-sr:compare"
+
+
+class RecordShape(TypedDict):
+    """What is read back of a record."""
+
+    status: Literal["ok"]
+    fingerprint: str
+    input: NotedShape
+    methods: list[MethodShape]
+    timing: dict[str, Amount]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,7 +239,7 @@ class CompareWorker:
         started, task, result = time.perf_counter(), request.task, compared.result
         folder, observation = self.index.out / task.stem, result.observation
         make_folder(folder)
-        for name in (RECORD, PICTURE, *map(_file, METHODS)):
+        for name in (RECORD, *sorted(self._named(folder) - {RECORD})):
             (folder / name).unlink(missing_ok=True)  # without a record the input counts as not done
         chunks = {**text_chunks(settings_of(result)), MARK: task.fingerprint}
         named = titles(request.model.name if request.model else "", len(result.samples_list))
@@ -283,15 +293,14 @@ class CompareWorker:
         }
 
     def _check_place(self, folder: Path) -> None:
-        record = read_json(folder / RECORD)
-        if folder.name in self.index.rows or (isinstance(record, dict) and "fingerprint" in record):
-            return
-        for file in (folder / name for name in (RECORD, PICTURE, *map(_file, METHODS))):
-            if file.exists() and not carries(file, MARK):
-                raise InputError(
-                    f"{file} exists and was not made by compare: it is left alone",
-                    "choose another folder with -o DIR",
-                )
+        files = [folder / name for name in (RECORD, PICTURE, *map(_file, METHODS))]
+        check_place(self.index.out, files, self._named(folder))
+
+    def _named(self, folder: Path) -> set[str]:
+        """The files of an input by its record, or where that is damaged by its row."""
+        known = read_json(folder / RECORD, RecordShape) or self.index.rows.get(folder.name, {})
+        files = {each["file"] for each in known.get("methods", ())}
+        return {RECORD, PICTURE, *files} if files else set()
 
     def _model_of(self, scale: int, task: CompareTask) -> SrModel | None:
         if self.model is not None:
@@ -319,14 +328,12 @@ _OF_MODEL = ("name", "sha256", "scale")
 
 def complete_row(folder: Path, task: CompareTask) -> Row | None:
     """The row of an input whose record and pictures are there, made from the same by the same."""
-    record = read_json(folder / RECORD)
-    try:
-        row = row_of(task.stem, record)
-        files = [PICTURE, *(each["file"] for each in row["methods"])]
-        fits = task.sha256 and record["fingerprint"] == task.fingerprint
-        done = fits and all((folder / file).is_file() for file in files)
-    except (LookupError, TypeError):
+    record = read_json(folder / RECORD, RecordShape)
+    if record is None or not task.sha256 or record["fingerprint"] != task.fingerprint:
         return None
+    row = row_of(task.stem, record)
+    files = [PICTURE, *(each["file"] for each in row["methods"])]
+    done = all((folder / file).is_file() for file in files)
     return row | {"path": str(task.path)} if done else None
 
 

@@ -20,6 +20,7 @@ from pulse_sr.devices import choose_device
 from pulse_sr.errors import UsageError
 from pulse_sr.files.atomic import make_folder, remove_leftovers
 from pulse_sr.images.find import find_images, pictures_by_stem
+from pulse_sr.images.places import refuse_inputs
 from pulse_sr.inversion import stream
 from pulse_sr.inversion.stream import SearchProgress
 from pulse_sr.jobs.compare_worker import (
@@ -31,7 +32,7 @@ from pulse_sr.jobs.compare_worker import (
 )
 from pulse_sr.jobs.executors.local import run_local
 from pulse_sr.jobs.job import Executor, Job
-from pulse_sr.jobs.manifest import NAME, PAGE, Index, Row, read_rows
+from pulse_sr.jobs.manifest import NAME, PAGE, Index, Row, check_manifest, read_rows
 from pulse_sr.jobs.plan import check_search
 from pulse_sr.jobs.stems import list_inputs
 from pulse_sr.jobs.task import Input, fingerprint, sha256_of_input
@@ -151,14 +152,10 @@ def plan_compare(
         SetupError: prior or network can not be loaded, or there is no such device.
     """
     out, config, options = Path(out), config or SearchConfig(), options or CompareOptions()
-    paths = find_images([str(each) for each in inputs], recursive=options.recursive)
-    for path in paths:
-        if out.resolve() in path.resolve().parents:
-            raise UsageError(
-                f"{path} lies in the output folder {out}, a result could replace it",
-                "choose another folder with -o DIR",
-            )
+    paths = find_images([str(each) for each in inputs], recursive=options.recursive, out=out)
     truths = _truths(paths, options.truth)
+    refuse_inputs([*paths, *filter(None, truths)], out, below=[out])
+    check_manifest(out)
     place = choose_device(device or config.device)
     prior = prior or registry.load_prior(options.prior, place)
     check_search(config, prior, "never")

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from pulse_sr.errors import InputError, first_line
 from pulse_sr.images.write import write_png
 from pulse_sr.jobs.provenance import XMP
 from pulse_sr.metrics.covering import covering_order, feature_distances
@@ -33,6 +34,8 @@ from pulse_sr.report.spread import (
 )
 
 GRID = "grid.png"
+#: Pillow's words for a damaged file.
+_DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 _XMP_KEYS = ("xmp", "XML:com.adobe.xmp")
 PICTURES = ("input.png", "mean.png", "std.png", "interval.png", "disagreement.png", GRID)
 
@@ -124,6 +127,25 @@ def diversity_entry(samples: Pixels) -> Document:
 
 
 def read_pixels(path: Path) -> Pixels:  # [3, R, R]
-    """Reads a PNG that we wrote, as uint8 [3, R, R]."""
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB")).transpose(2, 0, 1).copy()
+    """Reads a PNG that we wrote, as uint8 [3, R, R].
+
+    Raises:
+        InputError: it is damaged.
+    """
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB")).transpose(2, 0, 1).copy()
+    except _DAMAGED as error:
+        raise InputError(
+            f"{path} is damaged ({first_line(error)})", "--overwrite makes it again"
+        ) from error
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a PNG that we wrote can be read."""
+    try:
+        with Image.open(path) as image:
+            image.verify()
+    except _DAMAGED:
+        return False
+    return True

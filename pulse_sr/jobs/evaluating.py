@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -22,8 +22,9 @@ from pulse_sr import __version__
 from pulse_sr.devices import choose_device
 from pulse_sr.errors import InputError, UsageError
 from pulse_sr.files.atomic import make_folder, write_atomic
+from pulse_sr.files.documents import FileName, json_bytes, read_json
+from pulse_sr.images.places import check_place, refuse_inputs
 from pulse_sr.jobs.labels import Labels, group_inputs, read_labels
-from pulse_sr.jobs.manifest import json_bytes, read_json
 from pulse_sr.jobs.result_files import Matched, ResultFiles, match_files, read_case
 from pulse_sr.metrics.convention import Convention
 from pulse_sr.metrics.evaluation import Entry, Evaluation
@@ -36,6 +37,18 @@ RECORD = "metrics.json"
 TABLE, IMAGES = "metrics.csv", "images.csv"
 PLOTS = ("perception.png", "calibration.png", "spectra.png")
 SCHEMA = 1
+#: Of `metrics.csv`.
+COLUMNS = (
+    *("column", "group", "metric", "value", "low", "high", "inputs", "unit", "better"),
+    *("convention", "skipped"),
+)
+
+
+class RecordShape(TypedDict):
+    """What is read back of `metrics.json`."""
+
+    files: list[FileName]
+
 
 Document = dict[str, Any]
 #: Column -> group -> places of inputs.
@@ -159,17 +172,22 @@ def check_out(out: Path, inputs: Sequence[Path]) -> None:
     Raises:
         UsageError: see above.
     """
-    for folder in inputs:
-        if out.resolve() == folder.resolve() or out.resolve() in folder.resolve().parents:
-            raise UsageError(f"{folder} lies in {out}, where the results go", "choose another -o")
-    known = read_json(out / RECORD)
-    ours = known.get("files", []) if isinstance(known, dict) else []
-    for name in (RECORD, TABLE, IMAGES, *PLOTS):
-        if (out / name).exists() and name not in ours:
-            raise UsageError(
-                f"{out / name} exists and was not made by eval: it is left alone",
-                "choose another folder with -o DIR",
-            )
+    refuse_inputs(inputs, out, below=[out])
+    files = [out / name for name in (RECORD, TABLE, IMAGES, *PLOTS)]
+    known = read_json(out / RECORD, RecordShape)
+    named = () if known is None else known["files"]
+    if known is None and (out / RECORD).exists() and _is_table(out / TABLE):  # damaged, but ours
+        named = [file.name for file in files]
+    check_place(out, files, named, UsageError)
+
+
+def _is_table(path: Path) -> bool:
+    """Whether a file begins as `metrics.csv` does."""
+    try:
+        with path.open("rb") as file:
+            return file.readline(1000).decode("ascii").strip() == ",".join(COLUMNS)
+    except (OSError, ValueError):
+        return False
 
 
 def _references(inputs: Sequence[ResultFiles]) -> dict[str, Path]:
@@ -275,8 +293,7 @@ def _table_rows(document: Document) -> list[Document]:
             low, high = row["interval"] or ("", "")
             own = {"column": column, "group": group, "low": low, "high": high}
             rows.append(own | {name: value for name, value in row.items() if name != "interval"})
-    order = ("column", "group", "metric", "value", "low", "high", "inputs", "unit", "better")
-    return [{name: row[name] for name in (*order, "convention", "skipped")} for row in rows]
+    return [{name: row[name] for name in COLUMNS} for row in rows]
 
 
 def _image_rows(document: Document) -> list[Document]:

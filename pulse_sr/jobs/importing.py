@@ -7,7 +7,6 @@ What is written is a folder like that of a training run: `model.safetensors`, `l
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import re
@@ -24,6 +23,7 @@ from pulse_sr.devices import choose_device
 from pulse_sr.errors import SetupError, UsageError, first_line, is_disk_full
 from pulse_sr.files.atomic import write_text_atomic
 from pulse_sr.files.digest import file_sha256
+from pulse_sr.files.documents import load_json
 from pulse_sr.images.write import write_png
 from pulse_sr.models import registry
 from pulse_sr.models.descriptor import Model
@@ -136,6 +136,7 @@ def remove_prior(name: str) -> Path:
         names = ", ".join(found) or "none was imported"
         raise UsageError(f"{name!r} {own}", f"imported priors: {names}")
     folder = found[name]
+    _require_imported(folder)
     try:
         for each in FILES:
             (folder / each).unlink(missing_ok=True)
@@ -144,6 +145,18 @@ def remove_prior(name: str) -> Path:
     except OSError as error:
         raise SetupError(f"{folder} can not be removed: {error.strerror}", str(folder)) from error
     return folder
+
+
+def _require_imported(folder: Path) -> None:
+    """Raises UsageError for a link, and for a prior that no import wrote; a damaged one may go."""
+    try:
+        imported = "imported" in describe(folder, torch.device("cpu")).card
+    except (SetupError, UsageError):
+        imported = True
+    if folder.is_symlink() or not imported:
+        raise UsageError(
+            f"{folder} was not written by an import: it is left alone", "remove it by hand"
+        )
 
 
 def read_framing(framing: str) -> dict[str, Any]:
@@ -157,7 +170,7 @@ def read_framing(framing: str) -> dict[str, Any]:
     if framing == "bundled":
         return framing_of(registry.load().card).describe()
     try:
-        found = json.loads(Path(framing).read_text())
+        found = load_json(Path(framing), dict)
         found = found.get("alignment", found)
         found = framing_of({"alignment": {"template": found.get("template", found)}})
     except (OSError, ValueError, AttributeError, SetupError) as error:

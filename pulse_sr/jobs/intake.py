@@ -13,8 +13,8 @@ from pulse_sr.config import RunOptions, SearchConfig
 from pulse_sr.errors import PulseError
 from pulse_sr.images.face import FaceOfPhoto, face_of_record
 from pulse_sr.images.read import read_image, read_size
-from pulse_sr.jobs import store
 from pulse_sr.jobs.manifest import Row, base_of, read_rows
+from pulse_sr.jobs.result_record import read_record
 from pulse_sr.jobs.stems import Names, face_names
 from pulse_sr.jobs.task import Input, fingerprint
 from pulse_sr.operators.spec import AUTO, parse_operator
@@ -101,13 +101,9 @@ class Intake:
         """The faces that an earlier run found with equal settings; None if it has to be looked."""
         faces = []
         for row in self.rows.get(entry.stem, []):
-            record = store.read_record(self.out / row["stem"]) or {}
-            described = record.get("face")
-            if not isinstance(described, dict) or row.get("sha256") != entry.sha256:
-                return None
-            try:
-                face = face_of_record(described)
-            except (KeyError, TypeError, ValueError):
+            record = read_record(self.out / row["stem"]) or {}
+            face = face_of_record(record.get("face"))
+            if face is None or row.get("sha256") != entry.sha256:
                 return None
             identity = identity_of(face, entry.sha256)
             if record.get("fingerprint") != fingerprint(identity, self.prior.sha256, self.config):

@@ -12,15 +12,33 @@ of their number, so the rows come in batches (`Index`). What a killed process di
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Required, TypedDict
 
+from msgspec import Meta
+
+from pulse_sr.errors import UsageError
 from pulse_sr.files.atomic import write_atomic
-from pulse_sr.files.documents import json_bytes, read_json
+from pulse_sr.files.documents import (
+    Amount,
+    Count,
+    FileName,
+    Side,
+    check_shape,
+    json_bytes,
+    load_json,
+    read_json,
+)
 from pulse_sr.files.lock import folder_lock
+from pulse_sr.images.places import OTHER_FOLDER, check_place, in_the_way
+
+log = logging.getLogger(__name__)
 
 #: Between the threads of a process, also where the file system has no locks.
 _THREADS = threading.Lock()
@@ -35,31 +53,130 @@ PHOTO = "photo.json"
 _BATCH_S, _BATCH_SHARE = 5.0, 20.0
 
 Row = dict[str, Any]
+Status = Literal["ok", "below_target", "failed"]
+
+
+class NotedShape(TypedDict):
+    """The input of a record, with what was changed on reading it."""
+
+    path: str
+    sha256: str
+    notes: list[str]
+
+
+class CropShape(TypedDict):
+    """What a row of `align` has of a crop."""
+
+    name: FileName
+    score: float
+    real_size: Amount
+    near_duplicate_of: str | None
+    phash: Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+    lr: dict[str, Annotated[str, Meta(pattern=r"\Alr_\d{1,5}/[^/\\\x00]+\.png\Z")]]
+
+
+class LeftOutShape(TypedDict):
+    """What a row of `align` has of a face without a crop."""
+
+    reason: str
+
+
+class MethodShape(TypedDict, total=False):
+    """What a row of `compare` has of an enlargement."""
+
+    method: Required[str]
+    title: Required[str]
+    file: Required[FileName]
+    lr_psnr: Required[float | None]
+    psnr: float | None
+    ssim: float | None
+    distance: float | None
+
+
+class RowShape(TypedDict, total=False):
+    """A row of any command; each has its own part of these."""
+
+    stem: Required[FileName]
+    path: str
+    sha256: str
+    status: Status
+    seconds: Amount
+    samples: Count
+    fingerprint: str
+    base: FileName
+    error: str
+    hint: str
+    notes: list[str]
+    names: list[FileName]
+    faces: list[CropShape]
+    left_out: list[LeftOutShape]
+    file: FileName
+    width: Side
+    height: Side
+    methods: list[MethodShape]
 
 
 def read_rows(out: Path) -> list[Row]:
-    """Returns the rows of `out`; none if there is no manifest or it is damaged."""
-    rows = read_json(out / NAME)
-    if not isinstance(rows, list):
-        return []
-    return [row for row in rows if isinstance(row, dict) and isinstance(row.get("stem"), str)]
+    """Returns the rows of `out` that are whole; none if there is no manifest or it is damaged."""
+    return _read(out)[0]
+
+
+def _read(out: Path) -> tuple[list[Row], bool]:
+    """The rows that are whole, and whether the file holds nothing but them."""
+    listed: list[Any] | None = read_json(out / NAME, list)
+    if listed is None:
+        return [], not (out / NAME).exists()
+    rows = [row for row in listed if _is_row(row)]
+    if len(rows) < len(listed):
+        number = len(listed) - len(rows)
+        log.warning("%s has %d damaged rows: they count as missing", out / NAME, number)
+    return rows, len(rows) == len(listed)
+
+
+def _is_row(row: Any) -> bool:
+    try:
+        check_shape(row, RowShape)
+    except ValueError:
+        return False
+    return True
 
 
 def put_rows(out: Path, rows: Iterable[Row]) -> None:
     """Adds rows, each in the place of the one of the same stem, and writes the manifest."""
     with _THREADS, folder_lock(out):
-        by_stem = {row["stem"]: row for row in (*read_rows(out), *rows)}
+        listed, whole = _read(out)
+        by_stem = {row["stem"]: row for row in (*listed, *rows)}
+        if not whole:
+            _keep_aside(out)
         _write(out, [by_stem[stem] for stem in sorted(by_stem)])
 
 
 def drop_rows(out: Path, unwanted: Callable[[Row], bool]) -> list[Row]:
     """Removes rows and returns those that stay; writes nothing if there is none to remove."""
     with _THREADS, folder_lock(out):
-        rows = read_rows(out)
+        rows, whole = _read(out)
         kept = [row for row in rows if not unwanted(row)]
         if len(kept) < len(rows):
+            if not whole:
+                _keep_aside(out)
             _write(out, kept)
     return kept
+
+
+def check_manifest(out: Path, page: bool = False) -> None:
+    """Refuses a folder whose `manifest.json`, or `index.html` with `page`, is somebody else's.
+
+    Raises:
+        UsageError: it is.
+    """
+    if page:
+        check_place(out, [out / PAGE], error=UsageError)
+    try:
+        listed = load_json(out / NAME)
+    except (OSError, ValueError):  # missing, or damaged: then it is kept aside
+        return
+    if not isinstance(listed, list):
+        raise UsageError(in_the_way(out / NAME), OTHER_FOLDER)
 
 
 class Index:
@@ -126,6 +243,15 @@ class Index:
 def base_of(row: Row) -> str:
     """Returns the stem of the input that a row belongs to: one of its faces may have its own."""
     return str(row.get("base") or row["stem"])
+
+
+def _keep_aside(out: Path) -> None:
+    """Gives a damaged manifest another name, since it may be somebody else's file."""
+    number = 1
+    while (aside := out / f"{NAME}.damaged-{number}").exists():
+        number += 1
+    with contextlib.suppress(OSError):
+        os.rename(out / NAME, aside)
 
 
 def _write(out: Path, rows: list[Row]) -> None:

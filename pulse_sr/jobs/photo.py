@@ -27,11 +27,14 @@ from pulse_sr.errors import InputError
 from pulse_sr.files.atomic import make_folder, write_atomic, write_parts_atomic
 from pulse_sr.files.documents import json_bytes
 from pulse_sr.images.original import read_original
+from pulse_sr.images.places import check_place
 from pulse_sr.jobs import store
 from pulse_sr.jobs.drawing import read_pixels
 from pulse_sr.jobs.manifest import PHOTO
 from pulse_sr.jobs.photo_canvas import Canvas
+from pulse_sr.jobs.photo_record import read_photo
 from pulse_sr.jobs.provenance import text_chunks
+from pulse_sr.jobs.result_record import sample_name
 from pulse_sr.jobs.task import Task
 from pulse_sr.sr.files import SrModel
 
@@ -109,15 +112,18 @@ class Photos:
         names = [photo_name(index) for index in range(count)]
         files = [*names, BEFORE, AFTER]
         identity = _identity(first.sha256, self.upscale, count, faces, self.background)
-        record = store.read_photo(folder)
+        record = read_photo(folder)
         known = record is not None and record.get("fingerprint") == identity
         if known and all((folder / name).is_file() for name in files):
             return
         original = read_original(first.path)
         if original.sha256 != first.sha256:
             raise InputError(f"{first.path} changed while the run was going", "run it again")
+        named = [PHOTO, BEFORE, AFTER, *record["files"]] if record is not None else []
+        check_place(self.out, [folder / name for name in (PHOTO, *files)], named)
         make_folder(folder)
-        (folder / PHOTO).unlink(missing_ok=True)
+        for name in (PHOTO, *(name for name in named if name not in files)):
+            (folder / name).unlink(missing_ok=True)
         self._tell(first.base, 0, count)
         canvas = Canvas(original, self.upscale, self.background)
         write_atomic(folder / BEFORE, canvas.thumbnail())
@@ -197,7 +203,7 @@ def _found(folder: Path, task: Task) -> _Face:
     """A face as its folder holds it; no files where its search failed."""
     assert task.face is not None  # a whole picture is no photo
     done = store.done_indices(folder, task.fingerprint)
-    files = tuple(store.sample_name(index) for index in done)
+    files = tuple(sample_name(index) for index in done)
     face = task.face
     numbers = (face.index, face.corners, face.real_size, face.detail, face.side)
     return _Face(task.stem, *numbers, task.fingerprint, files)

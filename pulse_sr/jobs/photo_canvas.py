@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pulse_sr import __version__
 from pulse_sr.alignment.crop import crop_quad
 from pulse_sr.alignment.detail import beyond_detail
 from pulse_sr.alignment.geometry import Points
@@ -122,7 +123,8 @@ class Canvas:
             for channel in self.pixels
         ]
         buffer = io.BytesIO()
-        Image.merge("RGB", small).save(buffer, "JPEG", quality=90)
+        comment = f"pulse-sr {__version__}"
+        Image.merge("RGB", small).save(buffer, "JPEG", quality=90, comment=comment)
         return buffer.getvalue()
 
     def png(self, chunks: dict[str, str]) -> Iterator[bytes]:

@@ -13,9 +13,12 @@ from pulse_sr.devices import choose_device
 from pulse_sr.errors import InputError, PulseError, UsageError
 from pulse_sr.images.face import FaceOfPhoto
 from pulse_sr.images.find import find_images
+from pulse_sr.images.places import refuse_inputs
 from pulse_sr.jobs import store
+from pulse_sr.jobs.drawing import is_whole
 from pulse_sr.jobs.intake import Intake
-from pulse_sr.jobs.manifest import read_rows
+from pulse_sr.jobs.manifest import Row, check_manifest, read_rows
+from pulse_sr.jobs.result_record import read_record, sample_name
 from pulse_sr.jobs.stems import list_inputs
 from pulse_sr.jobs.task import Input, Task, fingerprint
 from pulse_sr.models.registry import load_network
@@ -74,6 +77,7 @@ def plan_run(
         prior = _load_prior(options.prior, device)
     check_search(config, prior, options.align)
     out, shard = Path(out), options.shard
+    check_manifest(out, page=True)
     ordered = sorted(paths, key=lambda path: str(path.resolve())) if shard else paths
     entries = list_inputs(out, ordered)
     plan = Plan((), out, config, options, prior, _background(options, device))
@@ -85,19 +89,23 @@ def plan_run(
             if looking is not None:
                 looking(i, len(entries))
             tasks += _tasks(plan, intake, entry, failures)
-    _check_folders(out, tasks)
-    return replace(plan, tasks=tuple(tasks))
+    folders = {out / stem for task in tasks for stem in (task.stem, task.base)}
+    refuse_inputs(paths, out, below=folders)
+    rows = {row["stem"]: row for row in read_rows(out)}
+    steps = options.save_steps
+    guarded = (_guarded(task, out, rows.get(task.stem), steps=steps) for task in tasks)
+    return replace(plan, tasks=tuple(guarded))
 
 
-def _check_folders(out: Path, tasks: Sequence[Task]) -> None:
-    """Refuses inputs that lie where the files of a result go, before one is replaced."""
-    folders = {(out / stem).resolve() for task in tasks for stem in (task.stem, task.base)}
-    for task in tasks:
-        if task.path.resolve().parent in folders:
-            raise UsageError(
-                f"{task.path} lies in a folder for results of {out}, one could replace it",
-                "choose another folder with -o DIR",
-            )
+def _guarded(task: Task, out: Path, row: Row | None, *, steps: bool) -> Task:
+    """The task, which is refused where files in its folder are not ours."""
+    if task.refusal is not None or task.action not in ("search", "extend"):
+        return task
+    try:
+        store.check_folder(out, task.stem, task.indices, row, steps=steps)
+    except InputError as refusal:
+        return replace(task, refusal=refusal)
+    return task
 
 
 def _tasks(plan: Plan, intake: Intake, entry: Input, failures: Failures | None) -> list[Task]:
@@ -130,6 +138,9 @@ def _task(
     done: tuple[int, ...] = ()
     if not plan.options.overwrite:
         done = store.done_indices(plan.out / stem, wanted, with_steps=plan.options.save_steps)
+    if len(done) < plan.config.samples:  # those that are there will be read
+        folder = plan.out / stem
+        done = tuple(k for k in done if is_whole(folder / sample_name(k)))
     indices = tuple(k for k in range(plan.config.samples) if k not in done)
     earlier = None
     if indices and failures is not None:
@@ -167,7 +178,7 @@ def _failures(out: Path) -> Failures:
 
 def _recorded_failure(folder: Path, wanted: str) -> dict[str, Any] | None:
     """The failure that a folder records: its row is missing where a process was killed."""
-    record = store.read_record(folder) or {}
+    record = read_record(folder) or {}
     failed = (record.get("status"), record.get("fingerprint")) == ("failed", wanted)
     return record if failed else None
 

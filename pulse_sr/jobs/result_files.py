@@ -10,21 +10,45 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Required, TypedDict
 
 import torch
 from torch import Tensor
 
-from pulse_sr.errors import InputError, PulseError, UsageError
+from pulse_sr.errors import InputError, PulseError, UsageError, first_line
+from pulse_sr.files.documents import FileName, load_json
 from pulse_sr.images.find import pictures_by_stem
 from pulse_sr.images.read import read_image
-from pulse_sr.jobs.manifest import RECORD, read_json, read_rows
+from pulse_sr.jobs.manifest import RECORD, Status, read_rows
+from pulse_sr.jobs.result_record import GridShape
 from pulse_sr.metrics.case import Case
 from pulse_sr.metrics.registry import Settings
 from pulse_sr.operators.base import Operator
 from pulse_sr.operators.building import make_operator
 
 log = logging.getLogger(__name__)
+
+
+class SampleShape(TypedDict):
+    """The file of a sample."""
+
+    file: FileName
+
+
+class OperatorShape(TypedDict, total=False):
+    """The operator."""
+
+    spec: str
+
+
+class RecordShape(TypedDict, total=False):
+    """What is read of a `result.json`, which another program may have written."""
+
+    status: Required[Status]
+    error: str
+    samples: list[SampleShape]
+    grid: GridShape
+    operator: OperatorShape
 
 
 @dataclass(frozen=True)
@@ -134,27 +158,23 @@ def _of_record(path: Path, root: Path) -> ResultFiles:
     """The files that a `result.json` names; what is damaged is an input that failed."""
     folder = path.parent
     stem = folder.relative_to(root).as_posix() if folder != root else folder.name
-    document = read_json(path)
     try:
-        if document["status"] == "failed":
-            return ResultFiles(stem, error=str(document["error"]))
-        samples = tuple(folder / Path(str(each["file"])).name for each in document["samples"])
-        grid = document.get("grid")
-        window = None if grid is None else (int(grid["side"]), *_windows(grid))
-        spec = str(document.get("operator", {}).get("spec", ""))
-    except (TypeError, KeyError, ValueError, AttributeError):
-        return ResultFiles(stem, error=f"{path} is damaged")
+        document = load_json(path, RecordShape)
+    except (OSError, ValueError) as error:
+        return ResultFiles(stem, error=f"{path} is damaged ({first_line(error)})")
+    if document["status"] == "failed":
+        return ResultFiles(stem, error=document.get("error", "it failed"))
+    if "samples" not in document:
+        return ResultFiles(stem, error=f"{path} is damaged (it names no samples)")
+    samples = tuple(folder / each["file"] for each in document["samples"])
+    grid, spec = document.get("grid"), document.get("operator", {}).get("spec", "")
+    window = grid and (grid["side"], tuple(grid["rows"]), tuple(grid["columns"]))
     if not samples:
         return ResultFiles(stem, error=f"{path} names no samples")
     low = folder / "input.png"
     return ResultFiles(
         stem, samples, low=low if low.is_file() else None, operator=spec, grid=window
     )
-
-
-def _windows(grid: dict[str, Any]) -> tuple[tuple[int, int], tuple[int, int]]:
-    (top, bottom), (left, right) = grid["rows"], grid["columns"]
-    return (int(top), int(bottom)), (int(left), int(right))
 
 
 def read_case(files: ResultFiles, settings: Settings) -> Case:

@@ -10,14 +10,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from pulse_sr.files.atomic import write_atomic, write_text_atomic
-from pulse_sr.files.documents import json_line, record_in
+from pulse_sr.files.documents import Amount, Count, check_shape, json_line, record_in
 from pulse_sr.metrics.image_set import FRECHETS
 from pulse_sr.priors.files import FILE_NAME, read_header
 
 SCORES_NAME, BEST_NAME = "scores.jsonl", "best.safetensors"
+
+
+class RecordShape(TypedDict):
+    """What is read back of a record."""
+
+    images: Count
+    seconds: Amount
+    scores: dict[str, float | None]
+    best: bool
 
 
 def frechet_of(scores: Mapping[str, float]) -> float:
@@ -122,7 +131,8 @@ def _read(file: Path) -> tuple[list[dict[str, Any]], bool]:
 
 def _record(found: dict[str, Any]) -> dict[str, Any] | None:
     """A record as it was added, nan for null; None for another JSON object."""
-    images, scores = found.get("images"), found.get("scores")
-    if not (isinstance(images, int) and isinstance(scores, dict) and "best" in found):
+    try:
+        check_shape(found, RecordShape)
+    except ValueError:
         return None
-    return found | {"scores": {k: math.nan if v is None else v for k, v in scores.items()}}
+    return found | {"scores": {k: math.nan if v is None else v for k, v in found["scores"].items()}}

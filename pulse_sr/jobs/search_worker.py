@@ -10,7 +10,7 @@ from typing import Any, Protocol, Self
 import torch
 
 from pulse_sr.config import SearchConfig
-from pulse_sr.errors import SetupError, describe_error, is_disk_full
+from pulse_sr.errors import InputError, SetupError, UsageError, describe_error, is_disk_full
 from pulse_sr.inversion.blind.ranking import recorded_ranking
 from pulse_sr.inversion.result import Result
 from pulse_sr.inversion.stream import SearchProgress
@@ -19,6 +19,7 @@ from pulse_sr.jobs.manifest import Index, Row
 from pulse_sr.jobs.photo import OnPasting, Photos
 from pulse_sr.jobs.plan import Plan
 from pulse_sr.jobs.reading import Reader, TaskRequest
+from pulse_sr.jobs.result_record import read_record
 from pulse_sr.jobs.task import Task
 from pulse_sr.models.registry import on_device
 from pulse_sr.priors.base import Prior
@@ -222,7 +223,12 @@ class SearchWorker:
 
     def _skipped(self, task: Task) -> Record:
         """A complete input, shown in the order that the plan asks for."""
-        document = store.set_order(self.plan.out / task.stem, cluster=self.plan.options.cluster)
+        folder = self.plan.out / task.stem
+        try:
+            document = store.set_order(folder, cluster=self.plan.options.cluster)
+        except (InputError, UsageError) as error:
+            log.warning("%s could not be ordered anew: %s", folder, error.message)
+            document = read_record(folder) or {}
         if document:
             self.index.repair(store.row_of(task.stem, str(task.path), document))
         numbers = _numbers(document.get("samples", []))

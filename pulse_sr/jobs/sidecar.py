@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 from pulse_sr import __version__
 from pulse_sr.alignment.faces import FramedFace
 from pulse_sr.alignment.geometry import affine_of
 from pulse_sr.alignment.settings import AlignSettings
 from pulse_sr.images.read import LowResImage
+
+
+class SourceShape(TypedDict):
+    """The photo of a crop."""
+
+    path: str
+    sha256: str
+
+
+class SidecarShape(TypedDict):
+    """What is read back of a sidecar."""
+
+    source: SourceShape
+    landmarks: list[tuple[float, float]]
+    framing: dict[str, Any]
 
 
 def sidecar(

@@ -9,6 +9,7 @@ Paths and URLs stand for each other in records, in the manifest and in what is t
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import json
@@ -24,7 +25,7 @@ from urllib.parse import urlsplit
 
 from pulse_sr.errors import UsageError
 from pulse_sr.files.atomic import make_folder, write_atomic
-from pulse_sr.files.documents import json_bytes, read_json
+from pulse_sr.files.documents import json_bytes
 from pulse_sr.files.remote import fetch, file_system, is_url, list_url, send
 from pulse_sr.images.find import image_suffixes, listed_inputs
 from pulse_sr.images.read import MAX_BYTES
@@ -206,8 +207,10 @@ class Stage:
         fetch(self._place(path), path, MAX_BYTES)
         if path.suffix == ".json":
             path_of = {url: path for path, url in self.url_of.items()}
-            document = _mapped(read_json(path), lambda text: path_of.get(text, text))
-            write_atomic(path, json_bytes(document))
+            with contextlib.suppress(ValueError):  # a damaged one is left for the job to judge
+                document = json.loads(path.read_bytes())
+                changed = _mapped(document, lambda text: path_of.get(text, text))
+                write_atomic(path, json_bytes(changed))
 
     def _merge_rows(self) -> None:
         """Takes over the rows that other shards have sent since."""

@@ -6,8 +6,9 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Required, TypedDict
 
-from pulse_sr.files.documents import read_json
+from pulse_sr.files.documents import FileName, read_json
 from pulse_sr.jobs.manifest import NAME, PAGE, RECORD, Row, base_of, read_rows
 from pulse_sr.jobs.task import Input, sha256_of_input
 
@@ -65,6 +66,26 @@ def belongs(row: Row, entry: Input) -> bool:
     return _absolute(str(row.get("path"))) == _absolute(entry.path) or (
         row.get("sha256") == entry.sha256
     )
+
+
+class InputShape(TypedDict):
+    """The input of a record."""
+
+    path: str
+    sha256: str
+
+
+class FaceShape(TypedDict):
+    """Of a face of a photo, which."""
+
+    base: FileName
+
+
+class RecordShape(TypedDict, total=False):
+    """What is read of the record of any command."""
+
+    input: Required[InputShape]
+    face: FaceShape
 
 
 class Names:
@@ -138,12 +159,11 @@ def _recorded(out: Path, rows: Sequence[Row], record: str) -> dict[str, tuple[st
     listed = {row["stem"] for row in rows}
     for file in sorted(out.glob(f"*/{record}")):
         if file.parent.name not in listed:
-            document = read_json(file)
-            document = document if isinstance(document, dict) else {}
-            source, face = document.get("input", {}), document.get("face") or {}
-            recorded[str(face.get("base") or file.parent.name)] = (
-                str(source.get("path") or ""),
-                str(source.get("sha256") or ""),
+            document = read_json(file, RecordShape) or {}
+            source, face = document.get("input", {}), document.get("face", {})
+            recorded[face.get("base") or file.parent.name] = (
+                source.get("path", ""),
+                source.get("sha256", ""),
             )
     return recorded
 

@@ -6,19 +6,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from pulse_sr import __version__
 from pulse_sr.config import SearchConfig
 from pulse_sr.files.atomic import write_atomic
+from pulse_sr.images.find import is_own_picture
 from pulse_sr.images.pixels import Pixels
-from pulse_sr.jobs.drawing import read_pixels
+from pulse_sr.jobs.drawing import is_whole, read_pixels
 from pulse_sr.jobs.provenance import COMMENT, XMP
 from pulse_sr.report.animation import (
     MATCHES,
     StepFrames,
     Written,
+    all_frames,
+    frame_path,
     frames_of,
+    read_matches,
     remove_frames,
     render_animation,
 )
@@ -82,6 +84,24 @@ def finish_steps(
         write_atomic(folder / ANIMATION, data)
 
 
+def step_files(folder: Path) -> list[Path]:
+    """The files that the steps of a search may be written to: of the frames, those there."""
+    frames = folder / FOLDER
+    return [folder / ANIMATION, frames / MATCHES, *all_frames(frames)]
+
+
+def named_steps(folder: Path) -> set[str]:
+    """The names of such files that the table of the matches has; none where it is damaged."""
+    frames = folder / FOLDER
+    matches = read_matches(frames)
+    names = {
+        frame_path(frames, index, step).name
+        for index, pairs in matches.items()
+        for step, _ in pairs
+    }
+    return names | {MATCHES, ANIMATION} if matches else set()
+
+
 def has_steps(folder: Path, entry: Document) -> bool:
     """Whether the frames of a sample and the animation are there and whole."""
     frames = frames_of(folder / FOLDER, entry["index"])
@@ -90,23 +110,17 @@ def has_steps(folder: Path, entry: Document) -> bool:
     return (
         there
         and all(path.is_file() for path in files)
-        and all(_whole(path) for path in frames.values())
+        and all(is_whole(path) for path in frames.values())
     )
-
-
-def _whole(path: Path) -> bool:
-    try:
-        with Image.open(path) as image:
-            image.verify()
-    except (OSError, SyntaxError):  # Pillow's words for a damaged PNG
-        return False
-    return True
 
 
 def clear_steps(folder: Path) -> None:
     """Removes the frames, their folder where nothing else is in it, and the animation."""
-    (folder / ANIMATION).unlink(missing_ok=True)
+    if is_own_picture(folder / ANIMATION):
+        (folder / ANIMATION).unlink()
     frames = folder / FOLDER
+    if frames.is_symlink():
+        return
     remove_frames(frames)
     if frames.is_dir() and not any(frames.iterdir()):
         frames.rmdir()

@@ -9,7 +9,7 @@ Shape legend: S samples, R high-res side, h w low-res.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ import torch
 from pulse_sr import __version__
 from pulse_sr.config import SAMPLERS
 from pulse_sr.files.atomic import make_folder, write_atomic, write_parts_atomic
-from pulse_sr.files.documents import json_bytes, read_json
+from pulse_sr.files.documents import json_bytes
+from pulse_sr.images.places import check_place, refuse_inputs
 from pulse_sr.images.read import LowResImage
 from pulse_sr.images.write import write_png
 from pulse_sr.inversion.observation import Observation
@@ -33,20 +34,17 @@ from pulse_sr.jobs.drawing import (
     write_grid,
     write_pictures,
 )
-from pulse_sr.jobs.manifest import PAGE, PHOTO, RECORD, put_rows, read_rows
+from pulse_sr.jobs.manifest import PAGE, RECORD, Row, check_manifest, put_rows, read_rows
+from pulse_sr.jobs.photo_record import read_photo
 from pulse_sr.jobs.provenance import XMP, settings_of, text_chunks
 from pulse_sr.jobs.record import SCHEMA, input_entry, make_document, timing_entry
+from pulse_sr.jobs.result_record import read_record, sample_name
 from pulse_sr.jobs.stems import assign_stems
-from pulse_sr.jobs.steps import clear_steps, finish_steps, has_steps
+from pulse_sr.jobs.steps import clear_steps, finish_steps, has_steps, named_steps, step_files
 from pulse_sr.jobs.task import fingerprint
 from pulse_sr.metrics.psnr import HIGHEST_DB
 from pulse_sr.report.animation import StepFrames
 from pulse_sr.report.page import render_page
-
-
-def sample_name(index: int) -> str:
-    """Returns the file name of a sample."""
-    return f"sample_{index:02d}.png"
 
 
 def done_indices(folder: Path, wanted: str, *, with_steps: bool = False) -> tuple[int, ...]:
@@ -59,31 +57,6 @@ def done_indices(folder: Path, wanted: str, *, with_steps: bool = False) -> tupl
     """
     entries = _sample_entries(folder, wanted)
     return tuple(k for k in entries if not with_steps or has_steps(folder, entries[k]))
-
-
-def read_record(folder: Path) -> Document | None:
-    """Returns the `result.json` of a folder, or None if it is missing or damaged."""
-    document = read_json(folder / RECORD)
-    return document if isinstance(document, dict) else None
-
-
-def read_photo(folder: Path) -> Document | None:
-    """Returns the `photo.json` of a folder, or None if it is missing or damaged."""
-    document = read_json(folder / PHOTO)
-    try:
-        sizes = [document[name] for name in ("upscale", "width", "height")]
-        corners = [np.asarray(face["quad"], float) for face in document["faces"]]
-        numbers = [face["number"] for face in document["faces"]]
-        names = [*document["files"], *document["left_out"], document["input"]["path"]]
-        names.append(document.get("background", {}).get("source", ""))
-    except (AttributeError, LookupError, TypeError, ValueError):
-        return None
-    whole = all(type(each) is int and 0 < each < 2**31 for each in (*sizes, *numbers))
-    framed = all(each.shape == (4, 2) and np.isfinite(each).all() for each in corners)
-    inside = all(isinstance(each, str) for each in names) and not any(
-        Path(name).name != name for name in document["files"]
-    )
-    return document if whole and framed and inside else None
 
 
 def write_result(
@@ -127,8 +100,9 @@ def write_result(
     entries = {} if fresh else _sample_entries(folder, identity)
     if not entries:
         clear(folder, steps=frames is None)
-    write_png(folder / "input.png", observation.pixels)
     settings = settings_of(result)
+    software = {"Software": f"pulse-sr {__version__}"}
+    write_png(folder / "input.png", observation.pixels, software)
     for sample in result.samples_list:
         entries[sample.index] = _write_sample(folder, sample, settings)
     samples = [dict(entries[index]) for index in sorted(entries)]
@@ -220,10 +194,19 @@ def save_result(out: Path, result: Result, *, cluster: bool = False) -> Path:
 
     Returns:
         the folder of this input.
+
+    Raises:
+        UsageError: the input lies in that folder, or the page of `out` is somebody else's.
+        InputError: another file that is not ours is in the way.
+        SetupError: the disk is full, or the place can not be written.
     """
-    make_folder(out)
     image = result.observation.image.source
     [stem] = assign_stems(out, [(Path(image.path), image.sha256)])
+    check_manifest(out, page=True)
+    refuse_inputs([Path(image.path)], out, below=[out / stem])
+    rows = {row["stem"]: row for row in read_rows(out)}
+    check_folder(out, stem, [each.index for each in result.samples_list], rows.get(stem))
+    make_folder(out)
     document = write_result(out / stem, result, cluster=cluster)
     put_rows(out, [row_of(stem, image.path, document)])
     write_page(out)
@@ -257,19 +240,52 @@ def write_page(out: Path) -> None:
 
 
 def clear(folder: Path, *, steps: bool = True) -> None:
-    """Removes our own files from a folder, the record first; other files stay.
+    """Removes the files that the record of a folder names, the record first; other files stay.
 
     Args:
         folder: of the input.
         steps: also the frames of the search.
     """
-    made = sorted(folder.glob("sample_*.png"))
-    for path in (folder / RECORD, *made):
-        path.unlink(missing_ok=True)
-    for name in PICTURES:
-        (folder / name).unlink(missing_ok=True)
+    names = named_files(folder)
+    (folder / RECORD).unlink(missing_ok=True)
+    for name in sorted(names):
+        if not (folder / name).is_dir():
+            (folder / name).unlink(missing_ok=True)
     if steps:
         clear_steps(folder)
+
+
+def named_files(folder: Path, row: Row | None = None) -> set[str]:
+    """Returns the names of the files in a folder that its record has; without one, its row."""
+    record = read_record(folder)
+    if record is not None:
+        files = [each["file"] for each in record.get("samples", ())]
+    else:
+        files = [sample_name(index) for index in range((row or {}).get("samples", 0))]
+    return {RECORD, *PICTURES, *files} if files else {RECORD} if record is not None else set()
+
+
+def check_folder(
+    out: Path, stem: str, indices: Iterable[int], row: Row | None, *, steps: bool = False
+) -> None:
+    """Refuses to write over files in the folder of an input that are not ours.
+
+    Args:
+        out: the run folder.
+        stem: of the input.
+        indices: of the samples that are to be written.
+        row: of the manifest; None: there is none.
+        steps: the steps of the search are written too.
+
+    Raises:
+        InputError: there is such a file, or the folder is a link that leads out of `out`.
+    """
+    folder = out / stem
+    files = [folder / name for name in (RECORD, *PICTURES, *map(sample_name, indices))]
+    named = named_files(folder, row)
+    if steps:
+        files, named = files + step_files(folder), named | named_steps(folder)
+    check_place(out, files, named)
 
 
 def _sample_entries(folder: Path, wanted: str) -> dict[int, Document]:
@@ -277,10 +293,13 @@ def _sample_entries(folder: Path, wanted: str) -> dict[int, Document]:
     record = read_record(folder)
     if record is None or record.get("fingerprint") != wanted or record.get("status") == "failed":
         return {}
-    if not all((folder / name).is_file() for name in PICTURES):
+    if not all(_is_there(folder / name) for name in PICTURES):
         return {}
-    entries = {each["index"]: each for each in record.get("samples", []) if "index" in each}
-    return {i: entries[i] for i in sorted(entries) if (folder / sample_name(i)).is_file()}
+    return {e["index"]: e for e in record["samples"] if _is_there(folder / e["file"])}
+
+
+def _is_there(file: Path) -> bool:
+    return file.is_file() and not file.is_symlink()
 
 
 def _write_sample(folder: Path, sample: Sample, settings: Document) -> Document:

@@ -5,14 +5,13 @@ Shapes: h w size, s scale.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self, TypedDict
 
 import numpy as np
 import torch
@@ -21,11 +20,11 @@ from numpy.typing import NDArray
 from pulse_sr import __version__
 from pulse_sr.errors import InputError, SetupError, describe_error
 from pulse_sr.files.atomic import write_atomic, write_parts_atomic
-from pulse_sr.files.documents import json_bytes, json_text, read_json
-from pulse_sr.images.find import carries
+from pulse_sr.files.documents import Amount, FileName, Side, json_bytes, json_text, read_json
 from pulse_sr.images.original import Original, read_original
+from pulse_sr.images.places import check_place
 from pulse_sr.images.png import png_parts
-from pulse_sr.jobs.manifest import NAME, Index, Row, read_rows
+from pulse_sr.jobs.manifest import NAME, Index, NotedShape, Row, read_rows
 from pulse_sr.jobs.stems import Input, belongs
 from pulse_sr.models.registry import on_device
 from pulse_sr.sr.files import SrModel
@@ -35,6 +34,30 @@ log = logging.getLogger(__name__)
 
 #: The text chunk of a picture that says by which network it was made.
 MARK = "pulse-sr:upscale"
+
+
+class OutputShape(TypedDict):
+    """The picture that was written."""
+
+    file: FileName
+    width: Side
+    height: Side
+
+
+class TimingShape(TypedDict):
+    """Seconds."""
+
+    upscale_s: Amount
+
+
+class RecordShape(TypedDict):
+    """What is read back of a record."""
+
+    status: Literal["ok"]
+    fingerprint: str
+    input: NotedShape
+    output: OutputShape
+    timing: TimingShape
 
 
 @dataclass(frozen=True)
@@ -96,13 +119,9 @@ class UpscaleWorker:
                 f"{picture} was made from {row['path']} by a run that was killed",
                 "run it again: it gets another name then",
             )
-        if row is None and not all(
-            carries(file, MARK) for file in self._files(task) if file.exists()
-        ):
-            raise InputError(
-                f"{picture} or its record exists and was not made by upscale: it is left alone",
-                "choose another folder with -o DIR",
-            )
+        made = row is not None and row.get("status") == "ok"
+        files = self._files(task)
+        check_place(self.out, files, [file.name for file in files] if made else ())
         return Request(place, task, read_original(task.path))
 
     def place(self, request: Request) -> int:
@@ -239,9 +258,11 @@ def known_rows(out: Path) -> tuple[list[Row], list[Row]]:
     rows = read_rows(out)
     listed, lost = {row["stem"] for row in rows}, []
     for file in sorted(out.glob("*.json")):
+        record = None
         if file.stem not in listed and file.name != NAME:
-            with contextlib.suppress(LookupError, TypeError):  # the file of somebody else
-                lost.append(row_of(file.stem, read_json(file)))
+            record = read_json(file, RecordShape, quiet=True)  # it may be somebody else's
+        if record is not None and record["output"]["file"] == f"{file.stem}.png":
+            lost.append(row_of(file.stem, record))
     return rows, lost
 
 
@@ -251,7 +272,8 @@ def is_complete(out: Path, row: Row | None, entry: Input, mark: str) -> bool:
         return False
     if (row.get("sha256"), row.get("fingerprint")) != (entry.sha256, mark):
         return False
-    return all((out / f"{entry.stem}{suffix}").is_file() for suffix in (".png", ".json"))
+    record = read_json(out / f"{entry.stem}.json", RecordShape)
+    return record is not None and (out / f"{entry.stem}.png").is_file()
 
 
 def _grey(band: NDArray[Any]) -> NDArray[Any]:  # [3, b, w] -> [1, b, w]

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from pulse_sr.devices import choose_device
-from pulse_sr.errors import UsageError
 from pulse_sr.files.atomic import make_folder, remove_leftovers
 from pulse_sr.images.find import find_images
+from pulse_sr.images.places import refuse_inputs
 from pulse_sr.jobs.executors.local import run_local
 from pulse_sr.jobs.job import Executor, Job
-from pulse_sr.jobs.manifest import NAME, Index, Row
+from pulse_sr.jobs.manifest import NAME, Index, Row, check_manifest
 from pulse_sr.jobs.stems import Input, list_inputs
 from pulse_sr.jobs.upscale_worker import UpscaleWorker, fingerprint, is_complete, known_rows
 from pulse_sr.models.registry import load_network
@@ -108,13 +108,9 @@ def plan_upscale(
     """
     out = Path(out)
     options = UpscaleOptions(None, tile, overwrite, device, recursive)
-    paths = find_images([str(each) for each in inputs], recursive=recursive)
-    for path in paths:
-        if path.resolve().parent == out.resolve():
-            raise UsageError(
-                f"{path} lies in the output folder {out}, a result could replace it",
-                "choose another folder with -o DIR",
-            )
+    paths = find_images([str(each) for each in inputs], recursive=recursive, out=out)
+    refuse_inputs(paths, out, flat=True)
+    check_manifest(out)
     if not isinstance(model, SrModel):
         model = load_network(model, choose_device(options.device))
     entries = list_inputs(out, paths, (Path(NAME).stem,))

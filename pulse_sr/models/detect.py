@@ -80,10 +80,10 @@ def describe(path: Path, device: torch.device) -> Model:
         return Model(
             kind=family.kind,
             architecture=header["architecture"],
-            name=str(header["name"]),
+            name=header["name"],
             path=file,
             device=device,
-            card=dict(header["card"]),
+            card=header["card"],
             read=family.read,
             **{size: int(header["config"][size])},  # type: ignore[arg-type]
         )
@@ -99,6 +99,5 @@ def _header(file: Path) -> dict[str, Any]:
     try:
         found = read_tensors_header(file, HEADER_KEY)
     except UNREADABLE:
-        found = None  # reading it as a prior says what is wrong
-    is_network = isinstance(found, dict) and found.get("kind") == "sr"
-    return read_model_header(file) if is_network else read_header(file)
+        found = {}  # reading it as a prior says what is wrong
+    return read_model_header(file) if found.get("kind") == "sr" else read_header(file)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import json
 import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from pulse_sr.errors import SetupError, UsageError
+import msgspec
+
+from pulse_sr.errors import SetupError, UsageError, first_line
 from pulse_sr.files.digest import file_sha256
+from pulse_sr.files.documents import FileName, load_json
 
 TABLE = Path(__file__).with_name("downloads.json")
 TIMEOUT_S, _BLOCK = 60, 2**20
@@ -46,9 +49,20 @@ class Download:
 
 
 def downloads() -> dict[str, Download]:
-    """What can be fetched, by name."""
-    entries = json.loads(TABLE.read_text())
-    return {name: Download(name, **entry) for name, entry in entries.items()}
+    """What can be fetched, by name.
+
+    Raises:
+        SetupError: the list is missing or damaged.
+    """
+    try:
+        entries = load_json(TABLE, dict[FileName, dict[str, Any]])
+        found = [{"name": name, **entry} for name, entry in entries.items()]
+        return {each.name: each for each in msgspec.convert(found, list[Download])}
+    except (OSError, ValueError, msgspec.ValidationError) as error:
+        raise SetupError(
+            f"the list of what can be fetched can not be read ({first_line(error)})",
+            "reinstall pulse-sr",
+        ) from error
 
 
 def find_download(name: str) -> Download:

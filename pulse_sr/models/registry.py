@@ -5,15 +5,16 @@ An imported prior is a folder in the user's cache, `priors/NAME`, like the folde
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypedDict, TypeVar
 
 import torch
+from msgspec import Meta
 
-from pulse_sr.errors import SetupError, UsageError
+from pulse_sr.errors import SetupError, UsageError, first_line
+from pulse_sr.files.documents import FileName, Sha256, load_json
 from pulse_sr.models.descriptor import Kind, Model, check_sha256
 from pulse_sr.models.detect import describe, is_foreign, is_ours
 from pulse_sr.options import suggest
@@ -32,6 +33,15 @@ FOLDERS: dict[Kind, Path] = {
     "sr": _PACKAGE / "sr" / "bundled",
 }
 REGISTRY = "registry.json"
+
+
+class EntryShape(TypedDict):
+    """What the registry has of a model."""
+
+    file: FileName
+    sha256: Sha256
+
+
 _WORDS: dict[Kind, str] = {"prior": "prior", "sr": "network"}
 
 _CPU = torch.device("cpu")
@@ -44,10 +54,13 @@ def bundled(kind: Kind = "prior") -> dict[str, dict[str, str]]:
         SetupError: when the registry is missing or damaged.
     """
     try:
-        registry: dict[str, dict[str, str]] = json.loads((FOLDERS[kind] / REGISTRY).read_text())
+        registry: dict[str, dict[str, str]] = load_json(
+            FOLDERS[kind] / REGISTRY, Annotated[dict[str, EntryShape], Meta(min_length=1)]
+        )
     except (OSError, ValueError) as error:
         raise SetupError(
-            f"the list of bundled {_WORDS[kind]}s can not be read ({error})", "reinstall pulse-sr"
+            f"the list of bundled {_WORDS[kind]}s can not be read ({first_line(error)})",
+            "reinstall pulse-sr",
         ) from error
     return registry
 

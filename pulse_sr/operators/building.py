@@ -62,8 +62,9 @@ def make_operator(
         spec: for example `bicubic` or `gaussian:1.6|pillow|noise:0.02`, see `parse_operator`.
         low: low-res side in pixels, or (height, width).
         high: high-res side in pixels, or (height, width).
-        rows, columns: half-open window of the low-res grid that the picture covers, None: all of
-            it. The same as `Operator.observed`, but a mask file may have the size of the window.
+        rows: half-open window of the low-res grid that the picture covers, None: all of it. The
+            same as `Operator.observed`, but a mask file may have the size of the window.
+        columns: the same of its columns.
 
     Raises:
         UsageError: unknown stage (the message lists the known ones), impossible sizes, or a mask

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from pulse_sr import __version__
 from pulse_sr.errors import InputError
 from pulse_sr.images.pixels import to_pillow
 from pulse_sr.operators.base import Size
@@ -115,7 +116,8 @@ def _bytes(x: Tensor) -> Pixels:
 
 def _encode(pixels: Pixels, quality: int) -> bytes:
     buffer = io.BytesIO()
-    to_pillow(pixels[0] if len(pixels) == 1 else pixels).save(buffer, "JPEG", quality=quality)
+    image, comment = to_pillow(pixels[0] if len(pixels) == 1 else pixels), f"pulse-sr {__version__}"
+    image.save(buffer, "JPEG", quality=quality, comment=comment)
     return buffer.getvalue()
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from pathlib import Path
+from typing import TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,7 @@ import torch.nn.functional as F
 from pulse_sr.devices import images_at_once
 from pulse_sr.errors import PulseError
 from pulse_sr.files.digest import file_sha256
+from pulse_sr.files.documents import Count
 from pulse_sr.files.tensors import UNREADABLE, read_tensors, read_tensors_header, write_tensors
 from pulse_sr.priors.base import Prior, SeedBank
 from pulse_sr.priors.files import FILE_NAME
@@ -41,6 +43,14 @@ COUNT, SIDE = 1024, 16
 _FULL_SIDE, _FEWEST = 128, 32
 
 _CHUNK, _CHUNK_PIXELS = 32, 2**21
+
+
+class HeaderShape(TypedDict):
+    """What is read of the header of a bank."""
+
+    schema: int
+    prior_sha256: str
+    first_seed: Count
 
 
 def bank_size(prior: Prior) -> int:
@@ -81,14 +91,15 @@ def read_bank(path: Path, prior_sha256: str) -> SeedBank | None:
     A bank only saves time: nothing that is wrong with one is worth stopping for.
     """
     try:
-        header = read_tensors_header(path, HEADER_KEY)
+        header = read_tensors_header(path, HEADER_KEY, HeaderShape)
         if (header["schema"], header["prior_sha256"]) != (SCHEMA, prior_sha256):
             return None
-        thumbnails, first_seed = read_tensors(path)["thumbnails"], int(header["first_seed"])
+        thumbnails = read_tensors(path)["thumbnails"]
     except UNREADABLE:
         return None
-    fits = thumbnails.dtype == torch.uint8 and thumbnails.ndim == 4 and thumbnails.shape[1] == 3
-    return SeedBank(first_seed, thumbnails) if fits and len(thumbnails) else None
+    side = thumbnails.shape[-1] if thumbnails.ndim else 0
+    fits = thumbnails.dtype == torch.uint8 and thumbnails.shape[1:] == (3, side, side)
+    return SeedBank(header["first_seed"], thumbnails) if fits and len(thumbnails) else None
 
 
 def bank_path(prior_file: Path) -> Path:

@@ -6,13 +6,21 @@ A prior is one file, or a folder that holds it as `model.safetensors`: a trainin
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Required, TypedDict
 
 import torch
 
 from pulse_sr.errors import SetupError, UsageError, first_line
 from pulse_sr.files.digest import file_sha256
-from pulse_sr.files.tensors import UNREADABLE, read_tensors, read_tensors_header, write_tensors
+from pulse_sr.files.documents import Count
+from pulse_sr.files.tensors import (
+    UNREADABLE,
+    CardShape,
+    read_tensors,
+    read_tensors_header,
+    require_shape,
+    write_tensors,
+)
 from pulse_sr.priors.architectures import ARCHITECTURES, stored_as
 from pulse_sr.priors.base import STYLEGAN2_SLOPE, LatentStatistics, Prior
 
@@ -20,6 +28,22 @@ FILE_NAME = "model.safetensors"
 HEADER_KEY = "pulse-sr"
 SCHEMA = 1
 STATISTICS = ("mean", "std", "cholesky")
+
+
+class LatentsShape(TypedDict, total=False):
+    """What the statistics were fitted to."""
+
+    count: Required[Count]
+    slope: float
+
+
+class HeaderShape(TypedDict):
+    """What is read of the header of a prior."""
+
+    name: str
+    config: dict[str, Any]
+    latents: LatentsShape
+    card: CardShape
 
 
 def save_prior(path: Path, prior: Prior, dtype: torch.dtype = torch.float32) -> None:
@@ -74,16 +98,17 @@ def read_header(path: Path) -> dict[str, Any]:
         header = read_tensors_header(path, HEADER_KEY)
     except UNREADABLE as error:
         raise SetupError(
-            f"{path} is not a readable prior ({type(error).__name__}: {error})",
+            f"{path} is not a readable prior ({type(error).__name__}: {first_line(error)})",
             "reinstall pulse-sr for the bundled prior, or train again with `pulse-sr train-prior`",
         ) from error
-    kind = (header.get("schema"), header.get("architecture")) if isinstance(header, dict) else None
+    kind = (header.get("schema"), header.get("architecture"))
     if kind not in [(SCHEMA, name) for name in ARCHITECTURES]:
         raise SetupError(
             f"{path} has schema and architecture {kind}, "
             f"expected {SCHEMA} and one of {', '.join(ARCHITECTURES)}",
             "use the version of pulse-sr that wrote the file",
         )
+    require_shape(path, header, HeaderShape)
     return header
 
 
@@ -107,7 +132,7 @@ def read_prior(path: Path, device: torch.device | str = "cpu") -> Prior:
         slope = float(header["latents"].get("slope", STYLEGAN2_SLOPE))
         statistics = LatentStatistics(count=header["latents"]["count"], slope=slope, **latents)
         name, card = header["name"], header["card"]
-    except (*UNREADABLE, RuntimeError, AttributeError) as error:
+    except Exception as error:  # whatever a damaged configuration leads to
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise SetupError(
             f"{file} does not hold the tensors that its header names ({reason})",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from pulse_sr.files.atomic import write_text_atomic
+from pulse_sr.images.find import is_own_picture
 from pulse_sr.images.pixels import to_uint8
 from pulse_sr.images.write import write_png
 from pulse_sr.report.animation_frame import Cell, Curve, FrameLayout
@@ -29,6 +31,8 @@ MOST_FRAMES = 60
 #: Samples that are shown; frames are kept of all.
 MOST_SHOWN = 16
 MATCHES = "lr_psnr.csv"
+#: The names of `frame_path`.
+_FRAME = re.compile(r"sample_(\d{2,9})_step_(\d{4,9})\.png")
 
 _FRAME_MS, _LAST_MS = 100, 2500
 
@@ -108,18 +112,27 @@ def frame_path(folder: Path, sample_index: int, step: int) -> Path:
     return folder / f"sample_{sample_index:02d}_step_{step:04d}.png"
 
 
+def all_frames(folder: Path) -> list[Path]:
+    """Returns the frames of all samples."""
+    return [path for path in sorted(folder.glob("sample_*.png")) if _FRAME.fullmatch(path.name)]
+
+
 def frames_of(folder: Path, sample_index: int) -> dict[int, Path]:
     """Returns the frames of a sample by their step, in order."""
-    paths = folder.glob(f"sample_{sample_index:02d}_step_*.png")
-    return dict(sorted((int(path.stem.rpartition("_")[2]), path) for path in paths))
+    found = ((_FRAME.fullmatch(path.name), path) for path in all_frames(folder))
+    return dict(sorted((int(m[2]), path) for m, path in found if m and int(m[1]) == sample_index))
 
 
 def remove_frames(folder: Path, sample_index: int | None = None) -> None:
-    """Removes the frames of a sample; of all samples with None, and then the matches too."""
-    name = "*" if sample_index is None else f"{sample_index:02d}"
-    for path in folder.glob(f"sample_{name}_step_*.png"):
-        path.unlink(missing_ok=True)
-    if sample_index is None:
+    """Removes the frames of a sample; of all samples with None, and then the matches too.
+
+    Files of such names that this program did not make stay.
+    """
+    for path in all_frames(folder):
+        match = _FRAME.fullmatch(path.name)
+        if match and sample_index in (None, int(match[1])) and is_own_picture(path):
+            path.unlink(missing_ok=True)
+    if sample_index is None and read_matches(folder):
         (folder / MATCHES).unlink(missing_ok=True)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from pulse_sr import __version__
+from pulse_sr.images.places import stays_in
 from pulse_sr.report import page_section
 from pulse_sr.report.canvas import NOTICE
 from pulse_sr.report.page_section import Record, Row
@@ -38,8 +39,10 @@ class Pictures:
         return quote(os.fsencode(f"{stem}/{name}"))
 
     def source(self, stem: str, name: str) -> str:
-        """Returns the `src` of a picture of an input; empty if it can not be read."""
+        """Returns the `src` of a picture of an input; empty for one that is not there."""
         path = self.out / stem / name
+        if not stays_in(path, self.out):  # a link to what is not for the page
+            return ""
         try:
             if path.stat().st_size > self.left:
                 self.linked += 1

@@ -9,6 +9,7 @@ from dataclasses import fields
 from typing import Any
 
 from pulse_sr.config import RunOptions, SearchConfig
+from pulse_sr.errors import UsageError
 from pulse_sr.inversion.blind.ranking import recorded_ranking
 from pulse_sr.report.pictures import role_of
 
@@ -136,12 +137,15 @@ def command_of(record: Record, photo: Record | None = None) -> str:
     """
     known = {field.name for field in fields(SearchConfig)}
     given = {key: value for key, value in record.get("config", {}).items() if key in known}
-    options = RunOptions(
-        prior=record["prior"].get("source"),
-        **(_selection(record) | _enlarging(photo)),
-        cluster=bool(record.get("cluster")),
-        save_steps=any(each.get("frames") for each in record["samples"]),
-    )
-    config = SearchConfig(**{**given, "samples": len(record["samples"])})
+    try:
+        options = RunOptions(
+            prior=record["prior"].get("source"),
+            **(_selection(record) | _enlarging(photo)),
+            cluster=bool(record.get("cluster")),
+            save_steps=any(each.get("frames") for each in record["samples"]),
+        )
+        config = SearchConfig(**{**given, "samples": len(record["samples"])})
+    except (UsageError, TypeError, ValueError):  # of another version, or edited
+        return "not known: the record has settings that no run can have"
     words = [str(record["input"]["path"]), *options.arguments(), *config.arguments()]
     return shlex.join(["pulse-sr", "run", *words])

@@ -7,14 +7,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 import torch.nn as nn
 
 from pulse_sr.errors import SetupError, UsageError, first_line
 from pulse_sr.files.digest import file_sha256
-from pulse_sr.files.tensors import UNREADABLE, read_tensors, read_tensors_header, write_tensors
+from pulse_sr.files.documents import Place
+from pulse_sr.files.tensors import (
+    UNREADABLE,
+    CardShape,
+    read_tensors,
+    read_tensors_header,
+    require_shape,
+    write_tensors,
+)
 from pulse_sr.sr.architectures import NETWORKS, build_network
 
 FILE_NAME = "model.safetensors"
@@ -63,6 +71,20 @@ class SrModel:
         """What `--json` and records say of it."""
         facts = {"name": self.name, "architecture": self.architecture, "scale": self.scale}
         return self.card | facts | {"sha256": self.sha256}
+
+
+class ConfigShape(TypedDict):
+    """The arguments of a network's class."""
+
+    scale: Place
+
+
+class HeaderShape(TypedDict):
+    """What is read of the header of a network."""
+
+    name: str
+    config: ConfigShape
+    card: CardShape
 
 
 def save_model(path: Path, model: SrModel, dtype: torch.dtype = torch.float32) -> None:
@@ -114,18 +136,18 @@ def read_model_header(path: Path) -> dict[str, Any]:
         header = read_tensors_header(path, HEADER_KEY)
     except UNREADABLE as error:
         raise SetupError(
-            f"{path} is not a readable network ({type(error).__name__}: {error})",
+            f"{path} is not a readable network ({type(error).__name__}: {first_line(error)})",
             "train one with `pulse-sr train-sr`, or name a bundled one",
         ) from error
-    found = header if isinstance(header, dict) else {}
-    described = (found.get("schema"), found.get("kind"), found.get("architecture"))
+    described = (header.get("schema"), header.get("kind"), header.get("architecture"))
     if described not in [(SCHEMA, KIND, name) for name in NETWORKS]:
         raise SetupError(
             f"{path} has schema, kind and architecture {described}, "
             f"expected {SCHEMA}, {KIND!r} and one of {', '.join(NETWORKS)}",
             "give the file of a supervised network",
         )
-    return found
+    require_shape(path, header, HeaderShape)
+    return header
 
 
 def read_model(path: Path, device: torch.device | str = "cpu") -> SrModel:
@@ -144,8 +166,7 @@ def read_model(path: Path, device: torch.device | str = "cpu") -> SrModel:
         network.load_state_dict(
             {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
         )
-        name, card = str(header["name"]), dict(header["card"])
-    except (*UNREADABLE, RuntimeError, AttributeError) as error:
+    except Exception as error:  # whatever a damaged configuration leads to
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise SetupError(
             f"{file} does not hold the tensors that its header names ({reason})",
@@ -153,4 +174,4 @@ def read_model(path: Path, device: torch.device | str = "cpu") -> SrModel:
         ) from error
     network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
     digest = file_sha256(file)
-    return SrModel(name, architecture, network, card, digest, file)
+    return SrModel(header["name"], architecture, network, header["card"], digest, file)

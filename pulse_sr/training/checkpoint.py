@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Required, TypedDict
 
 import torch
 import torch.nn as nn
 
 from pulse_sr.errors import SetupError, first_line
+from pulse_sr.files.documents import Amount, Count
 from pulse_sr.files.tensors import UNREADABLE, read_tensors, read_tensors_header, write_tensors
 
 HEADER_KEY = "pulse-sr-training"
+STATE_NAME = "state.safetensors"
 GROUP_STEP = "group.step"
+
+
+class HeaderShape(TypedDict, total=False):
+    """What is read of the header of a checkpoint; a task reads more."""
+
+    config: Required[dict[str, Any]]
+    images: Required[Count]
+    seconds: Required[Amount]
+    data: str
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
@@ -80,14 +91,21 @@ def read_checkpoint_header(path: Path) -> dict[str, Any]:
         SetupError: when the file is damaged.
     """
     try:
-        return read_tensors_header(path, HEADER_KEY)
+        return read_tensors_header(path, HEADER_KEY, HeaderShape)
     except UNREADABLE as error:
-        raise _unfit(path, error) from error
+        raise unfit(path, error) from error
 
 
 def parts_of_checkpoint(path: Path) -> set[str]:
-    """The names of the modules and optimizers in a checkpoint."""
-    return {key.split("/", 1)[0] for key in read_tensors(path)}
+    """The names of the modules and optimizers in a checkpoint.
+
+    Raises:
+        SetupError: when the file is damaged.
+    """
+    try:
+        return {key.split("/", 1)[0] for key in read_tensors(path)}
+    except UNREADABLE as error:
+        raise unfit(path, error) from error
 
 
 def load_checkpoint(
@@ -105,11 +123,12 @@ def load_checkpoint(
             module.load_state_dict(read_tensors(path, f"{name}/"))
         for name, optimizer in optimizers.items():
             load_optimizer(optimizer, read_tensors(path, f"{name}/"))
-    except (*UNREADABLE, RuntimeError) as error:
-        raise _unfit(path, error) from error
+    except (*UNREADABLE, RuntimeError, AttributeError) as error:
+        raise unfit(path, error) from error
 
 
-def _unfit(path: Path, error: Exception) -> SetupError:
+def unfit(path: Path, error: Exception) -> SetupError:
+    """What there is to say of a checkpoint that is damaged or belongs to other networks."""
     return SetupError(
         f"{path} does not fit this run ({first_line(error)})",
         "use the options the run was started with, or another -o folder",

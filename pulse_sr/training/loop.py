@@ -21,10 +21,12 @@ from pulse_sr.data.feed import Feed, open_feed
 from pulse_sr.data.order import Stream
 from pulse_sr.errors import UsageError
 from pulse_sr.training.checkpoint import (
+    STATE_NAME,
     load_checkpoint,
     parts_of_checkpoint,
     read_checkpoint_header,
     save_checkpoint,
+    unfit,
 )
 from pulse_sr.training.clock import Clock
 from pulse_sr.training.divergence import DivergenceWatch, are_finite, diverged, unsound_parts
@@ -34,7 +36,6 @@ from pulse_sr.training.options import ScheduleOptions
 from pulse_sr.training.processes import Processes
 from pulse_sr.training.task import TaskConfig, TrainingTask
 
-STATE_NAME = "state.safetensors"
 #: Steps between two looks at the device: reading a loss waits for all work in flight.
 RECORD_STEPS = {"cpu": 1, "cuda": 4}
 
@@ -185,7 +186,7 @@ class Trainer:
                 "repeat them, or give another -o folder",
             )
         load_checkpoint(self.state_file, self._modules(), self.task.optimizers())
-        self._take_numbers(header)
+        self._take_numbers(self.state_file, header)
         self._kept = self.images_shown
 
     def _continue(self, state: Path) -> None:
@@ -200,11 +201,14 @@ class Trainer:
         optimizers = {k: v for k, v in self.task.optimizers().items() if k not in anew}
         load_checkpoint(state, modules, optimizers)
         self.averages.restart(new)
-        self._take_numbers(header)
+        self._take_numbers(state, header)
 
-    def _take_numbers(self, header: dict[str, Any]) -> None:
+    def _take_numbers(self, file: Path, header: dict[str, Any]) -> None:
         self.images_shown, self.seconds = header["images"], header["seconds"]
-        self.task.load_state(header)
+        try:
+            self.task.load_state(header)
+        except (LookupError, ValueError, TypeError) as error:
+            raise unfit(file, error) from error
 
     def train(self, schedule: Schedule) -> Iterator[Progress]:
         """Train until the schedule ends, yielding one record every few steps.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -11,10 +12,19 @@ import torch
 from pulse_sr.data.cache import CachedImages, Progress, cache_images
 from pulse_sr.data.sources import ImageSource
 from pulse_sr.devices import choose_bf16, choose_device, keep_freed_memory
-from pulse_sr.errors import UsageError
-from pulse_sr.files.lock import lock_run
+from pulse_sr.errors import SetupError, UsageError
+from pulse_sr.files.lock import LOCK_NAME, lock_run
+from pulse_sr.images.places import check_place, refuse_inputs
+from pulse_sr.priors.files import FILE_NAME
+from pulse_sr.training.checkpoint import STATE_NAME, read_checkpoint_header
 from pulse_sr.training.options import MachineOptions
 from pulse_sr.training.processes import Processes
+
+#: What runs write, as far as somebody else may have files of these names.
+RUN_FILES = (
+    *(FILE_NAME, STATE_NAME, "best.safetensors", "latents.safetensors", "README.md"),
+    *("log.jsonl", "scores.jsonl", "curves.png", "interpolation.png", "neighbours.png"),
+)
 
 
 @dataclass(frozen=True)
@@ -77,6 +87,39 @@ def check_batch(batch: int, group: int, processes: int) -> None:
             + (f" for {processes} processes" if processes > 1 else " (or less than that)"),
             f"--batch {max(1, batch // unit) * unit}",
         )
+
+
+def check_run_folder(data: str | os.PathLike[str], source: ImageSource, run_dir: Path) -> None:
+    """Refuse a folder in which a run would write over files that are not its own.
+
+    Args:
+        data: what the user named as the data.
+        source: what that is.
+        run_dir: folder of the run.
+
+    Raises:
+        UsageError: the data lie in it; or it has files of such names, but no run began in it.
+    """
+    named = Path(data)
+    files = [named] if os.path.lexists(named) else [Path(name) for name in source.stamps()]
+    refuse_inputs(files, run_dir, below=[run_dir])
+    if _began(run_dir):
+        return
+    check_place(run_dir, [run_dir / name for name in RUN_FILES], error=UsageError)
+
+
+def _began(run_dir: Path) -> bool:
+    """Whether a run claimed the folder, or left its state there."""
+    try:
+        if (run_dir / LOCK_NAME).read_text("utf-8").startswith("process "):
+            return True
+    except (OSError, ValueError):
+        pass
+    try:
+        read_checkpoint_header(run_dir / STATE_NAME)
+    except SetupError:
+        return False
+    return True
 
 
 def claim_and_cache(

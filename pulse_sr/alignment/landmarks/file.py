@@ -9,14 +9,14 @@ in pixel indices after EXIF rotation. A sidecar that `align` wrote is understood
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pulse_sr.alignment.landmarks.base import Face, box_of, left_to_right
-from pulse_sr.errors import InputError, UsageError
+from pulse_sr.errors import InputError, UsageError, first_line
+from pulse_sr.files.documents import check_shape, load_json
 from pulse_sr.images.read import LowResImage
 
 _HINT = 'expected {"photo.jpg": [[[x, y], ...], ...]}: per photo a list of faces of 5 or 68 points'
@@ -34,13 +34,14 @@ class FileLandmarks:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
+            document = load_json(path, dict)
+            if {"source", "landmarks"} <= set(document):
+                check_shape(document["source"], dict[str, Any])
+                document = {str(document["source"].get("path")): [document["landmarks"]]}
         except (OSError, ValueError) as error:
-            raise UsageError(f"--landmarks {path} can not be read: {error}", _HINT) from error
-        if not isinstance(document, dict):
-            raise UsageError(f"--landmarks {path} is not a JSON object", _HINT)
-        if {"source", "landmarks"} <= set(document):
-            document = {document["source"]["path"]: [document["landmarks"]]}
+            raise UsageError(
+                f"--landmarks {path} can not be read: {first_line(error)}", _HINT
+            ) from error
         self._faces = {
             str(name): [_face(path, str(name), points) for points in _list(path, faces)]
             for name, faces in document.items()

@@ -25,7 +25,13 @@ from pulse_sr.training.gan.transfer import Continued, Source, read_continued, re
 from pulse_sr.training.loop import Trainer
 from pulse_sr.training.memory import fit_memory
 from pulse_sr.training.processes import Processes
-from pulse_sr.training.run import Machine, check_batch, choose_machine, claim_and_cache
+from pulse_sr.training.run import (
+    Machine,
+    check_batch,
+    check_run_folder,
+    choose_machine,
+    claim_and_cache,
+)
 
 
 class PriorTrainer(Trainer):
@@ -160,7 +166,8 @@ def plan_training(
         processes: who shares the work.
 
     Raises:
-        UsageError: for a folder that does not exist or options that do not go together.
+        UsageError: for a folder that does not exist, options that do not go together, or a
+            folder of the run that has other files (`check_run_folder`).
         SetupError: for a device that does not exist.
     """
     processes = processes or Processes()
@@ -187,6 +194,7 @@ def plan_training(
         | {name: value for name, value in own.items() if value is not None},
     )
     machine = choose_machine(options, processes)
+    check_run_folder(data, images, run_dir)
     return TrainingPlan(images, run_dir, config, machine, options.licence, source, state)
 
 

@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 import torch.nn as nn
 from torch import Tensor
 
 from pulse_sr.data.order import rng_of
+from pulse_sr.files.documents import Count, check_shape
 from pulse_sr.priors.base import Prior
 from pulse_sr.priors.files import FILE_NAME, save_prior
 from pulse_sr.training.augment.ada import AdaptiveAugment, OverfittingHeuristic
@@ -25,6 +26,23 @@ from pulse_sr.training.gan.config import EARLIER, TrainConfig
 from pulse_sr.training.gan.objective import gradient_penalty
 from pulse_sr.training.gan.step import Step
 from pulse_sr.training.processes import Processes
+
+
+class HeuristicShape(TypedDict):
+    """How strong ADA is, and what it has seen."""
+
+    p: float
+    r: float
+    signs: float
+    images: Count
+    steps: Count
+
+
+class StateShape(TypedDict):
+    """What a GAN has in the header of a checkpoint."""
+
+    path_mean: float
+    augment: HeuristicShape
 
 
 @dataclass
@@ -124,7 +142,12 @@ class GanTask:
         return {"path_mean": self.gan.path_mean, "augment": self.heuristic.state()}
 
     def load_state(self, header: Mapping[str, Any]) -> None:
-        """Go on from `state`."""
+        """Go on from `state`.
+
+        Raises:
+            ValueError: it is another one.
+        """
+        check_shape(header, StateShape)
         self.gan.path_mean = header["path_mean"]
         self.heuristic.load(header["augment"])
         self._set_augment_p()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 from pulse_sr.data.order import ImageStream
 from pulse_sr.errors import SetupError, UsageError, first_line
 from pulse_sr.files.digest import file_sha256
-from pulse_sr.files.tensors import UNREADABLE, read_tensors
+from pulse_sr.files.tensors import UNREADABLE, read_tensors, require_shape
 from pulse_sr.models import registry
 from pulse_sr.priors.files import read_header
 from pulse_sr.training.checkpoint import read_checkpoint_header
@@ -87,6 +87,13 @@ class Continued:
     images: int
 
 
+class ConfigShape(TypedDict):
+    """What is read of the configuration of a run."""
+
+    architecture: str
+    network: dict[str, Any]
+
+
 def read_continued(folder: str) -> Continued:
     """Read what `--continue` names: the folder of a run.
 
@@ -102,6 +109,7 @@ def read_continued(folder: str) -> Continued:
         )
     found = read_checkpoint_header(path)
     config = found["config"]
+    require_shape(path, config, ConfigShape)
     header = {"architecture": config["architecture"], "config": config["network"]}
     digest = file_sha256(path)
     return Continued(path, digest, header | {"name": path.resolve().parent.name}, found["images"])

@@ -15,7 +15,7 @@ from pulse_sr.sr.files import SrModel
 from pulse_sr.training.loop import Trainer
 from pulse_sr.training.memory import fit_memory
 from pulse_sr.training.processes import Processes
-from pulse_sr.training.run import Machine, check_batch, choose_machine, claim
+from pulse_sr.training.run import Machine, check_batch, check_run_folder, choose_machine, claim
 from pulse_sr.training.sr.build import build_step, check_losses
 from pulse_sr.training.sr.config import SrConfig
 from pulse_sr.training.sr.low_res import Pairs
@@ -128,7 +128,8 @@ def plan_sr_training(
         processes: who shares the work.
 
     Raises:
-        UsageError: for a folder or a recipe that does not exist or a value out of range.
+        UsageError: for a folder or a recipe that does not exist, a value out of range, or a
+            folder of the run that has other files (`check_run_folder`).
         SetupError: for a device that does not exist.
     """
     processes = processes or Processes()
@@ -146,4 +147,5 @@ def plan_sr_training(
     check_losses(config)
     machine = choose_machine(options, processes)
     source = open_source(data, options.member)
+    check_run_folder(data, source, run_dir)
     return SrPlan(source, run_dir, config, machine, options.licence, options.weights)

@@ -38,6 +38,7 @@ class Result(inversion.Result):
             the folder of this input inside `out_dir`.
 
         Raises:
+            UsageError: `out_dir` is no path, or something else than a folder is there.
             SetupError: the disk is full or the place can not be written.
         """
         return save_result(Path(out_dir), self, cluster=cluster)

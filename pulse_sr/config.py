@@ -6,16 +6,17 @@ imports neither torch nor numpy, so that `pulse-sr run --help` can show its defa
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pulse_sr.errors import UsageError
-from pulse_sr.operators.spec import AUTO, OperatorSpec, parse_operator
+from pulse_sr.operators.spec import AUTO, LONGEST_OPERATOR, OperatorSpec, parse_operator
 from pulse_sr.options import (
     Kind,
     Options,
     device_option,
+    named,
     number,
     one_of,
     option,
@@ -37,8 +38,18 @@ SAMPLERS = ("langevin",)
 DEFAULT_STEPS = {"phased": 100, "pulse": 100, "ilo": 150, "langevin": 800}
 DEFAULT_SLOTS = 8
 
-#: What `--operator` takes: `operators.spec` has the grammar.
-OPERATOR = text("SPEC", r".*\S.*", "a description such as bicubic")
+#: What `--operator` takes: `operators.spec` has the grammar, which is checked.
+_WORDS = text("SPEC", r".*\S.*", "a description such as bicubic", LONGEST_OPERATOR)
+
+
+def _accept_operator(value: Any) -> str:
+    words: str = _WORDS.accept(value)
+    if words.strip() != AUTO:
+        parse_operator(words)
+    return words
+
+
+OPERATOR = replace(_WORDS, accept=_accept_operator)
 
 
 @dataclass(frozen=True)
@@ -163,7 +174,7 @@ class SearchConfig(Options):
 
 def _accept_part(value: Any) -> tuple[int, int]:
     part, whole = value if isinstance(value, tuple) else ()
-    if type(part) is not int or type(whole) is not int or not 0 <= part < whole:
+    if type(part) is not int or type(whole) is not int or not 0 <= part < whole <= 10**6:
         raise ValueError(value)
     return part, whole
 
@@ -220,18 +231,18 @@ class RunOptions(Options):
     background: str = option(
         LANCZOS,
         "What enlarges a photo outside its faces: lanczos, or a network (see upscale --list).",
-        text("lanczos|NAME|PATH", ".+", "lanczos, the name of a network or a path"),
+        named("lanczos|NAME|PATH", "lanczos, the name of a network or a path"),
     )
     min_score: float = option(
         0.85, "Leave out faces that the detector is less sure of.", number(0, 1)
     )
     min_size: float = option(
-        16.0, "Leave out faces whose crop has fewer px in the photo.", number(1)
+        16.0, "Leave out faces whose crop has fewer px in the photo.", number(1, 65536)
     )
     faces: tuple[int, ...] = option(
         (),
         "Only these faces of each photo, by the page's numbers.",
-        whole_numbers("numbers of faces such as 1,3", "N,N"),
+        whole_numbers("numbers of faces such as 1,3", "N,N", 1, 10_000),
     )
 
     def selection(self) -> dict[str, Any]:
@@ -279,13 +290,13 @@ class CompareOptions(Options):
     truth: Path | None = option(
         None,
         "The high-res picture, or a folder of them with the names of the inputs.",
-        path("a path that exists", Path.exists),
+        path("a path that exists"),
     )
     prior: str | None = prior_option()
     model: str | None = option(
         None,
         "The supervised network.",
-        text("NAME|PATH"),
+        named("NAME|PATH"),
         unset="the bundled one of the scale",
     )
     overwrite: bool = overwrite_option()
@@ -302,7 +313,7 @@ class DegradeOptions(Options):
     scale: int | None = option(
         None,
         "How many times smaller.",
-        whole(1),
+        whole(1, 1024),
         unset="8; 1 for an operator that keeps the size",
     )
     seed: int = seed_option()

@@ -7,6 +7,9 @@ option, and the exit code that the command line returns for it.
 from __future__ import annotations
 
 import errno
+import os
+import traceback
+from types import ModuleType
 
 
 class PulseError(Exception):
@@ -44,6 +47,21 @@ class SetupError(PulseError):
     exit_code = 3
 
 
+def cut(text: str, most: int = 160) -> str:
+    """A text for a message; of a long one the middle is left out."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most // 2]}...{text[-most // 4 :]} ({len(text)} characters)"
+
+
+def shown(value: object) -> str:
+    """A value as Python writes it, `cut`; a path as its text."""
+    try:
+        return cut(repr(os.fspath(value) if isinstance(value, os.PathLike) else value))
+    except ValueError:  # Python writes no whole number of more than 4300 digits
+        return "a number of thousands of digits"
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Whether an error of the system says that no room is left, on the disk or for the user."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -54,9 +72,54 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def describe_error(error: Exception) -> tuple[str, str, int]:
-    """Returns what to tell of an error that fails one input: message, hint, exit code."""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory of the machine or of a GPU is used up."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    words = ("can't allocate memory", "not enough memory", "out of memory")  # torch's, on a CPU
+    return isinstance(error, RuntimeError) and any(each in str(error).lower() for each in words)
+
+
+def describe_error(error: BaseException) -> tuple[str, str, int]:
+    """Returns what to tell of an error: message, hint, exit code."""
     if isinstance(error, PulseError):
         return error.message, error.hint, error.exit_code
-    message = f"unexpected {type(error).__name__}: {first_line(error)}"
-    return message, "-v shows where it happened", 1
+    line = cut(first_line(error))
+    if is_out_of_memory(error):
+        return f"there is not enough memory: {line}", "smaller inputs, or fewer at once", 3
+    if isinstance(error, RecursionError):
+        return f"something is nested too deeply: {line}", "-v shows where it happened", 1
+    broken = _broken_package(error)
+    if broken:
+        return f"{broken} can not be used: {line}", "pulse-sr doctor; or install it again", 3
+    if isinstance(error, OSError):
+        return _describe_system(error, line)
+    if isinstance(error, ValueError) and line.startswith(("Exceeds the limit", "embedded null")):
+        return f"a value is no number or name: {line}", "-v shows where it happened", 2
+    return f"unexpected {type(error).__name__}: {line}", "-v shows where it happened", 1
+
+
+def _describe_system(error: OSError, line: str) -> tuple[str, str, int]:
+    if is_disk_full(error):
+        return f"the disk is full: {line}", "free some space and run it again", 3
+    reason = error.strerror or line
+    where = "" if error.filename is None else f"{cut(os.fsdecode(error.filename))}: "
+    if error.errno == errno.ENAMETOOLONG:
+        return f"{where}{reason}", "choose a shorter name", 2
+    return f"the system refuses: {where}{reason}", "-v shows where it happened", 3
+
+
+def _broken_package(error: BaseException) -> str:
+    """The package of others that is missing, or can not be imported; empty if none is to blame."""
+    module = getattr(error, "obj", None)  # what an AttributeError did not find its name in
+    if isinstance(module, ModuleType) and not _is_ours(module.__name__):
+        return module.__name__.partition(".")[0]
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        name = str(frame.f_globals.get("__name__"))
+        if frame.f_code.co_name == "<module>" and not _is_ours(name):
+            return name.partition(".")[0]
+    return (error.name or "a package").partition(".")[0] if isinstance(error, ImportError) else ""
+
+
+def _is_ours(module: str) -> bool:
+    return module.partition(".")[0] in ("pulse_sr", "stylegan_ops", "__main__")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
@@ -20,11 +21,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pulse_sr.errors import UsageError
+from pulse_sr.errors import UsageError, shown
+from pulse_sr.files.paths import EITHER, problem_of, problem_of_name
 
 T = TypeVar("T")
 
 _KEY = "option"
+#: Of a text and of a list: enough for people, too few to be a burden.
+LONGEST_TEXT, _MOST = 255, 100
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Kind:
         expects: the values in words, for messages.
         accept: takes a value of Python to the value of the field; ValueError for any other.
         metavar: the value in `--help`.
-        parse: text to value; ValueError for any other text.
+        parse: text to value; ValueError or OverflowError for any other text.
         write: value to text that `parse` reads.
         toml: types that a TOML file may give.
         hint: what to do about a wrong value.
@@ -50,6 +54,37 @@ class Kind:
     toml: type | tuple[type, ...] = str
     hint: str = ""
     choices: tuple[str, ...] = ()
+
+    def read(self, text: str) -> Any:
+        """Returns the value that a text stands for; other text stays, for `check` to refuse."""
+        try:
+            return self.parse(text)
+        except (ValueError, OverflowError):
+            return text
+
+    def check(self, value: Any, called: str) -> Any:
+        """Returns a value as a field holds it.
+
+        Args:
+            value: any.
+            called: what stands before the message, such as "--samples".
+
+        Raises:
+            UsageError: it is of another type, not finite, or out of range.
+        """
+        try:
+            return self.accept(value)
+        except (ValueError, OverflowError) as error:
+            guess = self.choices and isinstance(value, str)
+            because = f" ({error})" if isinstance(error, Unfit) else ""
+            raise UsageError(
+                f"{called} expects {self.expects}, got {shown(value)}{because}",
+                suggest(value, self.choices) if guess else self.hint,
+            ) from error
+
+
+class Unfit(ValueError):
+    """A value that is wrong for a reason that is worth telling."""
 
 
 def of_type(value: Any, *types: type) -> Any:
@@ -72,34 +107,33 @@ def plain(number: float) -> str:
     return repr(number).removesuffix(".0")
 
 
-def whole(low: int | None = None, high: int | None = None, *, auto: bool = False) -> Kind:
+def whole(low: int, high: int, *, auto: bool = False) -> Kind:
     """Whole numbers from `low` to `high`; with `auto` the word auto is None."""
 
     def accept(value: Any) -> int:
-        finite(of_type(value, int), *_ends(low, high))
+        finite(of_type(value, int), low, high)
         return int(value)
 
     def parse(text: str) -> int | None:
         return None if auto and text == "auto" else int(text)
 
-    expects = f"a whole number{_range(low, high)}" + (" or auto" if auto else "")
+    expects = f"a whole number from {low} to {high}" + (" or auto" if auto else "")
     return Kind(expects, accept, "auto|N" if auto else "N", parse, toml=(int, str) if auto else int)
 
 
-def number(low: float | None = None, high: float | None = None, unit: str = "") -> Kind:
-    """Finite numbers from `low` to `high`, as float."""
-    expects = "a number" + (f" of {unit}" if unit else "") + _range(low, high)
-    ends = _ends(low, high)
-    return Kind(expects, lambda value: finite(value, *ends), "NUMBER", float, plain, float)
+def number(low: float, high: float, unit: str = "") -> Kind:
+    """Numbers from `low` to `high`, as float."""
+    expects = "a number" + (f" of {unit}" if unit else "") + f" from {low} to {high}"
+    return Kind(expects, lambda value: finite(value, low, high), "NUMBER", float, plain, float)
 
 
-def whole_numbers(expects: str, metavar: str, low: int = 1) -> Kind:
-    """Whole numbers from `low` on, as a sorted tuple without repeats; in a text `16,32`."""
+def whole_numbers(expects: str, metavar: str, low: int, high: int) -> Kind:
+    """Whole numbers from `low` to `high`, as a sorted tuple without repeats; in a text `16,32`."""
 
     def accept(value: Any) -> tuple[int, ...]:
-        return tuple(
-            sorted({int(finite(of_type(each, int), low)) for each in of_type(value, tuple)})
-        )
+        if len(of_type(value, tuple)) > _MOST:
+            raise Unfit(f"{len(value)} numbers, at most {_MOST}")
+        return tuple(sorted({int(finite(of_type(each, int), low, high)) for each in value}))
 
     return Kind(
         expects,
@@ -122,36 +156,47 @@ def one_of(*choices: str) -> Kind:
     return Kind("one of " + ", ".join(choices), accept, shown, choices=choices)
 
 
-def text(metavar: str, pattern: str = ".*", expects: str = "text") -> Kind:
-    """Text of a form, a regular expression."""
+def text(
+    metavar: str, pattern: str = ".+", expects: str = "text", longest: int = LONGEST_TEXT
+) -> Kind:
+    """Text of a form, a regular expression, without control characters."""
 
     def accept(value: Any) -> str:
-        if not re.fullmatch(pattern, of_type(value, str), re.DOTALL):
+        if len(of_type(value, str)) > longest:
+            raise Unfit(f"the limit is {longest} characters")
+        if not re.fullmatch(pattern, value) or re.search(r"[\0-\x1f\x7f]", value):
             raise ValueError(value)
         return str(value)
 
     return Kind(expects, accept, metavar)
 
 
-def path(expects: str = "a path", exists: Callable[[Path], bool] = lambda path: True) -> Kind:
-    """Paths, as `Path`; `exists` says what must be there."""
+def path(expects: str, wanted: str = EITHER, *, missing: bool = False) -> Kind:
+    """Paths to what is of a kind, see `files.paths`; with `missing` it need not be there."""
 
     def accept(value: Any) -> Path:
-        if not exists(Path(of_type(value, str, Path))):
-            raise ValueError(value)
+        _check_path(of_type(value, str, Path), wanted, missing)
         return Path(value)
 
     return Kind(expects, accept, "PATH", hint="check the path")
 
 
-def _ends(low: float | None, high: float | None) -> tuple[float, float]:
-    return -math.inf if low is None else low, math.inf if high is None else high
+def named(metavar: str, expects: str = "a name or a path") -> Kind:
+    """Names, and paths to files and folders, as text: what a name means is found out later."""
+
+    def accept(value: Any) -> str:
+        _check_path(of_type(value, str), EITHER, missing=True)
+        return str(value)
+
+    return Kind(expects, accept, metavar)
 
 
-def _range(low: float | None, high: float | None) -> str:
-    if high is not None:
-        return f" from {low} to {high}"
-    return "" if low is None else f", {low} or more"
+def _check_path(value: str | Path, wanted: str, missing: bool) -> None:
+    problem = problem_of_name(value)
+    if not problem and not (missing and not os.path.lexists(value)):
+        problem = problem_of(value, wanted)
+    if problem:
+        raise Unfit(f"it {problem}")
 
 
 SWITCH = Kind("true or false", lambda value: of_type(value, bool), toml=bool)
@@ -185,16 +230,7 @@ class Option:
         """
         if value is None and self.default is None:
             return None
-        kind = self.kind
-        try:
-            return kind.accept(value)
-        except (ValueError, OverflowError) as error:
-            guess = kind.choices and isinstance(value, str)
-            raise UsageError(
-                f"--{self.name} expects {kind.expects}, got "
-                f"{str(value) if isinstance(value, Path) else value!r}",
-                suggest(value, kind.choices) if guess else kind.hint,
-            ) from error
+        return self.kind.check(value, f"--{self.name}")
 
     def words(self, value: Any) -> list[str]:
         """Returns the words of a command line that give a value; none for the default."""
@@ -246,14 +282,14 @@ def options_of(group: type[Options]) -> dict[str, Option]:
 def suggest(name: str, known: Iterable[str]) -> str:
     """Returns a hint: the nearest known name, or all of them."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(name[:100], names, n=1, cutoff=0.6)
     if near:
         return f"did you mean {near[0].replace('_', '-')!r}?"
     return "known: " + ", ".join(each.replace("_", "-") for each in names)
 
 
 # The fields that have the same name and meaning in every command.
-DEVICE = text("auto|cpu|cuda[:N]", r"auto|cpu|cuda(:\d+)?", "auto, cpu, cuda or cuda:N")
+DEVICE = text("auto|cpu|cuda[:N]", r"auto|cpu|cuda(:\d{1,3})?", "auto, cpu, cuda or cuda:N")
 seed_option = partial(option, 0, "Same seed, same samples.", whole(0, 2**63 - 1))
 device_option = partial(option, "auto", "Where to compute.", DEVICE)
 precision_option = partial(
@@ -271,4 +307,4 @@ def recursive_option() -> bool:
 
 def prior_option() -> str | None:
     """Returns the field `prior`."""
-    return option(None, "The prior; without it, the bundled one.", text("NAME|PATH"))
+    return option(None, "The prior; without it, the bundled one.", named("NAME|PATH"))

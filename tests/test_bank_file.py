@@ -9,6 +9,7 @@ import pytest
 import torch
 from toy_priors import LinearPrior
 
+from pulse_sr.cli.console import Console
 from pulse_sr.models import registry
 from pulse_sr.priors import bank as banks
 from pulse_sr.priors.bank import (
@@ -112,6 +113,26 @@ def test_a_bank_is_drawn_in_float32_whatever_the_search_does(prior):
     assert watched.bf16
 
 
+def test_a_bank_that_is_drawn_says_so_once_and_how_far_it_is(prior, caplog):
+    caplog.set_level("INFO", "pulse_sr")
+    draw_bank(prior, 64)
+    said = [(record.getMessage(), getattr(record, "live", False)) for record in caplog.records]
+    assert said == [
+        (f"drawing 64 faces of the prior {prior.name} for its seed bank, once", False),
+        ("seed bank: 0 of 64 faces drawn", True),
+        ("seed bank: 32 of 64 faces drawn", True),
+    ]
+
+
+def test_the_command_line_shows_it_on_one_line(prior, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    Console()
+    draw_bank(prior, 64)
+    first, *live = capsys.readouterr().err.split("\r\x1b[2K")
+    assert first == f"info: drawing 64 faces of the prior {prior.name} for its seed bank, once\n"
+    assert live == ["seed bank: 0 of 64 faces drawn", "seed bank: 32 of 64 faces drawn"]
+
+
 # files
 
 
@@ -134,12 +155,25 @@ def test_a_missing_damaged_or_stale_bank_is_none(tmp_path):
 
 @pytest.mark.parametrize(
     "thumbnails",
-    [torch.zeros(2, 3, 4, 4), torch.zeros(2, 4, 4).byte(), torch.zeros(0, 3, 4, 4).byte()],
-    ids=["float", "grey", "empty"],
+    [
+        torch.zeros(2, 3, 4, 4),
+        torch.zeros(2, 4, 4).byte(),
+        torch.zeros(0, 3, 4, 4).byte(),
+        torch.zeros(2, 3, 4, 5).byte(),
+        torch.zeros(2, 3, 99, 99).byte(),
+    ],
+    ids=["float", "grey", "empty", "oblong", "large"],
 )
 def test_a_file_with_other_tensors_is_no_bank(tmp_path, thumbnails):
     path = tmp_path / "bank.safetensors"
     save_bank(path, SeedBank(0, thumbnails), "a" * 64)
+    assert read_bank(path, "a" * 64) is None
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63 - 3, 10**30])
+def test_a_file_with_seeds_that_are_none_is_no_bank(tmp_path, seed):
+    path = tmp_path / "bank.safetensors"
+    save_bank(path, SeedBank(seed, other_bank().thumbnails), "a" * 64)
     assert read_bank(path, "a" * 64) is None
 
 

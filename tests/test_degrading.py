@@ -191,4 +191,4 @@ def test_a_place_that_can_not_be_written_is_exit_3_in_every_command(tmp_path, mo
     Path("file").write_text("no folder")
     result = CliRunner().invoke(main, [*words, "-o", "file/out"])
     assert result.exit_code == 3
-    assert "could not make the folder" in result.stderr
+    assert "file/out can not be written: file is a file, not a folder" in result.stderr

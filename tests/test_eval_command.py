@@ -216,7 +216,7 @@ def test_what_does_not_match_is_named(run, folders):
     [
         (["--metrics", "psnrr"], "results", "did you mean 'psnr'?"),
         (["-o", "results"], "results", "results lies where the results go"),
-        ([], "nowhere", "nowhere is not a folder"),
+        ([], "nowhere", "RESULT_DIR expects a folder that exists, got 'nowhere'"),
         (["--crop", "-1"], "results", "--crop expects a whole number from 0 to 4096"),
         (["--by", "none.csv"], "results", "--by expects a CSV file"),
     ],

@@ -322,9 +322,9 @@ def test_missing_path_folder_and_postscript(tmp_path: Path) -> None:
 def test_a_pipe_is_refused_and_never_opened(tmp_path: Path) -> None:
     """Opening it would wait for somebody to write."""
     os.mkfifo(tmp_path / "x.png")
-    with pytest.raises(InputError, match=r"x\.png is not a regular file"):
+    with pytest.raises(UsageError, match=r"x\.png is a named pipe, not a regular file"):
         read_image(tmp_path / "x.png")
-    with pytest.raises(UsageError, match=r"x\.png is not a regular file"):
+    with pytest.raises(UsageError, match=r"x\.png is a named pipe, not a regular file"):
         find_images([str(tmp_path / "x.png")])
     assert sha256_of_input(tmp_path / "x.png") == ""
 

@@ -419,7 +419,7 @@ def test_an_operator_can_be_checked_before_there_is_an_input(mask, tmp_path):
     spec, _ = mask((3, 5))
     check_operator(parse_operator(f"area|{spec}"), 16, 4)
     check_operator(parse_operator(spec), 16, 1)
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match="does not exist"):
         check_operator(parse_operator(f"area|mask:{tmp_path / 'none.png'}"), 16, 4)
     with pytest.raises(UsageError, match="keeps the size"):
         check_operator(parse_operator("gray"), 16, 4)

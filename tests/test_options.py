@@ -114,7 +114,8 @@ def test_wrong_values_name_the_option_and_the_value(group, field, value):
         group(**{field: value})
     assert caught.value.message.startswith(f"--{options_of(group)[field].name} expects ")
     shown = str(value) if isinstance(value, Path) else value
-    assert caught.value.message.endswith(f", got {shown!r}")
+    told = caught.value.message.partition(", got ")[2]
+    assert told.startswith(repr(shown)[:80])  # long values are cut
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
+import resource
 from types import SimpleNamespace
 
 import pytest
@@ -47,6 +49,15 @@ def path(tmp_path, prior):
     path = tmp_path / FILE_NAME
     save_prior(path, prior)
     return path
+
+
+def spoil(path, key, value):
+    """The same file with another first value in a tensor."""
+    tensors = safetensors.torch.load_file(path)
+    tensors[key].view(-1)[0] = value
+    with safetensors.safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    path.write_bytes(safetensors.torch.save(tensors, metadata))
 
 
 def rewrite(path, header=None, drop=()):
@@ -207,6 +218,69 @@ def test_a_configuration_that_does_not_fit_the_tensors(path, change):
     refused(SetupError, path)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"resolution": 65536, "channels": [8] * 15},
+        {"resolution": 2**40, "channels": [8] * 39},
+        {"mapping_layers": 10**9},
+        {"mapping_layers": 256},
+        {"w_dim": 8192, "z_dim": 8192},
+        {"channels": [8192, 8192, 8192]},
+        {"channels": [8] * 10**5},
+        {"w_dim": 10**4000},
+        {"mapping_lr_multiplier": math.nan},
+        {"w_dim": [[16]]},
+        {"w_dim": {"a": 1}},
+    ],
+    ids=lambda change: str(next(iter(change))),
+)
+def test_a_header_that_asks_for_more_than_the_file_holds_allocates_nothing(path, change):
+    """16 px of tensors: a tensor of the size asked for would have up to 16 GB."""
+    header = read_header(path)
+    header["config"] |= change
+    rewrite(path, header)
+    torch.empty(0)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refused(SetupError, path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024  # KiB
+
+
+def test_a_header_that_is_nested_too_deeply(path):
+    tensors = safetensors.torch.load_file(path)
+    deep = "[" * 100_000 + "]" * 100_000
+    path.write_bytes(safetensors.torch.save(tensors, {"pulse-sr": deep}))
+    refused(SetupError, path)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    "key", ["G.synthesis.b8.conv0.weight", "latents.mean", "latents.std", "latents.cholesky"]
+)
+def test_values_that_are_no_numbers_name_the_tensor(path, key, value):
+    spoil(path, key, value)
+    message = refused(SetupError, path)
+    assert "1 of the " in message
+    assert f"tensor {key} are nan or infinite" in message
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0])
+@pytest.mark.parametrize("key", ["latents.std", "latents.cholesky"])
+def test_a_deviation_that_is_none_names_the_tensor(path, key, value):
+    spoil(path, key, value)
+    assert f"a deviation in tensor {key} is {value:g}" in refused(SetupError, path)
+
+
+@pytest.mark.parametrize(
+    "latents", [{"count": -1}, {"count": "many"}, {"slope": 0}, {"slope": math.inf}, {"slope": []}]
+)
+def test_statistics_that_make_no_sense(path, latents):
+    header = read_header(path)
+    header["latents"] |= latents
+    rewrite(path, header)
+    refused(SetupError, path)
+
+
 @pytest.mark.parametrize("key", ["G.synthesis.b8.conv0.weight", "latents.cholesky"])
 def test_a_file_without_one_of_its_tensors(path, key):
     rewrite(path, drop=(key,))
@@ -283,6 +357,7 @@ def test_a_mapping_without_variance_in_a_direction_has_a_factor(affine):
     affine.M[:4] = 0
     fitted = fit(affine, 1000)
     assert fitted.cholesky.isfinite().all()
+    assert (fitted.std > 0).all()
 
 
 def test_the_statistics_of_a_latent_without_mapping_are_exact():

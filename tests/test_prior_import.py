@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import math
 import threading
 from dataclasses import replace
 
@@ -153,6 +154,10 @@ def test_nothing_is_overwritten_and_nothing_half_stays(pickle_file, tmp_path, ca
     bad = tmp_path / "bad.pkl"
     bad.write_bytes(nvidia_pickle(weights))
     with pytest.raises(SetupError, match="not finite"):
+        pulse_sr.import_prior(bad)
+    weights["synthesis.b32.torgb.weight"] = torch.full((3, 16, 1, 1), math.nan)
+    bad.write_bytes(nvidia_pickle(weights))
+    with pytest.raises(SetupError, match=r"synthesis\.b32\.torgb\.weight holds numbers"):
         pulse_sr.import_prior(bad)
     assert [each.name for each in cache.iterdir()] == ["a"]
 

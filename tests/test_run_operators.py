@@ -278,7 +278,7 @@ def test_dry_run_shows_auto_and_writes_nothing(here, truth):
     ("operator", "options", "align", "message"),
     [
         ("gray", {"scale": 4}, "never", "--scale 4 does not suit --operator 'gray'"),
-        ("mask:lost.png", {}, "never", "'mask:lost.png': the file cannot be read"),
+        ("mask:lost.png", {}, "never", "'mask:lost.png': lost.png does not exist"),
         ("gray", {}, "always", "takes whole pictures"),
         ("auto", {"scale": 5}, "never", "--scale 5"),
         ("bicubic", {"scale": 1}, "never", "'bicubic'"),

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from pulse_sr.cli import main
-from pulse_sr.errors import UsageError
+from pulse_sr.errors import SetupError, UsageError
 from pulse_sr.models.registry import load_network
 from pulse_sr.sr.architectures import build_network
 from pulse_sr.sr.enlarging import by_network
@@ -90,6 +90,17 @@ def test_what_is_no_network_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="system"):
         load_network(tmp_path / "c.pth")
     assert not (tmp_path / "canary").exists()
+
+
+def test_a_file_that_names_endless_layers_or_holds_no_numbers_is_one_line(tmp_path: Path) -> None:
+    """What is asked for is compared with what is there before anything is built."""
+    state = random(build_network("rrdb", RRDB)).state_dict()
+    many = {**state, "body.999999999.rdb1.conv1.weight": torch.zeros(1)}
+    with pytest.raises(SetupError, match=r"tensor body\.999999999\S* is of a layer beyond"):
+        load_network(save(tmp_path / "many.safetensors", many))
+    state["conv_first.bias"][0] = torch.nan
+    with pytest.raises(SetupError, match=r"tensor conv_first\.bias are nan or infinite"):
+        load_network(save(tmp_path / "nan.safetensors", state))
 
 
 def test_a_prior_is_no_network_and_the_other_way_round(tmp_path: Path) -> None:

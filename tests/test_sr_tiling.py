@@ -6,9 +6,12 @@ Tolerance: tiled against whole 1e-5 of the range, over 16 bits.
 from __future__ import annotations
 
 import io
+import json
+import math
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -17,7 +20,7 @@ from pulse_sr.errors import SetupError, UsageError
 from pulse_sr.images.png import About, png_parts
 from pulse_sr.sr.architectures import build_network
 from pulse_sr.sr.enlarging import bicubic, network_bands
-from pulse_sr.sr.files import SrModel, read_model, save_model
+from pulse_sr.sr.files import SrModel, read_model, read_model_header, save_model
 from pulse_sr.sr.tiling import Tiling, choose_tiling, enlarge, receptive_radius
 
 #: Network, its arguments, its receptive radius: half the kernels added up, over the scale after an
@@ -202,6 +205,20 @@ def test_what_is_no_network_is_refused(tmp_path):
     file.write_bytes(data.replace(b'\\"width\\": 8', b'\\"width\\": 9'))
     with pytest.raises(SetupError, match="does not hold the tensors"):
         read_model(file)
+    tensors = network.state_dict()
+    for name in ("width", "convolutions", "scale"):
+        for asked in (8192, 10**12, 10**4000, math.nan, -1, [[8]], {}, "8"):
+            header = read_model_header(file)
+            header["config"][name] = asked
+            other = tmp_path / "other.safetensors"
+            other.write_bytes(safetensors.torch.save(tensors, {"pulse-sr": json.dumps(header)}))
+            with pytest.raises(SetupError, match=r"other\.safetensors does not hold the tensors"):
+                read_model(other)
+    for value in (math.nan, math.inf):
+        network.body[0].weight.data[0, 0, 0, 0] = value
+        save_model(file, SrModel("small", "compact", network))
+        with pytest.raises(SetupError, match=r"1 of .* tensor body\.0\.weight are nan or infinite"):
+            read_model(file)
     file.write_bytes(data.replace(b'\\"kind\\": \\"sr\\"', b'\\"kind\\": \\"xy\\"'))
     with pytest.raises(SetupError, match="expected 1, 'sr'"):
         read_model(file)

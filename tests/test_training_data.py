@@ -356,7 +356,7 @@ def test_damaged_files_are_named_skipped_and_counted(data, tmp_path, warnings):
     assert reasons["1/cut.jpg"].startswith("is truncated or damaged")
     assert reasons["empty.jpg"] == "is empty (0 bytes)"
     assert reasons["link.png"] == "does not exist"
-    assert reasons["pipe.png"] == "is not a regular file"
+    assert reasons["pipe.png"] == "is a named pipe, not a regular file"
     assert all(f"skipped: {name} {reason}" in warnings.text for name, reason in found.skipped)
     assert found.notes() == [f"6 files were skipped, the first: 0/cut.png {reasons['0/cut.png']}"]
     assert np.array_equal(found.pixels, [decode(data / name, 8) for name in found.names])

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pulse_sr.config import OPERATOR
+from pulse_sr.files.paths import FILE
 from pulse_sr.options import (
     Options,
     device_option,
+    named,
     number,
     one_of,
     option,
@@ -16,7 +18,6 @@ from pulse_sr.options import (
     path,
     prior_option,
     recursive_option,
-    text,
     whole,
     whole_numbers,
 )
@@ -30,10 +31,10 @@ class Limits(Options):
         0.6, "Leave out faces that the detector is less sure of.", number(0, 1)
     )
     min_size: float = option(
-        24.0, "Leave out faces whose crop has fewer px in the photo.", number(1)
+        24.0, "Leave out faces whose crop has fewer px in the photo.", number(1, 65536)
     )
     min_sharpness: float = option(
-        4.0, "Leave out blurred faces (variance of the Laplacian).", number(0)
+        4.0, "Leave out blurred faces (variance of the Laplacian).", number(0, 10**6)
     )
 
 
@@ -43,7 +44,9 @@ class CropOptions(Options):
 
     size: int = option(256, "Side of the crops.", whole(4, 4096))
     lr: tuple[int, ...] = option(
-        (), "Also write low-res versions, lr_N/.", whole_numbers("sizes such as 16,32", "N,N")
+        (),
+        "Also write low-res versions, lr_N/.",
+        whole_numbers("sizes such as 16,32", "N,N", 1, 4096),
     )
     operator: str = option("bicubic", "How --lr makes them.", OPERATOR)
     skip_duplicates: bool = option(False, "Leave out near-duplicates, not only note.")
@@ -62,9 +65,11 @@ class AlignOptions(CropOptions):
     landmarks: str = option(
         "yunet",
         "Who finds the faces: YuNet (5 points), FAN (68), or a file of points.",
-        text("yunet|fan|FILE.json"),
+        named("yunet|fan|FILE.json", "yunet, fan or a JSON file"),
     )
-    weights: Path | None = option(None, "Weight file of fan.", path(), unset="torch hub's folder")
+    weights: Path | None = option(
+        None, "Weight file of fan.", path("a file", FILE, missing=True), unset="torch hub's folder"
+    )
     download: bool = option(False, "Let fan fetch its weights (96 MB) if missing.")
     overwrite: bool = overwrite_option()
     device: str = device_option()

@@ -10,11 +10,11 @@ from pulse_sr.training.options import DURATION
 
 
 def _samples(text: str) -> int:
-    return option(8, text, whole(1))
+    return option(8, text, whole(1, 4096))
 
 
 def _repeats(default: int, text: str) -> int:
-    return option(default, text, whole(1))
+    return option(default, text, whole(1, 1000))
 
 
 def _time(text: str) -> float | None:
@@ -26,11 +26,11 @@ class SearchBench(Options):
     """Of `bench search`; `alone`: also run every side in a process, for memory and system time."""
 
     samples: int = _samples("Samples searched at once.")
-    steps: int = option(100, "Steps of every run.", whole(2))
+    steps: int = option(100, "Steps of every run.", whole(2, 10**6))
     baseline_steps: int | None = option(
         None,
         "Steps of the original's loop in a run, spread over ours.",
-        whole(2),
+        whole(2, 10**6),
         unset="as many",
     )
     repeats: int = _repeats(3, "Runs of each side, interleaved.")
@@ -78,8 +78,10 @@ class OpsBench(Options):
 class TrainBench(Options):
     """Of `bench train`; the steps are rounded up to whole turns of the trainer."""
 
-    batch: int = option(8, "Images a step.", whole(2))
-    ngf: int = option(64, "Width of both networks.", whole(1))
-    steps: int = option(3, "Steps of each side in a repeat; on a GPU a multiple of 4.", whole(1))
+    batch: int = option(8, "Images a step.", whole(2, 4096))
+    ngf: int = option(64, "Width of both networks.", whole(1, 1024))
+    steps: int = option(
+        3, "Steps of each side in a repeat; on a GPU a multiple of 4.", whole(1, 10**6)
+    )
     repeats: int = _repeats(3, "Repeats, of which the spread is shown.")
     device: str = device_option()

@@ -7,14 +7,14 @@ should read.
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import importlib
 import signal
 import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -27,9 +27,10 @@ from pulse_sr.cli.console import (
     Terminated,
     emit_json,
     print_error,
+    say,
 )
 from pulse_sr.cli.options import CONTEXT, version_option
-from pulse_sr.errors import PulseError, is_disk_full
+from pulse_sr.errors import PulseError, describe_error
 from pulse_sr.options import suggest
 
 #: name -> (module:attribute, short help). The help stands here so that listing imports nothing.
@@ -86,9 +87,7 @@ class LazyGroup(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
-            if isinstance(error, OSError) and error.errno == errno.EPIPE:
-                raise  # the reader of our output went away; click knows what to do
-            return _report(ctx, error)
+            return _report(ctx.meta, error)
 
     def main(
         self,
@@ -118,26 +117,22 @@ class LazyGroup(click.Group):
         except Terminated:
             print_error("terminated", _RESUMES)
             sys.exit(TERMINATED)
+        except Exception as error:  # help and version on a stdout that can not be written
+            sys.exit(_report({}, error))
         finally:
             if before is not None:
                 signal.signal(signal.SIGTERM, before)
 
 
-def _report(ctx: click.Context, error: Exception) -> int:
+def _report(meta: Mapping[str, Any], error: Exception) -> int:
     """Prints an error as two lines (with -v also the traceback); returns the exit code."""
-    if ctx.meta.get(VERBOSE_KEY):
-        traceback.print_exception(error)
-    if isinstance(error, PulseError):
-        message, hint, code = error.message, error.hint, error.exit_code
-    elif is_disk_full(error):
-        message, hint, code = f"the disk is full: {error}", "free some space and run it again", 3
-    else:
-        line = (str(error).strip().splitlines() or ["no message"])[0]
-        message, code = f"unexpected {type(error).__name__}: {line}", 1
-        hint = "-v shows where it happened; please report it with the output of that"
+    if meta.get(VERBOSE_KEY):
+        say("".join(traceback.format_exception(error)))
+    message, hint, code = describe_error(error)
     print_error(message, hint)
-    if ctx.meta.get(JSON_KEY):
-        emit_json({"error": message, "hint": hint, "exit_code": code})
+    if meta.get(JSON_KEY):
+        with contextlib.suppress(PulseError):  # stdout is what is broken
+            emit_json({"error": message, "hint": hint, "exit_code": code})
     return code
 
 

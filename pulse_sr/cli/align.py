@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from pulse_sr.alignment.options import AlignOptions, Limits
-from pulse_sr.cli.console import Console, Pace, Terminated, show_plan
+from pulse_sr.cli.console import Console, Pace, Terminated, exit_code_now, show_plan
 from pulse_sr.cli.options import (
     CONTEXT,
     dry_run_option,
@@ -95,7 +95,7 @@ def _carry_out(
                     "out": str(out),
                     "contact_sheet": None if sheet is None else str(sheet),
                     "licences": [str(each) for each in licences],
-                    "exit_code": int(failed),
+                    "exit_code": exit_code_now(int(failed)),
                     "images": rows,
                 }
             )

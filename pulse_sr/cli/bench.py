@@ -9,8 +9,9 @@ import click
 
 from pulse_sr.bench.options import MatchBench, OpsBench, SearchBench, TrainBench
 from pulse_sr.cli.bench_text import match_lines, ops_lines, search_lines, train_lines
-from pulse_sr.cli.console import Console, emit_json
-from pulse_sr.cli.options import CONTEXT, standard_options, takes, version_option
+from pulse_sr.cli.console import Console, emit_json, print_result
+from pulse_sr.cli.options import CONTEXT, Checked, standard_options, takes, version_option
+from pulse_sr.options import whole
 
 
 @click.group("bench", context_settings=CONTEXT)
@@ -89,7 +90,7 @@ def ops_command(options: OpsBench, console: Console) -> int:
 @click.option(
     "--resolution",
     "resolutions",
-    type=int,
+    type=Checked(whole(8, 1024)),
     multiple=True,
     default=(256, 64),
     show_default=True,
@@ -118,4 +119,4 @@ def _show(console: Console, report: dict[str, Any], lines: Sequence[str]) -> Non
     if console.as_json:
         emit_json(report)
     else:
-        click.echo("\n".join(lines))
+        print_result("\n".join(lines))

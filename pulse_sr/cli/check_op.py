@@ -6,15 +6,16 @@ from pathlib import Path
 
 import click
 
-from pulse_sr.cli.console import Console, emit_json, table
-from pulse_sr.cli.options import CONTEXT, standard_options
+from pulse_sr.cli.console import Console, emit_json, print_result, table
+from pulse_sr.cli.options import CONTEXT, path_argument, standard_options
+from pulse_sr.files.paths import FILE
 
 _HIGHEST_DB = 200.0  # stands for "identical": JSON has no number for infinity
 
 
 @click.command("check-op", context_settings=CONTEXT)
-@click.argument("high", metavar="HR", type=click.Path(path_type=Path))
-@click.argument("low", metavar="LR", type=click.Path(path_type=Path))
+@path_argument("high", "HR", FILE)
+@path_argument("low", "LR", FILE)
 @standard_options
 def command(high: Path, low: Path, console: Console) -> int:
     """Rank the operators that turn the image HR into the image LR, best first, in dB.
@@ -37,7 +38,7 @@ def command(high: Path, low: Path, console: Console) -> int:
         rows = [{"spec": spec, "db": db} for spec, db in ranked]
         emit_json({"high": str(high), "low": str(low), "best": best, "operators": rows})
         return 0
-    click.echo(table([("operator", "dB"), *((spec, f"{db:.1f}") for spec, db in ranked)]))
+    print_result(table([("operator", "dB"), *((spec, f"{db:.1f}") for spec, db in ranked)]))
     if best_db < 40.0:
         console.line("none of them matches well: LR was probably made in another way")
     return 0

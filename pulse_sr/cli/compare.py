@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from pulse_sr.cli.console import Console, Pace, show_plan, table
+from pulse_sr.cli.console import Console, Pace, exit_code_now, print_result, show_plan, table
 from pulse_sr.cli.options import (
     CONTEXT,
     dry_run_option,
@@ -87,7 +87,9 @@ def command(
         means = mean_methods([row for row in rows if row["status"] == "ok"])
         code = _summarise(rows, total, means, out, console)
         if console.as_json and rows:
-            console.json({"out": str(out), "exit_code": code, "images": rows, "mean": means})
+            console.json(
+                {"out": str(out), "exit_code": exit_code_now(code), "images": rows, "mean": means}
+            )
     return code
 
 
@@ -116,7 +118,7 @@ def _show_row(row: dict[str, Any], place: str, console: Console) -> None:
     notes = "".join(f", {note}" for note in row["notes"])
     console.line(f"{place} {row['stem']}  {done}{notes}")
     if not console.as_json and not console.quiet:
-        click.echo(_table(row["methods"]))
+        print_result(_table(row["methods"]))
 
 
 def _table(methods: Sequence[dict[str, Any]]) -> str:
@@ -145,7 +147,7 @@ def _summarise(
     resumed = sum(bool(row.get("resumed")) for row in rows)
     compared = len(rows) - failed - resumed
     if compared + resumed > 1 and not console.as_json and not console.quiet:
-        click.echo(f"\nmean of {compared + resumed} inputs\n{_table(means)}")
+        print_result(f"\nmean of {compared + resumed} inputs\n{_table(means)}")
     parts = [f"{compared} compared", f"{resumed} complete before"]
     parts += [f"{failed} failed"] if failed else []
     parts += [f"{total - len(rows)} not started"] if total > len(rows) else []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -10,6 +12,7 @@ from typing import Any
 
 import click
 
+from pulse_sr.errors import SetupError, cut, describe_error
 from pulse_sr.files.documents import json_text
 
 # Where the options of a command leave what the error handler needs (`click.Context.meta`).
@@ -18,6 +21,8 @@ JSON_KEY = "pulse_sr.json"
 
 #: Exit codes after SIGINT and SIGTERM.
 INTERRUPTED, TERMINATED = 130, 143
+#: Characters of a line of an error.
+_LONGEST = 700
 
 
 class Terminated(BaseException):
@@ -39,7 +44,7 @@ class Console:
         self.quiet, self.as_json = quiet, as_json
         #: Changes what is printed: paths of this machine that stand for URLs.
         self.named: Callable[[str], str] = lambda text: text
-        self._terminal = sys.stderr.isatty() and not quiet
+        self._terminal = sys.stderr is not None and sys.stderr.isatty() and not quiet
         self._live = False
         _set_up_logging(self, verbose)
 
@@ -62,12 +67,12 @@ class Console:
         print_error(self.named(message), self.named(hint))
 
     def json(self, document: Any) -> None:
-        """Prints the one JSON document of `--json` on stdout."""
-        self.text(json_text(document, indent=2))
+        """Prints the one JSON document of `--json`; raises as `print_result`."""
+        emit_json(document, self.named)
 
     def text(self, text: str) -> None:
-        """Prints a result on stdout."""
-        click.echo(self.named(text))
+        """Prints a result; raises as `print_result`."""
+        print_result(self.named(text))
 
     def clear(self) -> None:
         """Removes the live line."""
@@ -78,19 +83,66 @@ class Console:
 
     def _print(self, text: str) -> None:
         self.clear()
-        click.echo(printable(self.named(text)), err=True)
+        say(printable(self.named(text)))
 
 
 def print_error(message: str, hint: str = "") -> None:
     """Prints `error: ...` and, if there is one, `hint: ...`, each on one line of stderr."""
-    click.echo(f"error: {printable(message)}", err=True)
+    say(f"error: {cut(printable(message), _LONGEST)}")
     if hint:
-        click.echo(f"hint: {printable(hint)}", err=True)
+        say(f"hint: {cut(printable(hint), _LONGEST)}")
 
 
-def emit_json(document: Any) -> None:
-    """Prints the one JSON document of `--json` on stdout."""
-    click.echo(json_text(document, indent=2))
+def say(text: str) -> None:
+    """Prints a line on stderr; one that can not be written is no reason to stop."""
+    with contextlib.suppress(OSError, ValueError):
+        click.echo(text, err=True)
+
+
+def print_result(text: str) -> None:
+    """Prints results on stdout; names that it has no letters for are escaped.
+
+    Raises:
+        SetupError: stdout is closed, a pipe that nobody reads, or on a full disk.
+    """
+    reason = "it is closed"
+    if sys.stdout is not None:
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        try:
+            click.echo(text.encode(encoding, "backslashreplace").decode(encoding))
+            return
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or reason
+            _give_up_stdout()
+    raise SetupError(f"stdout can not be written: {reason}", "write it to a file: > FILE")
+
+
+def _give_up_stdout() -> None:
+    """Lets nothing more be tried: at its end Python writes what is left in the buffer."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def emit_json(document: Any, named: Callable[[str], str] = str) -> None:
+    """Prints the one JSON document of `--json` on stdout, as `named` changes its text.
+
+    Raises:
+        SetupError: see `print_result`.
+    """
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        context.meta[JSON_KEY] = False  # an error after it has no document of its own
+    print_result(named(json_text(document, indent=2)))
+
+
+def exit_code_now(usual: int) -> int:
+    """The exit code of a command that ends here: that of the error on its way, else the usual."""
+    stop = sys.exception()
+    if stop is None:
+        return usual
+    if isinstance(stop, Terminated):
+        return TERMINATED
+    return INTERRUPTED if isinstance(stop, KeyboardInterrupt) else describe_error(stop)[2]
 
 
 def printable(text: str) -> str:
@@ -150,6 +202,9 @@ class _Lines(logging.Handler):
         self.console, self._said = console, set[str]()
 
     def emit(self, record: logging.LogRecord) -> None:
+        if getattr(record, "live", False):  # progress
+            self.console.live(record.getMessage())
+            return
         text = f"{record.levelname.lower()}: {record.getMessage()}"
         if text in self._said and record.levelno == logging.WARNING:
             return
@@ -157,7 +212,7 @@ class _Lines(logging.Handler):
         self.console.line(text)
         if record.exc_info:
             formatter = logging.Formatter()
-            click.echo(formatter.formatException(record.exc_info), err=True)
+            say(formatter.formatException(record.exc_info))
 
 
 def _set_up_logging(console: Console, verbose: bool) -> None:
@@ -169,6 +224,8 @@ def _set_up_logging(console: Console, verbose: bool) -> None:
         logger.addHandler(_Lines(console))
         logger.setLevel(logging.DEBUG if verbose else level)
         logger.propagate = False
+    # So is the time that a seed bank takes.
+    logging.getLogger("pulse_sr.priors.bank").setLevel(logging.INFO)
 
 
 def _terminal_width() -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pulse_sr.cli.console import Console, emit_json, printable, table
+from pulse_sr.cli.console import Console, emit_json, print_result, printable, say, table
 from pulse_sr.cli.options import CONTEXT, standard_options
 
 _Rows = list[tuple[str, ...]]
@@ -31,9 +31,9 @@ def command(build: bool, console: Console) -> int:
     else:
         for title, rows in _sections(report):
             indented = [(f"  {row[0]}", *map(printable, row[1:])) for row in rows]
-            click.echo("\n".join([title, table(indented)]) if rows else f"{title}: none")
+            print_result("\n".join([title, table(indented)]) if rows else f"{title}: none")
         for problem in report["problems"]:
-            click.echo(printable(f"to repair: {problem['repair']}  ({problem['what']})"))
+            print_result(printable(f"to repair: {problem['repair']}  ({problem['what']})"))
     return 3 if any(problem["needed"] for problem in report["problems"]) else 0
 
 
@@ -50,7 +50,7 @@ def _build(console: Console) -> None:
             failures.append(built)
             console.clear()
             for line in built.log.splitlines():
-                click.echo(f"  {printable(line)}", err=True)
+                say(f"  {printable(line)}")
         else:
             console.line(f"{built.target}: unavailable: {built.reason}")
     if failures:

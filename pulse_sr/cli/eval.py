@@ -9,9 +9,19 @@ from typing import Any
 
 import click
 
-from pulse_sr.cli.console import Console, emit_json, progress_bar, show_plan, table
-from pulse_sr.cli.options import CONTEXT, dry_run_option, out_option, standard_options, takes
+from pulse_sr.cli.console import Console, emit_json, print_result, progress_bar, show_plan, table
+from pulse_sr.cli.options import (
+    CONTEXT,
+    Checked,
+    dry_run_option,
+    out_option,
+    path_argument,
+    standard_options,
+    takes,
+)
+from pulse_sr.files.paths import FOLDER
 from pulse_sr.metrics.options import EvalOptions
+from pulse_sr.options import path
 
 #: So many names of what did not match are shown; `metrics.json` has all.
 _MOST_NAMES = 10
@@ -20,13 +30,13 @@ Document = dict[str, Any]
 
 
 @click.command("eval", context_settings=CONTEXT)
-@click.argument("results", metavar="RESULT_DIR", type=click.Path(path_type=Path))
+@path_argument("results", "RESULT_DIR", FOLDER)
 @click.option(
     "--reference",
     "references",
     required=True,
     metavar="DIR",
-    type=click.Path(path_type=Path),
+    type=Checked(path("a folder that exists", FOLDER)),
     help="The true pictures, of the same stems and sizes.",
 )
 @out_option(
@@ -64,9 +74,9 @@ def command(
     if console.as_json:
         emit_json({**document, "out": str(out), "exit_code": code})
     else:
-        click.echo(_numbers(document))
+        print_result(_numbers(document))
         for column, groups in document["groups"].items():
-            click.echo("\n" + _group_table(column, groups, document["gaps"][column]))
+            print_result("\n" + _group_table(column, groups, document["gaps"][column]))
     _say_what_failed(document, console)
     console.line(f"{document['inputs']} inputs measured; tables and plots in {out}")
     return code

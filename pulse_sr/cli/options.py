@@ -6,6 +6,7 @@ import functools
 import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,9 +15,21 @@ from click.shell_completion import CompletionItem
 
 from pulse_sr import __version__
 from pulse_sr.cli.console import JSON_KEY, VERBOSE_KEY, Console
-from pulse_sr.errors import UsageError
+from pulse_sr.errors import UsageError, cut, first_line, shown
+from pulse_sr.files.paths import FILE, check_out, read_text
 from pulse_sr.files.remote import is_url
-from pulse_sr.options import SWITCH, Kind, Option, Options, options_of, suggest
+from pulse_sr.options import (
+    SWITCH,
+    Kind,
+    Option,
+    Options,
+    options_of,
+    path,
+    suggest,
+)
+
+#: Of a --config file.
+_MOST_BYTES = 2**20
 
 if TYPE_CHECKING:
     from pulse_sr.jobs.staging import Stage
@@ -68,10 +81,7 @@ class OptionType(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Converts what the command line or the TOML file gave."""
-        try:
-            return self.kind.parse(value) if isinstance(value, str) else value
-        except ValueError:
-            return value
+        return self.kind.read(value) if isinstance(value, str) else value
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
@@ -80,6 +90,31 @@ class OptionType(click.ParamType):
         if "PATH" in self.name:
             return [CompletionItem(incomplete, type="file")]
         return [CompletionItem(each) for each in self.kind.choices if each.startswith(incomplete)]
+
+
+class Checked(OptionType):
+    """The same for a parameter that no dataclass has: what is wrong is refused here."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Converts and checks."""
+        called = param.opts[-1] if isinstance(param, click.Option) else self.name
+        return self.kind.check(super().convert(value, param, ctx), called)
+
+
+#: The folder of the results, which is there or can be made.
+OUT = Kind("a folder", lambda value: check_out(value, "-o "), "DIR")
+#: The same, or a URL, which stays a text.
+PLACE = replace(OUT, accept=lambda value: value if is_url(value) else OUT.accept(value))
+
+
+#: Training data: a pattern of archives is the name of no file.
+DATA = path("images or archives", missing=True)
+
+
+def path_argument(name: str, metavar: str, wanted: str, **more: Any) -> Callable[[_F], _F]:
+    """Adds an argument that is the path of what is there and is of a kind (`files.paths`)."""
+    kind = Checked(replace(path(f"{wanted} that exists", wanted), metavar=metavar))
+    return click.argument(name, type=kind, metavar=metavar, **more)
 
 
 def version_option(function: _F) -> _F:
@@ -91,7 +126,8 @@ def standard_options(function: _F) -> Callable[..., Any]:
     """Adds `-q -v --json --config --version`; the command gets a `console` that obeys them."""
     config = click.option(
         "--config",
-        type=click.Path(dir_okay=False, path_type=Path),
+        type=Checked(path("a TOML file", FILE)),
+        metavar="FILE.toml",
         is_eager=True,
         expose_value=False,
         callback=_read_config,
@@ -112,12 +148,18 @@ def standard_options_but_config(function: _F) -> Callable[..., Any]:
     decorators = [
         click.option("-q", "--quiet", is_flag=True, help="Print errors only."),
         click.option(
-            "-v", "--verbose", is_flag=True, callback=_remember(VERBOSE_KEY), help="Say more."
+            "-v",
+            "--verbose",
+            is_flag=True,
+            is_eager=True,
+            callback=_remember(VERBOSE_KEY),
+            help="Say more.",
         ),
         click.option(
             "--json",
             "as_json",
             is_flag=True,
+            is_eager=True,  # errors of the other options are told as it says
             callback=_remember(JSON_KEY),
             help="One JSON document on stdout, nothing else there.",
         ),
@@ -136,19 +178,8 @@ def out_option(
     presence: dict[str, Any] = {"required": required}
     if default is not None:
         presence = {"default": default, "show_default": True}
-    kind = Place() if urls else click.Path(file_okay=False, path_type=Path)
+    kind = Checked(PLACE if urls else OUT)
     return click.option("-o", "--out", type=kind, metavar="DIR", help=text, **presence)
-
-
-class Place(click.Path):
-    """A folder of results: a path, or a URL as it is."""
-
-    def __init__(self) -> None:
-        super().__init__(file_okay=False, path_type=Path)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Converts what the command line or the TOML file gave."""
-        return value if is_url(value) else super().convert(value, param, ctx)
 
 
 def stage_of(
@@ -224,9 +255,11 @@ def load_toml(
     for key, value in _read_toml(Path(path)).items():
         name = key.replace("-", "_")
         if name not in known_keys:
-            raise UsageError(f"{path}: unknown option {key!r}", suggest(name, known_keys))
+            raise UsageError(f"{path}: unknown option {shown(key)}", suggest(name, known_keys))
         if name in values:
-            raise UsageError(f"{path}: option {key!r} is given twice", "keep one of the two lines")
+            raise UsageError(
+                f"{path}: option {shown(key)} is given twice", "keep one of the two lines"
+            )
         _check_type(path, key, value, known_keys[name])
         values[name] = value
     return values
@@ -234,13 +267,11 @@ def load_toml(
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise UsageError(f"could not read --config {path}: {reason}") from error
-    except tomllib.TOMLDecodeError as error:
+        return tomllib.loads(read_text(path, _MOST_BYTES, called="--config "))
+    except (ValueError, RecursionError) as error:  # also numbers of thousands of digits
         raise UsageError(
-            f"--config {path} is not TOML: {error}", 'write lines such as: method = "phased"'
+            f"--config {path} is not TOML: {cut(first_line(error))}",
+            'write lines such as: method = "phased"',
         ) from error
 
 
@@ -251,5 +282,6 @@ def _check_type(path: str | Path, key: str, value: Any, kinds: type | tuple[type
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         expected = " or ".join(kind.__name__ for kind in kinds)
         raise UsageError(
-            f"{path}: option {key!r} expects {expected}, got {type(value).__name__} {value!r}"
+            f"{path}: option {shown(key)} expects {expected}, "
+            f"got {type(value).__name__} {shown(value)}"
         )

@@ -7,9 +7,19 @@ from typing import Any
 
 import click
 
-from pulse_sr.cli.console import Console, emit_json, table
-from pulse_sr.cli.options import CONTEXT, out_option, standard_options, takes, version_option
+from pulse_sr.cli.console import Console, emit_json, print_result, table
+from pulse_sr.cli.options import (
+    CONTEXT,
+    Checked,
+    out_option,
+    path_argument,
+    standard_options,
+    takes,
+    version_option,
+)
+from pulse_sr.files.paths import FILE
 from pulse_sr.models.options import ImportOptions
+from pulse_sr.options import named, text
 
 _FIRST_KEYS = ("name", "architecture", "resolution", "sha256", "licence", "data")
 
@@ -32,13 +42,13 @@ def list_command(console: Console) -> int:
         emit_json(cards)
         return 0
     keys = ("name", "architecture", "resolution", "licence")
-    click.echo(table([keys, *(tuple(str(card.get(key, "")) for key in keys) for card in cards)]))
+    print_result(table([keys, *(tuple(str(card.get(key, "")) for key in keys) for card in cards)]))
     console.line(f"pulse-sr prior get NAME downloads: {', '.join(downloads())}")
     return 0
 
 
 @command.command("info", context_settings=CONTEXT)
-@click.argument("prior", required=False, metavar="[NAME|PATH]")
+@click.argument("prior", type=Checked(named("NAME|PATH")), required=False, metavar="[NAME|PATH]")
 @standard_options
 def info_command(prior: str | None, console: Console) -> int:
     """Show the card of a prior; without a name, of the default one. Checks its checksum."""
@@ -50,12 +60,12 @@ def info_command(prior: str | None, console: Console) -> int:
     if console.as_json:
         emit_json(card)
     else:
-        click.echo(table([(key, str(value)) for key, value in card.items()]))
+        print_result(table([(key, str(value)) for key, value in card.items()]))
     return 0
 
 
 @command.command("import", context_settings=CONTEXT)
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@path_argument("file", "FILE", FILE)
 @out_option(None, "The folder to write.  [default: one in the cache, by name]", required=False)
 @takes(options=ImportOptions)
 @standard_options
@@ -73,7 +83,7 @@ def import_command(file: Path, out: Path | None, options: ImportOptions, console
 
 
 @command.command("get", context_settings=CONTEXT)
-@click.argument("name")
+@click.argument("name", type=Checked(text("NAME")))
 @standard_options
 def get_command(name: str, console: Console) -> int:
     """Download a published checkpoint and import it; the same command goes on where it stopped."""
@@ -93,7 +103,7 @@ def get_command(name: str, console: Console) -> int:
 
 
 @command.command("remove", context_settings=CONTEXT)
-@click.argument("name")
+@click.argument("name", type=Checked(text("NAME")))
 @standard_options
 def remove_command(name: str, console: Console) -> int:
     """Remove a prior that was imported or downloaded."""

@@ -66,8 +66,15 @@ def command(
 
     stage = stage_of(inputs, out, console, recursive=options.recursive, dry_run=dry_run)
     executor = stage.executor(choose_executor(engine, config.device))
-    device = engine.device(config.device)
-    plan = plan_run(stage.inputs, stage.out, config, options, looking=looking, device=device)
+    plan = plan_run(
+        stage.inputs,
+        stage.out,
+        config,
+        options,
+        looking=looking,
+        device=engine.device(config.device),
+        opening=stage.complete if stage.url else None,
+    )
     console.clear()
     if dry_run:
         return _show_plan(plan, engine, console)

@@ -12,9 +12,11 @@ from typing import Any
 
 import click
 
-from pulse_sr.cli.console import Console, emit_json, printable
+from pulse_sr.cli.console import Console, emit_json, print_result, printable
 from pulse_sr.cli.options import (
     CONTEXT,
+    DATA,
+    Checked,
     dry_run_option,
     missing,
     out_option,
@@ -26,7 +28,7 @@ from pulse_sr.training.options import Observation, ScheduleOptions
 
 
 @click.command("train-prior", context_settings=CONTEXT)
-@click.argument("data", type=click.Path(path_type=Path), metavar="DATA")
+@click.argument("data", type=Checked(DATA), metavar="DATA")
 @out_option(
     None,
     "Folder of the run: state, prior, pictures, log. A --prior at any time. Required to train.",
@@ -62,6 +64,7 @@ def command(
         return _check(data, out, options, dry_run, console)
     if out is None:
         raise missing("out")
+    from pulse_sr.jobs.scoring import open_two_or_more
     from pulse_sr.jobs.training import run_training
     from pulse_sr.training.gan.plan import plan_training
     from pulse_sr.training.loop import Schedule
@@ -70,6 +73,8 @@ def command(
     processes = join_processes(options.device)
     try:
         plan = plan_training(data, out, options, processes)
+        if observation.held_back is not None:
+            open_two_or_more(observation.held_back, options.member)
         if dry_run:
             if processes.first:
                 emit_json({"dry_run": True, "settings": plan.describe()})
@@ -112,7 +117,7 @@ def _check(
     *report, verdict = lines(found)
     report += [f"written: {', '.join(map(str, written))}"] if written else []
     for line in (*report, verdict):
-        click.echo(printable(line))
+        print_result(printable(line))
     return found.exit_code
 
 

@@ -11,9 +11,11 @@ from typing import Any
 
 import click
 
-from pulse_sr.cli.console import Console, emit_json
+from pulse_sr.cli.console import Console, emit_json, print_result
 from pulse_sr.cli.options import (
     CONTEXT,
+    DATA,
+    Checked,
     dry_run_option,
     missing,
     out_option,
@@ -36,11 +38,11 @@ def _show_recipes(as_json: bool) -> None:
         emit_json(rows)
         return
     for row in rows:
-        click.echo("{name}: {title}\n    {source}".format(**row))
+        print_result("{name}: {title}\n    {source}".format(**row))
 
 
 @click.command("train-sr", context_settings=CONTEXT)
-@click.argument("data", type=click.Path(path_type=Path), metavar="DATA", required=False)
+@click.argument("data", type=Checked(DATA), metavar="DATA", required=False)
 @out_option(
     None,
     "Folder of the run: state, network, pictures, log. An upscale --model any time.",
@@ -81,7 +83,7 @@ def command(
             raise missing(name)
     assert data is not None
     assert out is not None
-    from pulse_sr.jobs.sr_training import run_sr_training
+    from pulse_sr.jobs.sr_training import held_back_photos, run_sr_training
     from pulse_sr.training.loop import Schedule
     from pulse_sr.training.processes import join_processes, leave_processes
     from pulse_sr.training.sr.plan import plan_sr_training
@@ -89,6 +91,7 @@ def command(
     processes = join_processes(options.device)
     try:
         plan = plan_sr_training(data, out, options, times.kimg, processes)
+        held_back_photos(observation)
         if dry_run:
             if processes.first:
                 emit_json({"dry_run": True, "settings": plan.describe()})

@@ -8,7 +8,15 @@ from typing import Any
 
 import click
 
-from pulse_sr.cli.console import Console, Pace, emit_json, show_plan, table
+from pulse_sr.cli.console import (
+    Console,
+    Pace,
+    emit_json,
+    exit_code_now,
+    print_result,
+    show_plan,
+    table,
+)
 from pulse_sr.cli.options import (
     CONTEXT,
     dry_run_option,
@@ -29,7 +37,7 @@ def _show_networks(as_json: bool) -> None:
     if as_json:
         emit_json(cards)
         return
-    click.echo(table([(c["name"], f"x{c['scale']}", str(c.get("use", ""))) for c in cards]))
+    print_result(table([(c["name"], f"x{c['scale']}", str(c.get("use", ""))) for c in cards]))
 
 
 @click.command("upscale", context_settings=CONTEXT)
@@ -97,7 +105,9 @@ def command(
         parts += [f"{total - len(rows)} not started"] if total > len(rows) else []
         console.line(f"{', '.join(parts)}; results in {out}")
         if console.as_json and rows:
-            console.json({"out": str(out), "exit_code": int(failed > 0), "images": rows})
+            console.json(
+                {"out": str(out), "exit_code": exit_code_now(int(failed > 0)), "images": rows}
+            )
     return int(failed > 0)
 
 

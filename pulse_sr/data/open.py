@@ -9,6 +9,7 @@ from pulse_sr.data.archive import ArchiveSource
 from pulse_sr.data.idx import IdxSource, is_idx
 from pulse_sr.data.shards import expand_shards, shards_in
 from pulse_sr.data.sources import FolderSource, ImageSource
+from pulse_sr.files.paths import EITHER, check_path, problem_of_name
 
 
 def open_source(data: str | os.PathLike[str], member: str | None = None) -> ImageSource:
@@ -24,12 +25,14 @@ def open_source(data: str | os.PathLike[str], member: str | None = None) -> Imag
         UsageError: when there is no such thing, or no file of a folder has the field.
         InputError: an idx file is damaged.
     """
-    folder = Path(data)
+    location, folder = os.fspath(data), Path(data)
+    if problem_of_name(location) or os.path.lexists(location):
+        check_path(location, EITHER)
     if is_idx(folder):
         return IdxSource(folder)
     if not folder.is_dir():
-        return ArchiveSource(str(data), expand_shards(str(data)), member=member)
+        return ArchiveSource(location, expand_shards(location), member=member)
     shards = shards_in(folder)
     if shards and not FolderSource(folder).names:
-        return ArchiveSource(str(data), shards, folder, member)
+        return ArchiveSource(location, shards, folder, member)
     return FolderSource(folder, member)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from pulse_sr.errors import UsageError
+from pulse_sr.errors import UsageError, cut
+from pulse_sr.files.paths import check_path
 
+#: Archives of a data set.
+_MOST_SHARDS = 100_000
 _SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
 
 
@@ -18,16 +22,18 @@ def expand_shards(pattern: str) -> list[Path]:
     Raises:
         UsageError: when a file is missing or nothing matches.
     """
-    if Path(pattern).exists():
-        return [Path(pattern)]
+    if os.path.exists(pattern):
+        return [check_path(pattern)]
     found: dict[Path, None] = {}  # in order, none twice
     for text in _expand_braces(pattern):
         matches = sorted(glob.glob(text)) if glob.has_magic(text) else [text]
-        if not matches or not Path(matches[0]).exists():
+        if not matches or not os.path.exists(matches[0]):
             raise UsageError(
                 f"{text} is not a folder of images, nor a tar or zip of them", "check the path"
             )
-        found |= dict.fromkeys(map(Path, matches))
+        found |= dict.fromkeys(map(check_path, matches))
+        if len(found) > _MOST_SHARDS:
+            raise UsageError(f"{pattern} stands for more than {_MOST_SHARDS} files", "check it")
     return list(found)
 
 
@@ -65,6 +71,8 @@ def _choices(inside: str) -> Iterator[str]:
         yield from inside.split(",")
         return
     first, last = numbers.groups()
+    if max(len(first), len(last)) > len(str(_MOST_SHARDS)):
+        raise UsageError(f"{{{cut(inside)}}} stands for too many files", "{000..003}")
     width = max(map(len, numbers.groups())) if "0" in (first[0], last[0]) else 0
     step = 1 if int(first) <= int(last) else -1
     for number in range(int(first), int(last) + step, step):

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from pulse_sr.errors import SetupError, is_disk_full
+from pulse_sr.errors import SetupError, cut, first_line, is_disk_full
 
 #: The names of temporary files: the process, and 48 random bits.
 _TEMPORARY = re.compile(r"\.(\d{1,9})-[0-9a-f]{12}\.tmp")
@@ -119,7 +119,8 @@ def make_folder(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: there is a NUL in it
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise SetupError(
-            f"could not make the folder {folder}: {error.strerror}", "choose another with -o DIR"
+            f"could not make the folder {cut(str(folder))}: {reason}", "choose another with -o DIR"
         ) from error

@@ -12,14 +12,14 @@ import json
 import logging
 import math
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
-from pulse_sr.errors import first_line
+from pulse_sr.errors import cut, first_line, shown
 
 log = logging.getLogger(__name__)
 
@@ -193,6 +193,37 @@ def _check_limits(document: Any, levels: int) -> None:
             _check_limits(each, levels - 1)
     elif isinstance(document, float) and not math.isfinite(document):
         raise ValueError("a number is not finite")
+
+
+#: What the description of a network may ask for: widths and sides, layers of a kind, entries.
+MOST_WIDTH, MOST_LAYERS, MOST_ENTRIES = 8192, 256, 64
+_LAYERS = ("mapping_layers", "blocks", "convolutions")
+
+
+def check_description(config: Any) -> None:
+    """Refuses the description of a network that would take more than any network needs to build.
+
+    Args:
+        config: names to whole numbers, finite numbers, switches, words, or flat lists of numbers.
+
+    Raises:
+        ValueError: it is of another form, or a number is out of range; the message names it.
+    """
+    if not isinstance(config, Mapping) or len(config) > MOST_ENTRIES:
+        raise ValueError("the configuration is no table of a network's sizes")
+    for name, value in config.items():
+        values = value if isinstance(value, (list, tuple)) else [value]
+        most = MOST_LAYERS if name in _LAYERS else MOST_WIDTH
+        if len(values) > MOST_ENTRIES or not all(_is_plain(each, most) for each in values):
+            raise ValueError(f"{cut(str(name))} is {shown(value)}, sizes are whole, up to {most}")
+
+
+def _is_plain(value: Any, most: int) -> bool:
+    if isinstance(value, str):
+        return len(value) <= MOST_ENTRIES
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or (isinstance(value, int) and 0 <= value <= most)
 
 
 def _finite(document: Any) -> Any:

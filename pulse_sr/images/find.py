@@ -14,6 +14,16 @@ from typing import Any
 from PIL import Image
 
 from pulse_sr.errors import UsageError
+from pulse_sr.files.paths import (
+    EITHER,
+    FILE,
+    FOLDER,
+    check_path,
+    problem_of,
+    problem_of_name,
+    read_text,
+    real_path,
+)
 from pulse_sr.images.decode import REFUSED_FORMATS, register_heif
 from pulse_sr.images.write import OWN_MARK, OWN_WORDS
 
@@ -22,6 +32,8 @@ log = logging.getLogger(__name__)
 _GIVE_IMAGES = "give image files such as PNG or JPEG"
 _ONE_A_LINE = "one path or URL a line"
 LIST_SUFFIX = ".txt"
+#: Of a list: some 100,000 lines.
+_MOST_BYTES = 2**24
 
 
 def find_images(
@@ -66,14 +78,10 @@ def listed_inputs(inputs: Sequence[str]) -> list[str]:
     """
     found: list[str] = []
     for text in inputs:
-        if Path(text).suffix.lower() != LIST_SUFFIX or not Path(text).is_file():
+        if not text.lower().endswith(LIST_SUFFIX) or problem_of(text, FILE):
             found.append(text)
             continue
-        try:
-            lines = Path(text).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-            raise UsageError(f"the list {text} can not be read: {reason}", _ONE_A_LINE) from error
+        lines = read_text(text, _MOST_BYTES, called="the list ").splitlines()
         named = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
         if not named:
             raise UsageError(f"the list {text} names no inputs", _ONE_A_LINE)
@@ -87,8 +95,7 @@ def pictures_by_stem(folder: Path) -> dict[str, Path]:
     Raises:
         UsageError: it is no folder, has no pictures, or two of them of one name.
     """
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is not a folder", "give a folder of pictures")
+    check_path(folder, FOLDER)
     found: dict[str, list[Path]] = defaultdict(list)
     for path in find_images([str(folder)]):
         found[path.stem].append(path)
@@ -119,16 +126,12 @@ def words_of(left_out: Mapping[str, int]) -> str:
 
 
 def _expand(text: str, recursive: bool, out: Path | None) -> tuple[list[Path], str]:
-    path = Path(text)
-    if path.is_dir():
+    if problem_of_name(text) or not glob.has_magic(text) or os.path.lexists(text):
+        path = check_path(text, EITHER)
+        if not path.is_dir():
+            return [path], ""
         complaint = f"the folder {text} has no images"
         return _pictures(_below(path, recursive), complaint, out)
-    if path.exists():
-        if not path.is_file():  # a pipe: opening it would wait for somebody to write
-            raise UsageError(f"{text} is not a regular file", _GIVE_IMAGES)
-        return [path], ""
-    if not glob.has_magic(text):
-        raise UsageError(f"{text} does not exist", "check the path")
     matches = sorted(map(Path, glob.glob(text, recursive=True)))
     if not matches and "[" in text:
         raise UsageError(
@@ -167,7 +170,7 @@ def _pictures(paths: Iterable[Path], complaint: str, out: Path | None) -> tuple[
 
 def _kind(path: Path, out: Path | None) -> str:
     """What stands against the path as a picture; empty if nothing does."""
-    if out is not None and path.resolve().is_relative_to(out):
+    if out is not None and real_path(path).is_relative_to(out):
         return "in the output folder"
     if path.is_dir():
         return "subfolders (--recursive takes them)"

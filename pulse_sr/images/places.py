@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pulse_sr.errors import InputError, PulseError, UsageError
 from pulse_sr.files.documents import load_json
+from pulse_sr.files.paths import real_path
 from pulse_sr.images.find import is_own_picture
 
 #: What the beginning of a file of ours holds, by its suffix: the page of a run
@@ -37,10 +38,10 @@ def refuse_inputs(
     Raises:
         UsageError: there is one.
     """
-    places, root = {_real(each) for each in below}, _real(out)
+    places, root = {real_path(each) for each in below}, real_path(out)
     for path in inputs:
         # Where it leads, and where it stands itself: a link can be replaced too.
-        for place in (_real(path), _real(path.parent) / path.name):
+        for place in (real_path(path), real_path(path.parent) / path.name):
             inside = not places.isdisjoint((place, *place.parents))
             if inside or (flat and place.parent == root):
                 raise UsageError(
@@ -79,7 +80,7 @@ def check_place(
 
 def stays_in(path: Path, folder: Path) -> bool:
     """Whether a path leads to a place in a folder, through links too."""
-    return _real(path).is_relative_to(_real(folder))
+    return real_path(path).is_relative_to(real_path(folder))
 
 
 def is_own_file(file: Path) -> bool:
@@ -113,7 +114,7 @@ def _is_own_record(file: Path) -> bool:
 def _check_folder(out: Path, folder: Path, error: type[PulseError]) -> None:
     if os.path.lexists(folder) and not folder.is_dir():
         raise error(f"{folder} is no folder: it is left alone", OTHER_FOLDER)
-    if _real(folder) != _real(out) / os.path.relpath(folder, out):
+    if real_path(folder) != real_path(out) / os.path.relpath(folder, out):
         raise error(_leads_out(folder, out), OTHER_FOLDER)
 
 
@@ -124,7 +125,3 @@ def in_the_way(file: Path) -> str:
 
 def _leads_out(folder: Path, out: Path) -> str:
     return f"{folder} is a link that leads out of {out}: it is left alone"
-
-
-def _real(path: Path) -> Path:
-    return Path(os.path.realpath(path))  # unlike `Path.resolve` it takes a loop of links

@@ -10,8 +10,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from pulse_sr.errors import InputError, UsageError
-from pulse_sr.images.decode import NOT_AN_IMAGE, decode, explain_damage, open_header
+from pulse_sr.errors import InputError, UsageError, cut
+from pulse_sr.files.paths import FILE, problem_of
+from pulse_sr.images.decode import decode, explain_damage, open_header
 from pulse_sr.images.face import FaceOfPhoto
 from pulse_sr.images.pixels import Pixels
 
@@ -101,18 +102,15 @@ def read_bytes(path: Path) -> bytes:
     """Reads a file that may be a picture.
 
     Raises:
-        UsageError: the path does not exist or is a folder.
-        InputError: the file is empty, too large, not regular, or may not be read.
+        UsageError: the path does not exist or is no regular file.
+        InputError: the file is empty, too large, or may not be read.
     """
-    if not path.exists():
-        raise UsageError(f"{path} does not exist", "check the path")
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder, expected an image file", f"{path}/*.png")
-    if not path.is_file():
-        raise InputError(f"{path} is not a regular file", NOT_AN_IMAGE)
-    size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise InputError(f"{path} has {size} bytes, the limit is {MAX_BYTES}", "make it smaller")
+    problem = problem_of(path, FILE)
+    if problem:
+        raise UsageError(f"{cut(str(path))} {problem}", "give image files such as PNG or JPEG")
+    problem = problem_of(path, FILE, MAX_BYTES)
+    if problem:
+        raise InputError(f"{path} {problem}", "make it smaller")
     try:
         data = path.read_bytes()
     except OSError as error:

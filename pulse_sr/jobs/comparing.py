@@ -19,6 +19,7 @@ from pulse_sr.config import CompareOptions, SearchConfig
 from pulse_sr.devices import choose_device
 from pulse_sr.errors import UsageError
 from pulse_sr.files.atomic import make_folder, remove_leftovers
+from pulse_sr.files.paths import check_out
 from pulse_sr.images.find import find_images, pictures_by_stem
 from pulse_sr.images.places import refuse_inputs
 from pulse_sr.inversion import stream
@@ -151,7 +152,7 @@ def plan_compare(
             not suit the prior.
         SetupError: prior or network can not be loaded, or there is no such device.
     """
-    out, config, options = Path(out), config or SearchConfig(), options or CompareOptions()
+    out, config, options = check_out(out), config or SearchConfig(), options or CompareOptions()
     paths = find_images([str(each) for each in inputs], recursive=options.recursive, out=out)
     truths = _truths(paths, options.truth)
     refuse_inputs([*paths, *filter(None, truths)], out, below=[out])
@@ -207,7 +208,7 @@ def compare(
     own_prior = prior if isinstance(prior, Prior) else None
     own_model = model if isinstance(model, SrModel) else None
     options = CompareOptions(
-        truth=None if truth is None else Path(truth),
+        truth=truth,  # type: ignore[arg-type]  # the option makes a path of it
         prior=None if prior is None or own_prior else str(prior),
         model=None if model is None or own_model else str(model),
         overwrite=overwrite,

@@ -96,13 +96,16 @@ def collect() -> dict[str, Any]:
     }
     try:
         import torch
-    except (ImportError, OSError) as error:  # OSError: one of its libraries does not load
+
+        versions = {"torch": torch.__version__, "cuda": torch.version.cuda}
+        threads = torch.get_num_threads()
+    except Exception as error:  # half of it may be there, or one of its libraries not load
         if packages["torch"] is not None:
             what = f"torch can not be imported: {first_line(error)}"
             problems.append(Problem(what, "reinstall torch", needed=True))
     else:
-        document["versions"] |= {"torch": torch.__version__, "cuda": torch.version.cuda}
-        document["machine"]["threads"] = torch.get_num_threads()
+        document["versions"] |= versions
+        document["machine"]["threads"] = threads
         problems += _add_torch_parts(document)
     document["problems"] = [asdict(problem) for problem in dict.fromkeys(problems)]
     return document

@@ -21,6 +21,7 @@ import torch
 from pulse_sr import __version__
 from pulse_sr.devices import choose_device
 from pulse_sr.errors import InputError, UsageError
+from pulse_sr.files import paths
 from pulse_sr.files.atomic import make_folder, write_atomic
 from pulse_sr.files.documents import FileName, json_bytes, read_json
 from pulse_sr.images.places import check_place, refuse_inputs
@@ -111,6 +112,7 @@ def plan_evaluation(results: Path, references: Path, out: Path, options: EvalOpt
             the way in `out`, or a folder that is an input.
         SetupError: no such device.
     """
+    paths.check_out(out)
     device = choose_device(options.device)
     spec = parse_operator(options.operator or "bicubic").text
     matched = match_files(results, references, options.lr, spec)

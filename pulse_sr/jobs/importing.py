@@ -24,6 +24,7 @@ from pulse_sr.errors import SetupError, UsageError, first_line, is_disk_full
 from pulse_sr.files.atomic import write_text_atomic
 from pulse_sr.files.digest import file_sha256
 from pulse_sr.files.documents import load_json
+from pulse_sr.files.paths import FILE, check_out, check_path
 from pulse_sr.images.write import write_png
 from pulse_sr.models import registry
 from pulse_sr.models.descriptor import Model
@@ -47,6 +48,7 @@ CARD_NAME, SAMPLES_NAME = "README.md", "samples.png"
 FILES = (FILE_NAME, BANK_NAME, SAMPLES_NAME, CARD_NAME)
 FRAMINGS = ("ffhq", "bundled")
 GRID_SIDE = 3
+#: Of a --framing file.
 
 
 def import_prior(
@@ -71,7 +73,7 @@ def import_prior(
         UsageError: the file is none of a generator that can be searched, or the folder is taken.
         SetupError: the file is damaged, or the disk is full.
     """
-    file, chosen = Path(file), ImportOptions(**options)
+    file, chosen = check_path(file, FILE), ImportOptions(**options)
     name = chosen.name or _name_of(file)
     target = _free_folder(out, name)
     alignment = read_framing(chosen.framing)
@@ -98,7 +100,7 @@ def load_prior(source: str | Path | None, device: str = "auto") -> Prior:
         UsageError: no such prior.
         SetupError: no such device, or a file is damaged.
     """
-    if source is not None and Path(source).is_file() and is_foreign(Path(source)):
+    if source is not None and os.path.isfile(source) and is_foreign(Path(source)):
         source = _imported_before(Path(source)) or _import_into_cache(Path(source), device)
     return registry.load_prior(source, choose_device(device))
 
@@ -170,10 +172,10 @@ def read_framing(framing: str) -> dict[str, Any]:
     if framing == "bundled":
         return framing_of(registry.load().card).describe()
     try:
-        found = load_json(Path(framing), dict)
+        found = load_json(check_path(framing, called="--framing "), dict)
         found = found.get("alignment", found)
         found = framing_of({"alignment": {"template": found.get("template", found)}})
-    except (OSError, ValueError, AttributeError, SetupError) as error:
+    except (ValueError, RecursionError, AttributeError, SetupError) as error:
         raise UsageError(
             f"--framing {framing} is no framing ({first_line(error)})",
             'ffhq, bundled, or a JSON file: {"eyes": [[x, y], [x, y]], "nose": [x, y], "mouth": '
@@ -246,7 +248,7 @@ def _cache() -> Path:
 def _free_folder(out: str | Path | None, name: str) -> Path:
     if out is None and name in registry.bundled():
         raise UsageError(f"{name!r} is the name of a bundled prior", "--name NAME")
-    target = _cache() / name if out is None else Path(out)
+    target = _cache() / name if out is None else check_out(out)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         hint = f"pulse-sr prior remove {name}, or --name NAME" if out is None else "-o DIR"
         raise UsageError(f"{target} is there already", hint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -10,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pulse_sr.errors import UsageError
+from pulse_sr.files.paths import read_text
 
 #: Names that the column of the files may have; else it is the first one.
 FILE_COLUMNS = ("file", "filename", "file_name", "image", "path", "name", "stem")
 #: A column with more values than these is a measurement, not a label.
 MOST_GROUPS = 24
+_MOST_BYTES = 2**28
 
 
 @dataclass(frozen=True)
@@ -38,14 +41,13 @@ def read_labels(path: Path) -> Labels:
     Raises:
         UsageError: it does not exist, is not CSV, or has no column beside that of the files.
     """
+    text = read_text(path, _MOST_BYTES, called="--by ", encoding="utf-8-sig")
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            header = list(reader.fieldnames or [])
-            found = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UsageError(f"could not read --by {path}: {reason}", "give a CSV file") from error
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        header = list(reader.fieldnames or [])
+        found = list(reader)
+    except csv.Error as error:
+        raise UsageError(f"--by {path} is not CSV: {error}", "give a CSV file") from error
     if len(header) < 2:
         raise UsageError(
             f"{path} has the columns {header}, expected one of files and one of labels",

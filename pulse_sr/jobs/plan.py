@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from pulse_sr.alignment.intake import identity_of
 from pulse_sr.config import LANCZOS, RunOptions, SearchConfig
 from pulse_sr.devices import choose_device
 from pulse_sr.errors import InputError, PulseError, UsageError
+from pulse_sr.files.paths import check_out
 from pulse_sr.images.face import FaceOfPhoto
 from pulse_sr.images.find import find_images
 from pulse_sr.images.places import refuse_inputs
@@ -52,6 +54,7 @@ def plan_run(
     *,
     looking: Callable[[int, int], None] | None = None,
     device: str | None = None,
+    opening: Callable[[str], None] | None = None,
 ) -> Plan:
     """Finds the inputs, loads the prior and decides what to do with each input; writes nothing.
 
@@ -65,19 +68,22 @@ def plan_run(
         prior: a loaded prior, in place of `options.prior`.
         looking: called with (inputs looked at, inputs) before each of them.
         device: where prior and network are loaded to; None: that of `config`.
+        opening: called with the name of each folder that will be written to, before its pictures are
+            opened here: so that they can be fetched.
 
     Raises:
         UsageError: a path does not exist, an input lies where results go, or an option does not
             suit the prior or the network.
         SetupError: the prior or the network can not be loaded.
     """
-    paths = find_images([str(each) for each in inputs], recursive=options.recursive, out=Path(out))
+    out = check_out(out)
+    paths = find_images([str(each) for each in inputs], recursive=options.recursive, out=out)
     device = device or config.device
     if prior is None:
         prior = _load_prior(options.prior, device)
     check_search(config, prior, options.align)
-    out, shard = Path(out), options.shard
     check_manifest(out, page=True)
+    shard = options.shard
     ordered = sorted(paths, key=lambda path: str(path.resolve())) if shard else paths
     entries = list_inputs(out, ordered)
     plan = Plan((), out, config, options, prior, _background(options, device))
@@ -88,7 +94,7 @@ def plan_run(
         if shard is None or i % shard[1] == shard[0]:
             if looking is not None:
                 looking(i, len(entries))
-            tasks += _tasks(plan, intake, entry, failures)
+            tasks += _tasks(plan, intake, entry, failures, opening)
     folders = {out / stem for task in tasks for stem in (task.stem, task.base)}
     refuse_inputs(paths, out, below=folders)
     rows = {row["stem"]: row for row in read_rows(out)}
@@ -108,27 +114,31 @@ def _guarded(task: Task, out: Path, row: Row | None, *, steps: bool) -> Task:
     return task
 
 
-def _tasks(plan: Plan, intake: Intake, entry: Input, failures: Failures | None) -> list[Task]:
+def _tasks(
+    plan: Plan,
+    intake: Intake,
+    entry: Input,
+    failures: Failures | None,
+    opening: Callable[[str], None] | None,
+) -> list[Task]:
     """What to do with one input: with each of its faces, if it is a photo."""
+    task = functools.partial(_task, plan, entry, failures=failures, opening=opening)
     try:
         faces = intake.faces(entry)
     except InputError as refusal:
-        return [
-            _task(plan, entry, f"{entry.sha256} {plan.options.align}", failures, refusal=refusal)
-        ]
+        return [task(f"{entry.sha256} {plan.options.align}", refusal=refusal)]
     if not faces:
-        return [_task(plan, entry, entry.sha256, failures)]
-    return [
-        _task(plan, entry, identity_of(face, entry.sha256), failures, stem, face)
-        for stem, face in faces
-    ]
+        return [task(entry.sha256)]
+    return [task(identity_of(face, entry.sha256), stem=stem, face=face) for stem, face in faces]
 
 
 def _task(
     plan: Plan,
     entry: Input,
     identity: str,
+    *,
     failures: Failures | None,
+    opening: Callable[[str], None] | None,
     stem: str | None = None,
     face: FaceOfPhoto | None = None,
     refusal: PulseError | None = None,
@@ -138,8 +148,11 @@ def _task(
     done: tuple[int, ...] = ()
     if not plan.options.overwrite:
         done = store.done_indices(plan.out / stem, wanted, with_steps=plan.options.save_steps)
-    if len(done) < plan.config.samples:  # those that are there will be read
-        folder = plan.out / stem
+    folder = plan.out / stem
+    missing = len(done) < plan.config.samples
+    if opening is not None and (missing or not store.has_order(folder, plan.options.cluster)):
+        opening(stem)
+    if missing:  # those that are there will be read
         done = tuple(k for k in done if is_whole(folder / sample_name(k)))
     indices = tuple(k for k in range(plan.config.samples) if k not in done)
     earlier = None

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pulse_sr.errors import InputError, PulseError, UsageError, first_line
 from pulse_sr.files.documents import FileName, load_json
+from pulse_sr.files.paths import FOLDER, check_path
 from pulse_sr.images.find import pictures_by_stem
 from pulse_sr.images.read import read_image
 from pulse_sr.jobs.manifest import RECORD, Status, read_rows
@@ -138,8 +139,7 @@ def _few(stems: Sequence[str]) -> str:
 
 def _find_results(folder: Path) -> list[ResultFiles]:
     """What a folder holds, by stem."""
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is not a folder", "give the folder of the results")
+    check_path(folder, FOLDER)
     records = sorted(folder.rglob(RECORD))
     if records:
         found = [_of_record(path, folder) for path in records]

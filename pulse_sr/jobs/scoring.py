@@ -20,6 +20,7 @@ from torch import Tensor
 
 from pulse_sr.data.decode import decode_files
 from pulse_sr.data.open import open_source
+from pulse_sr.data.sources import ImageSource
 from pulse_sr.devices import images_at_once
 from pulse_sr.errors import InputError, UsageError
 from pulse_sr.files.digest import file_sha256
@@ -205,10 +206,8 @@ def read_images(
         UsageError: when there is no such thing, or it holds fewer than two images.
         InputError: when an image can not be read.
     """
-    source = open_source(data, member)
+    source = open_two_or_more(data, member)
     names = source.names
-    if len(names) < 2:
-        raise UsageError(f"{data} holds {len(names)} images, expected two or more", "add some")
     places = range(len(names)) if count is None else evenly(len(names), count).tolist()
     found = {}
     for place, image in decode_files(source, side, positions=places):
@@ -216,6 +215,19 @@ def read_images(
             raise InputError(f"{names[place]} in {data}: {image.reason}", "remove it")
         found[place] = image.pixels
     return np.stack([found[place] for place in places])
+
+
+def open_two_or_more(data: str | Path, member: str | None = None) -> ImageSource:
+    """What `open_source` finds, if it is enough for a comparison.
+
+    Raises:
+        UsageError: when there is no such thing, or it holds fewer than two images.
+    """
+    source = open_source(data, member)
+    count = len(source.names)
+    if count < 2:
+        raise UsageError(f"{data} holds {count} images, expected two or more", "add some")
+    return source
 
 
 def sample_chunks(prior: Prior, count: int) -> Iterator[Tensor]:

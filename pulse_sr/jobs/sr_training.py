@@ -12,6 +12,7 @@ The trainer writes the state, the network and the log; this module only looks at
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,16 @@ def run_sr_training(
     follow_training(trainer, schedule, report, lambda: SrObserver(trainer, observation, say))
 
 
+def held_back_photos(observation: SrObservation) -> list[Path]:
+    """The photos that are scored.
+
+    Raises:
+        UsageError: there is no such thing, or there are no photos in it.
+    """
+    folder = observation.held_back
+    return [] if folder is None else find_images([str(folder)])[:_MOST_HELD_BACK]
+
+
 class SrObserver:
     """Everything that is kept between two looks at a run."""
 
@@ -80,8 +91,7 @@ class SrObserver:
         self.trainer, self.observation, self._say = trainer, observation, say
         run_dir, images = trainer.run_dir, trainer.images_shown
         self._events = TensorBoardLog(run_dir / "tb", images) if observation.tensorboard else None
-        held_back = observation.held_back
-        self._photos = [] if held_back is None else find_images([str(held_back)])[:_MOST_HELD_BACK]
+        self._photos = held_back_photos(observation)
         self._bicubic = bicubic(trainer.config.scale)
         self._floor = {SCORE: self._psnr(self._bicubic)} if self._photos else {}
         self._book = ScoreBook(run_dir, images, lambda scores: -scores[SCORE], read_model_header)

@@ -19,6 +19,8 @@ V = TypeVar("V")
 class Places(Protocol):
     """Where inputs and results are: `staging.Stage`."""
 
+    opened: set[str]
+
     def named(self, value: V) -> V:
         """A text, document or record with URLs in place of temporary paths."""
 
@@ -81,13 +83,10 @@ class StagedWorker(Generic[T, Q, A, R]):
         return self.worker.group(task)
 
     def known(self, task: T) -> R | None:
-        try:
-            record = self.worker.known(task)
-        except OSError:  # it draws anew from files of which only the names are here
-            self.stage.complete(task.stem)
-            record = self.worker.known(task)
-            self.stage.deliver([task.stem])
+        record = self.worker.known(task)
         if record is not None:
+            if task.stem in self.stage.opened:  # what is there may have been drawn anew
+                self.stage.deliver([task.stem])
             self._settle(task, None)
         return record
 

@@ -1,8 +1,8 @@
 """Inputs and results at URLs: a job sees paths of this machine, and nothing of it changes.
 
 The inputs are fetched before the job is planned. The run folder is a temporary one: of what lies at
-the URL it has the records, by which a job resumes, and empty files for the rest, which are fetched
-where they are needed. The files of an input are sent when it is done, records last, and removed.
+the URL it has the records, by which a job resumes, and empty files for what these tell of, which is
+fetched where an input is worked on again. The files of an input are sent when it is done, records last, and removed.
 
 Paths and URLs stand for each other in records, in the manifest and in what is told.
 """
@@ -30,7 +30,7 @@ from pulse_sr.files.remote import fetch, file_system, is_url, list_url, send
 from pulse_sr.images.find import image_suffixes, listed_inputs
 from pulse_sr.images.read import MAX_BYTES
 from pulse_sr.jobs.job import Executor
-from pulse_sr.jobs.manifest import NAME, put_rows, read_rows
+from pulse_sr.jobs.manifest import NAME, RECORD, put_rows, read_rows
 from pulse_sr.jobs.staged_worker import StagedExecutor
 
 V = TypeVar("V")
@@ -49,6 +49,7 @@ class Stage:
         folder: the temporary one; None: nothing is at a URL.
         url_of: of a fetched input, by its path.
         present: the files that are at `url` since before, by the name of their input.
+        opened: the names of the inputs whose files were fetched.
     """
 
     inputs: list[str]
@@ -57,6 +58,7 @@ class Stage:
     folder: Path | None = None
     url_of: dict[str, str] = field(default_factory=dict)
     present: dict[str, list[str]] = field(default_factory=dict)
+    opened: set[str] = field(default_factory=set)
 
     @classmethod
     def of(cls, inputs: Sequence[str], out: str | Path, *, recursive: bool = False) -> Self:
@@ -119,7 +121,8 @@ class Stage:
             fetch(url, path, MAX_BYTES)
 
     def complete(self, stem: str) -> None:
-        """Fetches the files of an input that was worked on before; raises as `of`."""
+        """Fetches the files of an input that is worked on again; raises as `of`."""
+        self.opened.add(stem)
         for name in self.present.get(stem, ()):
             path = self.out / name
             if not path.is_file() or not path.stat().st_size:
@@ -187,17 +190,19 @@ class Stage:
         return pictures
 
     def _fetch_records(self) -> None:
-        """Fetches JSON files of the run folder; of the others it makes empty ones."""
+        """Fetches the records of the run folder; of the files that have one, the names alone."""
         if self.url is None:
             return
         make_folder(self.out)
         system, root = file_system(self.url)
-        for place in system.find(root) if system.exists(root) else ():
-            name = PurePosixPath(place).relative_to(root)
+        there = system.find(root) if system.exists(root) else ()
+        names = {PurePosixPath(place).relative_to(root) for place in there}
+        for name in sorted(names):
             own = name.parts[0] if len(name.parts) > 1 else name.stem
             self.present.setdefault(own, []).append(str(name))
             path = self.out / name
-            if path.suffix == ".json":
+            recorded = {name.parent / RECORD, PurePosixPath(f"{name.stem}.json")} & names
+            if path.suffix == ".json" or not recorded:  # only its content says whose it is
                 self._fetch_result(path)
             else:
                 make_folder(path.parent)

@@ -20,6 +20,7 @@ from pulse_sr import __version__
 from pulse_sr.config import SAMPLERS
 from pulse_sr.files.atomic import make_folder, write_atomic, write_parts_atomic
 from pulse_sr.files.documents import json_bytes
+from pulse_sr.files.paths import check_out
 from pulse_sr.images.places import check_place, refuse_inputs
 from pulse_sr.images.read import LowResImage
 from pulse_sr.images.write import write_png
@@ -145,7 +146,7 @@ def set_order(folder: Path, *, cluster: bool) -> Document:
         SetupError: the disk is full, or the place can not be written.
     """
     document = read_record(folder) or {}
-    if not document.get("samples") or cluster == ("cluster" in document):
+    if _has_order(document, cluster):
         return document
     samples = document["samples"]
     pixels = np.stack([read_pixels(folder / each["file"]) for each in samples])
@@ -155,6 +156,15 @@ def set_order(folder: Path, *, cluster: bool) -> Document:
     write_grid(folder, pixels, document)
     write_atomic(folder / RECORD, json_bytes(document))
     return document
+
+
+def has_order(folder: Path, cluster: bool) -> bool:
+    """Whether the samples of a folder are shown as `set_order` would; true if it has none."""
+    return _has_order(read_record(folder) or {}, cluster)
+
+
+def _has_order(document: Document, cluster: bool) -> bool:
+    return not document.get("samples") or cluster == ("cluster" in document)
 
 
 def write_failure(
@@ -196,10 +206,12 @@ def save_result(out: Path, result: Result, *, cluster: bool = False) -> Path:
         the folder of this input.
 
     Raises:
-        UsageError: the input lies in that folder, or the page of `out` is somebody else's.
+        UsageError: `out` is no path, something else than a folder is there, the input lies in that
+            folder, or the page of `out` is somebody else's.
         InputError: another file that is not ours is in the way.
         SetupError: the disk is full, or the place can not be written.
     """
+    check_out(out)
     image = result.observation.image.source
     [stem] = assign_stems(out, [(Path(image.path), image.sha256)])
     check_manifest(out, page=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 from pulse_sr.devices import choose_device
 from pulse_sr.files.atomic import make_folder, remove_leftovers
+from pulse_sr.files.paths import check_out
 from pulse_sr.images.find import find_images
 from pulse_sr.images.places import refuse_inputs
 from pulse_sr.jobs.executors.local import run_local
@@ -106,7 +107,7 @@ def plan_upscale(
         UsageError: a path does not exist, an input lies in `out`, or a value is out of range.
         SetupError: the network can not be loaded, or there is no such device.
     """
-    out = Path(out)
+    out = check_out(out)
     options = UpscaleOptions(None, tile, overwrite, device, recursive)
     paths = find_images([str(each) for each in inputs], recursive=recursive, out=out)
     refuse_inputs(paths, out, flat=True)
@@ -114,7 +115,7 @@ def plan_upscale(
     if not isinstance(model, SrModel):
         model = load_network(model, choose_device(options.device))
     entries = list_inputs(out, paths, (Path(NAME).stem,))
-    return UpscalePlan(tuple(entries), out, model, tile, overwrite)
+    return UpscalePlan(tuple(entries), out, model, options.tile, overwrite)
 
 
 def upscale(

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pulse_sr.config import OPERATOR
-from pulse_sr.errors import UsageError
+from pulse_sr.errors import UsageError, shown
+from pulse_sr.files import paths
 from pulse_sr.options import (
     Kind,
     Options,
@@ -53,7 +54,7 @@ def _known(value: Any) -> tuple[str, ...]:
     names: Sequence[str] = of_type(value, tuple, list)
     for name in names:
         if name not in METRICS:
-            raise UsageError(f"there is no metric {name!r}", suggest(str(name), METRICS))
+            raise UsageError(f"there is no metric {shown(name)}", suggest(str(name), METRICS))
     return tuple(dict.fromkeys(names))
 
 
@@ -70,7 +71,7 @@ NAMES = Kind(
     ",".join,
     hint="known: all, " + ", ".join(METRICS),
 )
-FOLDER = path("a folder", Path.is_dir)
+FOLDER = path("a folder that exists", paths.FOLDER)
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class EvalOptions(Options):
     by: Path | None = option(
         None,
         "CSV file with labels of the images: one more table for each label, and the largest gap.",
-        path("a CSV file", Path.is_file),
+        path("a CSV file", paths.FILE),
     )
     lr: Path | None = option(
         None, "Low-res inputs of results that do not name theirs, for LR consistency.", FOLDER

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pulse_sr.options import Options, device_option, option, text
+from pulse_sr.options import Options, device_option, named, option, text
 
 #: A name is a folder's in the cache.
 NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}"
@@ -27,6 +27,6 @@ class ImportOptions(Options):
         "ffhq",
         "How faces lie in its images, for --align: as in FFHQ, as in the bundled prior's, or five "
         "points in a JSON file.",
-        text("ffhq|bundled|FILE"),
+        named("ffhq|bundled|FILE", "ffhq, bundled or a JSON file"),
     )
     device: str = device_option()

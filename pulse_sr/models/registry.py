@@ -6,6 +6,7 @@ An imported prior is a folder in the user's cache, `priors/NAME`, like the folde
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, TypedDict, TypeVar
@@ -15,6 +16,7 @@ from msgspec import Meta
 
 from pulse_sr.errors import SetupError, UsageError, first_line
 from pulse_sr.files.documents import FileName, Sha256, load_json
+from pulse_sr.files.paths import EITHER, check_path, problem_of_name
 from pulse_sr.models.descriptor import Kind, Model, check_sha256
 from pulse_sr.models.detect import describe, is_foreign, is_ours
 from pulse_sr.options import suggest
@@ -99,7 +101,9 @@ def load(
     if name in known:
         return _bundled_model(kind, name, known[name], device)
     path = Path(name)
-    if not path.exists():
+    if problem_of_name(name) or os.path.lexists(path):
+        check_path(name, EITHER, called=f"no {_WORDS[kind]}: ")
+    else:
         imported = installed() if kind == "prior" else {}
         if name not in imported:
             words = suggest(name, [*known, *imported])
@@ -134,9 +138,10 @@ def load_network(name_or_path: str | Path | None = None, device: torch.device = 
         UsageError: no such model, or it is a prior.
         SetupError: the file is damaged, or is not the one that the package was built with.
     """
-    path = Path(name_or_path) if name_or_path is not None else None
-    if path is not None and path.is_file() and not is_ours(path):
-        return read_foreign(path, device)
+    if name_or_path is not None and os.path.isfile(name_or_path):
+        path = Path(name_or_path)
+        if not is_ours(path):
+            return read_foreign(path, device)
     model = load(name_or_path, device, "sr")
     if model.kind != "sr":
         raise UsageError(

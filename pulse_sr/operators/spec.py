@@ -19,8 +19,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pulse_sr.errors import UsageError
+from pulse_sr.errors import UsageError, cut, shown
 from pulse_sr.files.digest import file_sha256
+from pulse_sr.files.paths import check_path, problem_of_name
 
 #: Resampling conventions, see `pulse_sr.operators.resampling`.
 KERNELS = ("bicubic", "matlab", "pillow", "pillow:lanczos", "pillow:box", "area")
@@ -29,6 +30,9 @@ STAGES = (*KERNELS, "gaussian:SIGMA", "gray", "noise:STD", "jpeg:QUALITY", "mask
 
 #: In place of an operator: find out which one, by what a prior can explain (`inversion.blind`).
 AUTO = "auto"
+
+#: Of an operator: characters (a mask has a path), stages, pixels of a sigma.
+LONGEST_OPERATOR, _MOST_STAGES, _MOST_SIGMA = 5000, 32, 1024.0
 
 _EXAMPLES = {
     "gaussian": "gaussian:1.6",
@@ -149,7 +153,10 @@ def parse_operator(text: str) -> OperatorSpec:
         UsageError: an unknown stage, a value out of range, or stages that do not go together. The
             message names the stage and what was expected.
     """
-    stages = [_parse_stage(word.strip()) for word in text.split("|")]
+    words = text.split("|")
+    if len(words) > _MOST_STAGES:
+        raise UsageError(f"operator {cut(text)!r} has {len(words)} stages, at most {_MOST_STAGES}")
+    stages = [_parse_stage(word.strip()) for word in words]
     _check_together(stages)
     resizing = _resizing_stage(stages)
     if resizing is not None:
@@ -164,7 +171,8 @@ def _parse_stage(word: str) -> Stage:
         return Stage("gray", word)
     kind, colon, value = word.partition(":")
     if colon and kind == "gaussian":
-        return Stage(kind, word, _number(word, value, "sigma must be a number above 0", math.inf))
+        expected = f"sigma must be a number above 0 and at most {_MOST_SIGMA:g}"
+        return Stage(kind, word, _number(word, value, expected, _MOST_SIGMA))
     if colon and kind == "noise":
         expected = "the standard deviation must be a number above 0 and at most 1"
         return Stage(kind, word, _number(word, value, expected, 1.0))
@@ -173,9 +181,12 @@ def _parse_stage(word: str) -> Stage:
     if colon and kind == "mask":
         if not value:
             raise _wrong(word, "expected the path of a picture, white where pixels are known")
+        if problem_of_name(value):
+            raise _wrong(word, f"the path {problem_of_name(value)}")
         return Stage(kind, word, file=value)
     raise UsageError(
-        f"unknown operator stage {word!r}, expected one of {', '.join(STAGES)}", _suggestion(word)
+        f"unknown operator stage {shown(word)}, expected one of {', '.join(STAGES)}",
+        _suggestion(word),
     )
 
 
@@ -185,13 +196,13 @@ def _number(word: str, value: str, expected: str, most: float) -> float:
     except ValueError:
         number = math.nan
     if not (0.0 < number <= most and math.isfinite(number)):
-        raise _wrong(word, f"{expected}, got {value!r}")
+        raise _wrong(word, f"{expected}, got {shown(value)}")
     return number
 
 
 def _quality(word: str, value: str) -> float:
-    if not (value.isascii() and value.isdecimal() and 1 <= int(value) <= 100):
-        raise _wrong(word, f"the quality must be a whole number from 1 to 100, got {value!r}")
+    if not (value.isascii() and value.isdecimal() and len(value) <= 3 and 1 <= int(value) <= 100):
+        raise _wrong(word, f"the quality must be a whole number from 1 to 100, got {shown(value)}")
     return float(value)
 
 
@@ -225,12 +236,12 @@ def _resizing_stage(stages: Sequence[Stage]) -> int | None:
 
 def _wrong(word: str, expected: str) -> UsageError:
     example = _EXAMPLES[word.partition(":")[0]]
-    return UsageError(f"operator stage {word!r}: {expected}", f"--operator {example}")
+    return UsageError(f"operator stage {shown(word)}: {expected}", f"--operator {example}")
 
 
 def _suggestion(word: str) -> str:
     """The nearest stage by its name, with a value where it takes one."""
-    name = word.partition(":")[0].casefold()
+    name = word.partition(":")[0].casefold()[:100]
     known = sorted({*KERNELS, *_EXAMPLES, *_OTHER_NAMES})
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if not near:
@@ -240,10 +251,11 @@ def _suggestion(word: str) -> str:
 
 
 def _mask_sha256(stage: Stage) -> str:
+    check_path(stage.file, called=f"operator stage {shown(stage.text)}: ")
     try:
         return file_sha256(stage.file)
     except OSError as error:
         raise UsageError(
-            f"operator stage {stage.text!r}: the file cannot be read: {error.strerror}",
+            f"operator stage {shown(stage.text)}: the file cannot be read: {error.strerror}",
             "check the path",
         ) from error

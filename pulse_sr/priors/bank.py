@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 from pathlib import Path
 from typing import TypedDict
 
@@ -31,6 +32,8 @@ from pulse_sr.priors.files import FILE_NAME
 from stylegan_ops import library
 from stylegan_ops.build import user_cache
 
+log = logging.getLogger(__name__)
+
 BANK_NAME = "latents.safetensors"
 HEADER_KEY = "pulse-sr-bank"
 SCHEMA = 1
@@ -41,6 +44,8 @@ FIRST_SEED = 10_000_000
 COUNT, SIDE = 1024, 16
 #: Up to this resolution; above it, a quarter of the samples for twice the side, but at least some.
 _FULL_SIDE, _FEWEST = 128, 32
+#: More samples than any bank has.
+_MOST = 2**20
 
 _CHUNK, _CHUNK_PIXELS = 32, 2**21
 
@@ -61,6 +66,8 @@ def bank_size(prior: Prior) -> int:
 def draw_bank(prior: Prior, count: int | None = None, first_seed: int = FIRST_SEED) -> SeedBank:
     """Draw N = `count` samples of a prior (None: `bank_size`) and keep their thumbnails.
 
+    What is drawn is said in the log, the progress in records that have the attribute `live`.
+
     The chunks have a size that only the resolution decides and bfloat16 stays off, so that the same
     prior gives the same bank whatever searches it.
     """
@@ -68,7 +75,10 @@ def draw_bank(prior: Prior, count: int | None = None, first_seed: int = FIRST_SE
     chunk = images_at_once(prior.resolution, _CHUNK, _CHUNK_PIXELS)
     parts = []
     exact = prior.in_precision(bf16=False)
+    log.info("drawing %d faces of the prior %s for its seed bank, once", count, prior.name)
     for start in range(first_seed, first_seed + count, chunk):
+        done = start - first_seed
+        log.info("seed bank: %d of %d faces drawn", done, count, extra={"live": True})
         # The last chunk is drawn whole as well: rounding may depend on the size of a batch.
         images = exact.sample(range(start, start + chunk))
         parts.append((F.adaptive_avg_pool2d(images, side) * 255).round().byte().cpu())
@@ -97,9 +107,20 @@ def read_bank(path: Path, prior_sha256: str) -> SeedBank | None:
         thumbnails = read_tensors(path)["thumbnails"]
     except UNREADABLE:
         return None
-    side = thumbnails.shape[-1] if thumbnails.ndim else 0
-    fits = thumbnails.dtype == torch.uint8 and thumbnails.shape[1:] == (3, side, side)
-    return SeedBank(header["first_seed"], thumbnails) if fits and len(thumbnails) else None
+    first_seed = header["first_seed"]
+    return SeedBank(first_seed, thumbnails) if _fits(thumbnails, first_seed) else None
+
+
+def _fits(thumbnails: torch.Tensor, first_seed: int) -> bool:
+    if thumbnails.dtype != torch.uint8 or thumbnails.ndim != 4:
+        return False
+    count, channels, height, width = thumbnails.shape
+    return (
+        0 < count <= _MOST
+        and (channels, height) == (3, width)
+        and 0 < width <= SIDE
+        and 0 <= first_seed < 2**63 - count
+    )
 
 
 def bank_path(prior_file: Path) -> Path:

@@ -18,6 +18,7 @@ import torch.nn as nn
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from pulse_sr.files.documents import check_description
 from pulse_sr.priors.batch_norm import BatchNorm
 from pulse_sr.priors.fastgan_layers import (
     SkipExcitation,
@@ -56,6 +57,7 @@ class FastGANConfig:
     variant: str = "published"
 
     def __post_init__(self) -> None:
+        check_description(asdict(self))
         if self.resolution not in (64, 128, 256, 512, 1024):
             raise ValueError(f"resolution is {self.resolution}, expected 64, 128, 256, 512 or 1024")
         if self.variant not in VARIANTS:

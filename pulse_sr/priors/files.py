@@ -5,17 +5,23 @@ A prior is one file, or a folder that holds it as `model.safetensors`: a trainin
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Required, TypedDict
 
 import torch
 
-from pulse_sr.errors import SetupError, UsageError, first_line
+from pulse_sr.errors import SetupError, UsageError, cut, first_line
 from pulse_sr.files.digest import file_sha256
-from pulse_sr.files.documents import Count
+from pulse_sr.files.documents import Count, check_description
 from pulse_sr.files.tensors import (
     UNREADABLE,
     CardShape,
+    check_finite,
+    check_shapes,
+    explain_damage,
+    read_shapes,
     read_tensors,
     read_tensors_header,
     require_shape,
@@ -98,7 +104,7 @@ def read_header(path: Path) -> dict[str, Any]:
         header = read_tensors_header(path, HEADER_KEY)
     except UNREADABLE as error:
         raise SetupError(
-            f"{path} is not a readable prior ({type(error).__name__}: {first_line(error)})",
+            f"{path} is not a readable prior ({type(error).__name__}: {cut(first_line(error))})",
             "reinstall pulse-sr for the bundled prior, or train again with `pulse-sr train-prior`",
         ) from error
     kind = (header.get("schema"), header.get("architecture"))
@@ -109,6 +115,8 @@ def read_header(path: Path) -> dict[str, Any]:
             "use the version of pulse-sr that wrote the file",
         )
     require_shape(path, header, HeaderShape)
+    with explain_damage(path):
+        check_description(header["config"])
     return header
 
 
@@ -122,22 +130,22 @@ def read_prior(path: Path, device: torch.device | str = "cpu") -> Prior:
     file = prior_path(path)
     header = read_header(file)
     architecture = ARCHITECTURES[header["architecture"]]
-    try:
-        generator = architecture.build(dict(header["config"]))
-        tensors = read_tensors(file)
-        weights = {k[2:]: v.float() for k, v in tensors.items() if k.startswith("G.")}
-        generator.load_state_dict(weights)
-        latents = {key: tensors[f"latents.{key}"].to(device) for key in STATISTICS}
-        # Files from before FastGAN name no slope.
-        slope = float(header["latents"].get("slope", STYLEGAN2_SLOPE))
-        statistics = LatentStatistics(count=header["latents"]["count"], slope=slope, **latents)
-        name, card = header["name"], header["card"]
-    except Exception as error:  # whatever a damaged configuration leads to
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        raise SetupError(
-            f"{file} does not hold the tensors that its header names ({reason})",
-            "the file is damaged: restore or retrain it",
-        ) from error
+    with explain_damage(file):
+        config = dict(header["config"])
+        with torch.device("meta"):  # shapes alone: a header may ask for more than there is
+            expected = architecture.build(config)
+        check_shapes(expected.state_dict(), read_shapes(file, "G."))
+        width = getattr(expected.config, "w_dim", expected.config.z_dim)
+        _check_latents(read_shapes(file, "latents."), width)
+        tensors = {name: value.float() for name, value in read_tensors(file).items()}
+        check_finite(tensors, file)
+        generator = architecture.build(config)
+        generator.load_state_dict({k[2:]: v for k, v in tensors.items() if k.startswith("G.")})
+        statistics = _statistics(header["latents"], tensors, file)
+        name, card = str(header["name"]), dict(header["card"])
+    statistics = replace(
+        statistics, **{key: getattr(statistics, key).to(device) for key in STATISTICS}
+    )
     prior = architecture.prior(
         name,
         generator.to(device),
@@ -147,3 +155,29 @@ def read_prior(path: Path, device: torch.device | str = "cpu") -> Prior:
     )
     prior.file = file
     return prior
+
+
+def _check_latents(shapes: Mapping[str, tuple[int, ...]], width: int) -> None:
+    expected = {"mean": (width,), "std": (width,), "cholesky": (width, width)}
+    for key, shape in expected.items():
+        if shapes.get(key) != shape:
+            raise ValueError(f"latents.{key}: shape {shape} expected, {shapes.get(key)} found")
+
+
+def _statistics(
+    header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], file: Path
+) -> LatentStatistics:
+    """The Gaussian in a file whose tensors are finite; its deviations have to be above 0."""
+    # Files from before FastGAN name no slope.
+    count, slope = int(header["count"]), float(header.get("slope", STYLEGAN2_SLOPE))
+    if count < 0 or not 0 < slope <= 1:
+        raise ValueError(f"{count} latents and a slope of {slope}")
+    found = {key: tensors[f"latents.{key}"] for key in STATISTICS}
+    for key, deviations in (("std", found["std"]), ("cholesky", found["cholesky"].diagonal())):
+        if (deviations <= 0).any():
+            raise SetupError(
+                f"{file}: a deviation in tensor latents.{key} is {deviations.min():g}, expected "
+                "numbers above 0",
+                "the file is damaged: restore it, or train it again",
+            )
+    return LatentStatistics(count=count, slope=slope, **found)

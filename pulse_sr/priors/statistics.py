@@ -49,12 +49,14 @@ def fit_statistics(
             f"the latents that the mapping network gives {words}",
             "its weights are damaged, or its training went astray",
         )
-    # A mapping may leave directions without variance; the jitter keeps the factor defined there.
-    jitter = 1e-6 * variance * torch.eye(width, dtype=torch.float64)
+    # A mapping may leave directions without variance; the jitter keeps both defined there.
+    jitter = 1e-6 * variance
     return LatentStatistics(
         mean=mean.float(),
-        std=covariance.diagonal().clamp_min(0).sqrt().float(),
-        cholesky=torch.linalg.cholesky(covariance + jitter).float(),
+        std=covariance.diagonal().maximum(jitter).sqrt().float(),
+        cholesky=torch.linalg.cholesky(
+            covariance + jitter * torch.eye(width, dtype=torch.float64)
+        ).float(),
         count=count,
     )
 

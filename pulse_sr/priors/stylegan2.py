@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from pulse_sr.files.documents import check_description
 from pulse_sr.priors.style import StyleGenerator, StylePrior, Synthesis
 from stylegan_ops import (
     bias_act,
@@ -52,6 +53,7 @@ class StyleGAN2Config:
     mapping_lr_multiplier: float = 0.01
 
     def __post_init__(self) -> None:
+        check_description(self.to_json())
         levels = self.resolution.bit_length() - 2
         if self.resolution < 8 or 2 ** (levels + 1) != self.resolution:
             raise ValueError(f"resolution is {self.resolution}, expected a power of two from 8 up")

@@ -12,12 +12,16 @@ from typing import Any, TypedDict
 import torch
 import torch.nn as nn
 
-from pulse_sr.errors import SetupError, UsageError, first_line
+from pulse_sr.errors import SetupError, UsageError, cut, first_line
 from pulse_sr.files.digest import file_sha256
-from pulse_sr.files.documents import Place
+from pulse_sr.files.documents import Place, check_description
 from pulse_sr.files.tensors import (
     UNREADABLE,
     CardShape,
+    check_finite,
+    check_shapes,
+    explain_damage,
+    read_shapes,
     read_tensors,
     read_tensors_header,
     require_shape,
@@ -136,7 +140,7 @@ def read_model_header(path: Path) -> dict[str, Any]:
         header = read_tensors_header(path, HEADER_KEY)
     except UNREADABLE as error:
         raise SetupError(
-            f"{path} is not a readable network ({type(error).__name__}: {first_line(error)})",
+            f"{path} is not a readable network ({type(error).__name__}: {cut(first_line(error))})",
             "train one with `pulse-sr train-sr`, or name a bundled one",
         ) from error
     described = (header.get("schema"), header.get("kind"), header.get("architecture"))
@@ -147,6 +151,8 @@ def read_model_header(path: Path) -> dict[str, Any]:
             "give the file of a supervised network",
         )
     require_shape(path, header, HeaderShape)
+    with explain_damage(path):
+        check_description(header["config"])
     return header
 
 
@@ -160,18 +166,17 @@ def read_model(path: Path, device: torch.device | str = "cpu") -> SrModel:
     file = model_path(path)
     header = read_model_header(file)
     architecture = header["architecture"]
-    try:
+    with explain_damage(file):
+        with torch.device("meta"):  # shapes alone: a header may ask for more than there is
+            expected = build_network(architecture, header["config"])
+        check_shapes(expected.state_dict(), read_shapes(file))
+        weights = {
+            name: value.float() if value.is_floating_point() else value
+            for name, value in read_tensors(file).items()
+        }
+        check_finite(weights, file)
         network = build_network(architecture, header["config"])
-        weights = read_tensors(file)
-        network.load_state_dict(
-            {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
-        )
-    except Exception as error:  # whatever a damaged configuration leads to
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        raise SetupError(
-            f"{file} does not hold the tensors that its header names ({reason})",
-            "the file is damaged: restore or retrain it",
-        ) from error
+        network.load_state_dict(weights)
     network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
     digest = file_sha256(file)
     return SrModel(header["name"], architecture, network, header["card"], digest, file)

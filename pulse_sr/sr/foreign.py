@@ -6,6 +6,7 @@ follows from the names and shapes of its weights alone.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,13 +14,17 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from pulse_sr.errors import SetupError, UsageError, first_line
+from pulse_sr.errors import SetupError, UsageError, cut, first_line
 from pulse_sr.files.checkpoints import read_checkpoint
 from pulse_sr.files.digest import file_sha256
-from pulse_sr.files.tensors import UNREADABLE, read_tensors
+from pulse_sr.files.documents import check_description
+from pulse_sr.files.tensors import UNREADABLE, check_finite, check_shapes, read_tensors
 from pulse_sr.sr.architectures import build_network
 from pulse_sr.sr.files import SrModel
 from pulse_sr.sr.key_names import compact_config, rrdb_config, rrdb_weights, weights_of
+
+#: A layer's number may be higher than there are tensors, since activations count too: by so much.
+_FREE_PLACES = 100
 
 
 class ForeignNetwork(nn.Module):
@@ -72,6 +77,7 @@ def read_foreign(path: Path, device: torch.device | str = "cpu") -> SrModel:
             f"{path} does not hold the tensors of a whole network ({first_line(error)})",
             "the file is damaged, or of a variant that is not known",
         ) from error
+    check_finite(network.state_dict(), path)
     network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
     digest = file_sha256(path)
     card = {"licence": "unknown: as its authors say", "source": f"foreign file {path.name}"}
@@ -94,6 +100,14 @@ def _weights(path: Path) -> dict[str, Tensor]:
         raise UsageError(
             f"{path} holds no network ({first_line(error)})", "give another"
         ) from error
+    most = _FREE_PLACES + 4 * len(state)
+    for name in state:
+        # Whoever builds a network of these names makes as many layers as the highest number says.
+        if any(int(place[:9]) > most for place in re.findall(r"\d+", name)):
+            raise SetupError(
+                f"{path}: tensor {cut(name)} is of a layer beyond those of {len(state)} tensors",
+                "the file is damaged: get it again",
+            )
     return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
 
 
@@ -105,7 +119,12 @@ def _own(state: Mapping[str, Tensor]) -> tuple[str, nn.Module] | None:
     ):
         try:
             weights = rename(state)
-            network = build_network(architecture, config_of(weights))
+            config = config_of(weights)
+            check_description(config)
+            with torch.device("meta"):  # names may ask for more layers than there are
+                expected = build_network(architecture, config).state_dict()
+            check_shapes(expected, {name: tuple(value.shape) for name, value in weights.items()})
+            network = build_network(architecture, config)
             network.load_state_dict(weights)
         except (KeyError, ValueError, IndexError, TypeError, RuntimeError, UsageError, SetupError):
             continue

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pulse_sr.options import (
     Options,
     device_option,
+    named,
     option,
     overwrite_option,
     recursive_option,
-    text,
     whole,
 )
 
@@ -19,9 +19,11 @@ from pulse_sr.options import (
 class UpscaleOptions(Options):
     """What is asked for: the network, and the side of the tiles in input pixels."""
 
-    model: str | None = option(None, "The network.", text("NAME|PATH"), unset="the first of --list")
+    model: str | None = option(
+        None, "The network.", named("NAME|PATH"), unset="the first of --list"
+    )
     tile: int | None = option(
-        None, "Side of the tiles in input pixels.", whole(32), unset="from memory"
+        None, "Side of the tiles in input pixels.", whole(32, 65536), unset="from memory"
     )
     overwrite: bool = overwrite_option()
     device: str = device_option()

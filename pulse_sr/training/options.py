@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pulse_sr.files.paths import FILE
 from pulse_sr.options import (
     Kind,
     Options,
+    Unfit,
     device_option,
     finite,
     number,
@@ -29,6 +31,8 @@ _BYTES = {"GB": 1e9, "MB": 1e6, "GIB": 2**30, "MIB": 2**20, "": 1e9}
 
 #: More thousands of images than any training is shown.
 MOST_KIMG = 10**9
+#: Each further average is a copy of the network in memory.
+MOST_AVERAGES = 16
 #: From a single image up.
 KIMG = number(0.001, MOST_KIMG)
 
@@ -42,6 +46,8 @@ def _amount(text: str, units: dict[str, float]) -> float:
 
 def _different_positive(value: Any) -> tuple[float, ...]:
     numbers = tuple(finite(each, 0.001, MOST_KIMG) for each in of_type(value, tuple))
+    if len(numbers) > MOST_AVERAGES:
+        raise Unfit(f"{len(numbers)} numbers, at most {MOST_AVERAGES}")
     if len(set(numbers)) < len(numbers):
         raise ValueError(value)
     return numbers
@@ -68,7 +74,7 @@ NUMBERS = Kind(
     "different positive numbers such as 5,20",
     _different_positive,
     "5,20",
-    lambda text: tuple(float(word) for word in text.split(",") if word.strip()),
+    lambda text: tuple(float(word) for word in text.split(",")),
     lambda value: ",".join(map(plain, value)),
 )
 
@@ -132,12 +138,12 @@ class Observation(Options):
     held_back: Path | None = option(
         None,
         "Images that are not in DATA: the floor of the scores.",
-        path("a path that exists", Path.exists),
+        path("a path that exists"),
     )
     inception: Path | None = option(
         None,
         "The Inception file of the usual FID; without it no FID is computed.",
-        path("a file that exists", Path.is_file),
+        path("a file that exists", FILE),
     )
     tensorboard: bool = option(False, "Write scalars and grids for TensorBoard too.")
     command: str = ""

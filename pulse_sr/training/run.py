@@ -10,6 +10,7 @@ from typing import IO, Any
 import torch
 
 from pulse_sr.data.cache import CachedImages, Progress, cache_images
+from pulse_sr.data.open import open_source
 from pulse_sr.data.sources import ImageSource
 from pulse_sr.devices import choose_bf16, choose_device, keep_freed_memory
 from pulse_sr.errors import SetupError, UsageError
@@ -67,6 +68,20 @@ def choose_machine(options: MachineOptions, processes: Processes) -> Machine:
     chosen = choose_device(device)
     bf16 = choose_bf16(options.precision, chosen)
     return Machine(chosen, bf16, options.max_memory, options.compile, processes)
+
+
+def open_images(data: str | os.PathLike[str], member: str | None) -> ImageSource:
+    """The images to train on, as `open_source` finds them.
+
+    Raises:
+        UsageError: there is no such thing, or there are no images in it.
+        InputError: an idx file is damaged.
+    """
+    source = open_source(data, member)
+    if not source.names:
+        words = f"{source.location} holds no images{source.left_out_words()}"
+        raise UsageError(words, "give a folder, tars or zips of images")
+    return source
 
 
 def check_batch(batch: int, group: int, processes: int) -> None:

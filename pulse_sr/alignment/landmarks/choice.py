@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from pulse_sr.alignment.landmarks.base import Landmarks
-from pulse_sr.errors import UsageError
+from pulse_sr.errors import UsageError, shown
 
 #: What `--landmarks` takes beside a file.
 NAMES = ("yunet", "fan")
@@ -45,10 +46,10 @@ def make_landmarks(
         fan = Fan(weights, download=download, min_score=score, device=device)
         check_weights(fan.weights, download)  # now, not at the first photo
         return fan
-    if not Path(source).is_file():
+    if not os.path.isfile(source):
         known = ", ".join(NAMES)
         raise UsageError(
-            f"--landmarks expects one of {known} or a JSON file, got {source!r}",
+            f"--landmarks expects one of {known} or a JSON file, got {shown(source)}",
             "--landmarks yunet",
         )
     from pulse_sr.alignment.landmarks.file import FileLandmarks

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from pulse_sr.alignment.landmarks.base import Face, box_of, left_to_right
-from pulse_sr.errors import InputError, UsageError, first_line
+from pulse_sr.errors import InputError, UsageError, cut, first_line
 from pulse_sr.files.documents import check_shape, load_json
+from pulse_sr.files.paths import check_path
 from pulse_sr.images.read import LowResImage
 
 _HINT = 'expected {"photo.jpg": [[[x, y], ...], ...]}: per photo a list of faces of 5 or 68 points'
@@ -34,14 +35,13 @@ class FileLandmarks:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            document = load_json(path, dict)
+            document = load_json(check_path(path, called="--landmarks "), dict)
             if {"source", "landmarks"} <= set(document):
                 check_shape(document["source"], dict[str, Any])
                 document = {str(document["source"].get("path")): [document["landmarks"]]}
         except (OSError, ValueError) as error:
-            raise UsageError(
-                f"--landmarks {path} can not be read: {first_line(error)}", _HINT
-            ) from error
+            words = f"--landmarks {path} can not be read: {cut(first_line(error))}"
+            raise UsageError(words, _HINT) from error
         self._faces = {
             str(name): [_face(path, str(name), points) for points in _list(path, faces)]
             for name, faces in document.items()
@@ -71,7 +71,7 @@ def _list(path: Path, faces: Any) -> list[Any]:
 def _face(path: Path, name: str, points: Any) -> Face:
     try:
         array = np.array(points, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         array = np.empty(0)
     if array.shape not in ((5, 2), (68, 2)) or not np.isfinite(array).all():
         raise UsageError(

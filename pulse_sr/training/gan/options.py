@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pulse_sr.errors import UsageError
-from pulse_sr.options import number, one_of, option, seed_option, text, whole
+from pulse_sr.options import named, number, one_of, option, seed_option, text, whole
 from pulse_sr.training.options import KIMG, MOST_KIMG, NUMBERS, DataOptions, MachineOptions
 
 ARCHITECTURES = ("stylegan2", "fastgan")
@@ -44,12 +44,12 @@ class GanOptions(DataOptions, MachineOptions):
         None, "Images a step, over all processes.", whole(2, 65536), unset="16; fastgan 8"
     )
     init: str | None = option(
-        None, "Begin with the weights of a prior or run, of any resolution.", text("PRIOR")
+        None, "Begin with the weights of a prior or run, of any resolution.", named("PRIOR")
     )
     continued: str | None = option(
         None,
         "Begin with the whole state of a run in another folder; options may differ from its own.",
-        text("RUN"),
+        named("RUN", "the folder of a run"),
         name="continue",
     )
     freeze_d: int = option(

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from pulse_sr.data.cache import CachedImages, Progress
-from pulse_sr.data.open import open_source
 from pulse_sr.data.order import ImageStream
 from pulse_sr.data.sources import ImageSource
 from pulse_sr.errors import UsageError
+from pulse_sr.files.paths import check_out
 from pulse_sr.metrics.efficientnet_lite import weights_file
 from pulse_sr.priors.base import Prior
 from pulse_sr.training.gan.build import build_step, describe_network
@@ -31,6 +31,7 @@ from pulse_sr.training.run import (
     check_run_folder,
     choose_machine,
     claim_and_cache,
+    open_images,
 )
 
 
@@ -171,10 +172,11 @@ def plan_training(
         SetupError: for a device that does not exist.
     """
     processes = processes or Processes()
+    check_out(run_dir)
     architecture = options.architecture
     source, state = _read_beginning(options)
     began = source or state
-    images = open_source(data, options.member)
+    images = open_images(data, options.member)
     resolution = options.resolution
     if resolution is None:
         resolution = images.largest_resolution()

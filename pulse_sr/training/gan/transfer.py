@@ -20,7 +20,7 @@ from torch import Tensor
 from pulse_sr.data.order import ImageStream
 from pulse_sr.errors import SetupError, UsageError, first_line
 from pulse_sr.files.digest import file_sha256
-from pulse_sr.files.tensors import UNREADABLE, read_tensors, require_shape
+from pulse_sr.files.tensors import UNREADABLE, check_finite, read_tensors, require_shape
 from pulse_sr.models import registry
 from pulse_sr.priors.files import read_header
 from pulse_sr.training.checkpoint import read_checkpoint_header
@@ -119,12 +119,14 @@ def tensors_of(path: Path, prefix: str) -> dict[str, Tensor]:
     """The tensors of a file whose names begin with a prefix, float32, by the rest of their names.
 
     Raises:
-        SetupError: the file is damaged.
+        SetupError: the file is damaged, or has values that are not finite.
     """
     try:
-        return {key: value.float() for key, value in read_tensors(path, prefix).items()}
+        found = {key: value.float() for key, value in read_tensors(path, prefix).items()}
     except UNREADABLE as error:
         raise SetupError(f"{path} can not be read ({first_line(error)})", "restore it") from error
+    check_finite(found, path)
+    return found
 
 
 def begin_with(source: Source, objective: Objective, images: np.ndarray) -> None:

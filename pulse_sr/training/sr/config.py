@@ -7,13 +7,25 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from pulse_sr.errors import UsageError
+from pulse_sr.errors import UsageError, shown
+from pulse_sr.files.documents import check_description
 from pulse_sr.operators.spec import AUTO, parse_operator
+from pulse_sr.options import number, whole
 from pulse_sr.training.optimizers import OPTIMIZERS
+from pulse_sr.training.options import KIMG, MOST_KIMG, NUMBERS
 
 #: How patches are turned over: all eight symmetries of a square, left and right, not at all.
 FLIPS = ("all", "mirror", "off")
 DECAYS = ("constant", "cosine")
+#: What the whole numbers of a recipe may be: patches, pixels, a seed.
+_WHOLE = {
+    "batch": whole(1, 65536),
+    "per_photo": whole(1, 65536),
+    "patch": whole(1, 4096),
+    "margin": whole(0, 4096),
+    "seed": whole(0, 2**63 - 1),
+}
+_MOST_WEIGHT = 1e6
 
 
 @dataclass(frozen=True)
@@ -47,12 +59,15 @@ class Phase:
 
     def __post_init__(self) -> None:
         _check_choice("decay", self.decay, DECAYS)
-        for name in ("kimg", "lr"):
-            _check_range(name, getattr(self, name), above_zero=True)
-        for name in ("lr_end", "adversarial_weight", "gradient_penalty"):
-            _check_range(name, getattr(self, name))
+        KIMG.check(self.kimg, "kimg")
+        for name, rate in (("lr", self.lr), ("lr_end", self.lr_end)):
+            number(0 if name == "lr_end" else 1e-9, 1).check(rate, name)
+        for at in self.halve_at:
+            number(0, MOST_KIMG).check(at, "halve_at")
+        for name in ("adversarial_weight", "gradient_penalty"):
+            number(0, _MOST_WEIGHT).check(getattr(self, name), name)
         for name, weight in self.losses.items():
-            _check_range(f"losses.{name}", weight, above_zero=True)
+            number(1e-9, _MOST_WEIGHT).check(weight, f"losses.{name}")
         if not self.losses and not self.adversarial:
             raise UsageError("a phase without losses learns nothing", "losses = {l1 = 1.0}")
         if bool(self.adversarial) != bool(self.adversarial_weight):
@@ -125,9 +140,7 @@ class SrConfig:
     def __post_init__(self) -> None:
         _check_choice("flips", self.flips, FLIPS)
         _check_choice("optimizer", self.optimizer, OPTIMIZERS)
-        _check_range("ema_kimg", self.ema_kimg, above_zero=True)
-        if min(self.batch, self.per_photo) < 1 or self.margin < 0:
-            raise UsageError("batch and per_photo are at least 1, margin at least 0")
+        self._check_numbers()
         if not self.phases:
             raise UsageError("a recipe has at least one phase", "[[phases]]")
         if self.scale < 1 or self.patch < self.scale or self.patch % self.scale:
@@ -142,6 +155,21 @@ class SrConfig:
                 f"operator {spec.text!r} does not lead from patches to those of scale {self.scale}",
                 'operator = "matlab"',
             )
+
+    def _check_numbers(self) -> None:
+        for name, kind in _WHOLE.items():
+            kind.check(getattr(self, name), name)
+        KIMG.check(self.ema_kimg, "ema_kimg")
+        NUMBERS.check(self.ema_bank, "ema_bank")
+        for beta in self.betas:
+            number(0, 0.999_999).check(beta, "betas")
+        if self.ema_rampup is not None:
+            number(1e-6, 1).check(self.ema_rampup, "ema_rampup")
+        try:
+            check_description(self.network)
+            check_description(self.discriminator)
+        except ValueError as error:
+            raise UsageError(str(error), "see [network] and [discriminator]") from error
 
     @property
     def scale(self) -> int:
@@ -162,9 +190,9 @@ class SrConfig:
     def phase_at(self, images: int) -> tuple[int, int]:
         """The number of the phase after so many patches, and how many it began with."""
         begins = 0
-        for number, phase in enumerate(self.phases[:-1]):
+        for place, phase in enumerate(self.phases[:-1]):
             if images < begins + phase.images:
-                return number, begins
+                return place, begins
             begins += phase.images
         return len(self.phases) - 1, begins
 
@@ -187,11 +215,4 @@ def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise UsageError(f"{name} is {value!r}, expected one of {', '.join(choices)}")
-
-
-def _check_range(name: str, value: float, above_zero: bool = False) -> None:
-    if not math.isfinite(value) or value < 0 or (above_zero and value == 0):
-        raise UsageError(
-            f"{name} is {value}, expected a number {'above' if above_zero else 'from'} 0"
-        )
+        raise UsageError(f"{name} is {shown(value)}, expected one of {', '.join(choices)}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pulse_sr.options import Options, option, path, text, whole
+from pulse_sr.files.paths import FOLDER
+from pulse_sr.options import Options, named, option, path, text, whole
 from pulse_sr.training.options import KIMG, DataOptions, MachineOptions, ScheduleOptions
 
 
@@ -28,7 +29,7 @@ class SrOptions(DataOptions, MachineOptions):
     recipe: str | None = option(
         None,
         "The recipe: one of --list, or a file like those.",
-        text("NAME|FILE.toml"),
+        named("NAME|FILE.toml"),
         name="config",
     )
     batch: int | None = option(
@@ -37,7 +38,7 @@ class SrOptions(DataOptions, MachineOptions):
     weights: Path | None = option(
         None,
         "Folder of the networks that losses look through (VGG, AlexNet).",
-        path("a folder that exists", Path.is_dir),
+        path("a folder that exists", FOLDER),
         name="weights-dir",
         unset="torch hub's",
     )
@@ -54,7 +55,7 @@ class SrObservation(Options):
     held_back: Path | None = option(
         None,
         "Photos that are not in DATA: PSNR on them is written down, the best network kept.",
-        path("a path that exists", Path.exists),
+        path("a path that exists"),
     )
     tensorboard: bool = option(False, "Write scalars and grids for TensorBoard too.")
     command: str = ""

@@ -8,14 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from pulse_sr.data.crops import CropStream, Photos, list_photos
-from pulse_sr.data.open import open_source
 from pulse_sr.data.sources import ImageSource
 from pulse_sr.errors import UsageError
+from pulse_sr.files.paths import check_out
 from pulse_sr.sr.files import SrModel
 from pulse_sr.training.loop import Trainer
 from pulse_sr.training.memory import fit_memory
+from pulse_sr.training.options import KIMG
 from pulse_sr.training.processes import Processes
-from pulse_sr.training.run import Machine, check_batch, check_run_folder, choose_machine, claim
+from pulse_sr.training.run import (
+    Machine,
+    check_batch,
+    check_run_folder,
+    choose_machine,
+    claim,
+    open_images,
+)
 from pulse_sr.training.sr.build import build_step, check_losses
 from pulse_sr.training.sr.config import SrConfig
 from pulse_sr.training.sr.low_res import Pairs
@@ -133,6 +141,7 @@ def plan_sr_training(
         SetupError: for a device that does not exist.
     """
     processes = processes or Processes()
+    check_out(run_dir)
     if options.recipe is None:
         raise UsageError("no recipe is given", f"--config {', '.join(preset_names())}")
     config = read_recipe(options.recipe)
@@ -142,10 +151,10 @@ def plan_sr_training(
         seed=config.seed if options.seed is None else options.seed,
     )
     if kimg is not None:
-        config = config.stretched(kimg)
+        config = config.stretched(KIMG.check(kimg, "kimg"))
     check_batch(config.batch, 1, processes.count)
     check_losses(config)
     machine = choose_machine(options, processes)
-    source = open_source(data, options.member)
+    source = open_images(data, options.member)
     check_run_folder(data, source, run_dir)
     return SrPlan(source, run_dir, config, machine, options.licence, options.weights)

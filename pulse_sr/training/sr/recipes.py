@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
-from pulse_sr.errors import UsageError
+from pulse_sr.errors import UsageError, cut, first_line, shown
+from pulse_sr.files.paths import problem_of_name, read_text
 from pulse_sr.options import suggest
 from pulse_sr.training.sr.config import Phase, SrConfig
 
 _FOLDER = resources.files("pulse_sr.training.sr") / "presets"
+#: Of a recipe file.
+_MOST_BYTES = 2**20
 #: What a field of each type may hold in a file.
 _KINDS: dict[str, tuple[type, ...]] = {
     "str": (str,),
@@ -43,24 +46,16 @@ def read_recipe(name: str) -> SrConfig:
     known = preset_names()
     if name in known:
         text = (_FOLDER / f"{name}.toml").read_text("utf-8")
-    elif name.endswith(".toml") or Path(name).exists():
-        text = _read(Path(name))
+    elif name.endswith(".toml") or problem_of_name(name) or os.path.lexists(name):
+        text = read_text(name, _MOST_BYTES, called="recipe ")
     else:
         raise UsageError(f"no recipe {name!r}", suggest(name, known))
     try:
         return _recipe(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"recipe {name} is not TOML: {error}") from error
+    except (ValueError, RecursionError) as error:  # also numbers of thousands of digits
+        raise UsageError(f"recipe {name} is not TOML: {cut(first_line(error))}") from error
     except UsageError as error:
         raise UsageError(f"recipe {name}: {error.message}", error.hint) from error
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise UsageError(f"recipe {file} can not be read: {reason}", "check the path") from error
 
 
 def _recipe(values: Mapping[str, Any]) -> SrConfig:
@@ -82,9 +77,9 @@ def _checked(kind: type[SrConfig] | type[Phase], values: Mapping[str, Any], wher
     known = {field.name: field for field in fields(kind)}
     for key, value in values.items():
         if key not in known:
-            raise UsageError(f"{where}unknown key {key!r}", suggest(key, known))
+            raise UsageError(f"{where}unknown key {shown(key)}", suggest(key, known))
         if not _fits(str(known[key].type), value):
-            raise UsageError(f"{where}{key} expects {known[key].type}, got {value!r}")
+            raise UsageError(f"{where}{key} expects {known[key].type}, got {shown(value)}")
     for name, field in known.items():
         if name not in values and field.default is MISSING and field.default_factory is MISSING:
             raise UsageError(f"{where}{name} is missing")

@@ -68,7 +68,7 @@ def plan_run(
         prior: a loaded prior, in place of `options.prior`.
         looking: called with (inputs looked at, inputs) before each of them.
         device: where prior and network are loaded to; None: that of `config`.
-        opening: called with the name of each folder that will be written to, before its pictures are
+        opening: called with the name of each folder that is written to, before its pictures are
             opened here: so that they can be fetched.
 
     Raises:

@@ -2,7 +2,8 @@
 
 The inputs are fetched before the job is planned. The run folder is a temporary one: of what lies at
 the URL it has the records, by which a job resumes, and empty files for what these tell of, which is
-fetched where an input is worked on again. The files of an input are sent when it is done, records last, and removed.
+fetched where an input is worked on again. The files of an input are sent when it is done, records
+last, and removed.
 
 Paths and URLs stand for each other in records, in the manifest and in what is told.
 """

@@ -148,7 +148,7 @@ def kill_a_worker(process: subprocess.Popen[str], out: Path, rng: random.Random)
 
 def workers_of(process: subprocess.Popen[str]) -> list[int]:
     """The workers of a run."""
-    return [pid for pid, line in descendants(process.pid).items() if "_Host" in line]
+    return [pid for pid, line in descendants(process.pid).items() if "ray::Host" in line]
 
 
 def driver(work: Path, inputs: Path, local: Path) -> None:

@@ -1,7 +1,7 @@
 """Measures `--engine ray` on this machine: bytes, killed workers and drivers, speed; and memory.
 
     python scripts/bench/cluster.py all
-    python scripts/bench/cluster.py kills     # or: driver join throughput memory
+    python scripts/bench/cluster.py kills     # or: join driver throughput memory
 
 Prints Markdown. The inputs are 40 random pictures of 16 px, searched with the bundled prior; for
 the memory of a long local run, 2,000 of 8 px with a random prior of 32 px.
@@ -40,7 +40,7 @@ _ENV = os.environ | {
     "RAY_worker_niceness": "0",
 }
 _FEW_STEPS = ("--samples", "1", "--steps", "2")
-_PARTS: tuple[str, ...] = ("kills", "driver", "join", "throughput", "memory")
+_PARTS: tuple[str, ...] = ("join", "kills", "driver", "throughput", "memory")
 #: Seconds that a `ray start` gets to come up.
 _NODE_S = 20.0
 _TWO_WORKERS = ("--engine", "ray", "--workers", "2")
@@ -121,52 +121,58 @@ def wait_for(done: Callable[[], bool], process: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
-def kills(work: Path, inputs: Path, local: Path, runs: int) -> None:
+def kills(work: Path, inputs: Path, local: Path, address: str, runs: int) -> None:
     """A worker is killed at a random moment of each run."""
     rng = random.Random(0)
     print("\n| run | killed after | seconds | outputs | differ from local |\n|---|---|---|---|---|")
     for number in range(runs):
         out, started = work / f"kill-{number}", time.monotonic()
-        process = start(inputs, out, *_FEW_STEPS, *_TWO_WORKERS)
+        process = start(inputs, out, *_FEW_STEPS, *_TWO_WORKERS, "--address", address)
         done = kill_a_worker(process, out, rng)
         code = process.wait()
         seconds = time.monotonic() - started
         wrong = differences(out, local) if code == 0 else [f"exit code {code}"]
         row = (number, f"{done} of 40", f"{seconds:.0f}", len(records(out)), wrong or "none")
         print(f"| {' | '.join(map(str, row))} |", flush=True)
+        wait_until_gone()
 
 
 def kill_a_worker(process: subprocess.Popen[str], out: Path, rng: random.Random) -> int:
     """Kills one of two workers at a random moment; returns how many inputs were done."""
     goal = rng.randint(0, 36)
-    wait_for(lambda: len(records(out)) >= goal and len(workers_of(process)) == 2, process)
+    wait_for(lambda: len(records(out)) >= goal and len(workers()) == 2, process)
     time.sleep(rng.uniform(0, 0.5))
     done = len(records(out))
-    os.kill(rng.choice(workers_of(process)), signal.SIGKILL)
+    os.kill(rng.choice(workers()), signal.SIGKILL)
     return done
 
 
-def workers_of(process: subprocess.Popen[str]) -> list[int]:
-    """The workers of a run."""
-    return [pid for pid, line in descendants(process.pid).items() if "ray::Host" in line]
+def workers() -> list[int]:
+    """The workers of the clusters that were started here."""
+    return [pid for pid, line in descendants(os.getpid()).items() if "ray::Host" in line]
 
 
-def driver(work: Path, inputs: Path, local: Path) -> None:
+def wait_until_gone() -> None:
+    """Waits for the workers of a run to end."""
+    while workers():
+        time.sleep(0.1)
+
+
+def driver(work: Path, inputs: Path, local: Path, address: str) -> None:
     """The process of the call is killed, and started again."""
-    out = work / "driver"
-    process = start(inputs, out, *_FEW_STEPS, *_TWO_WORKERS)
+    out, words = work / "driver", (*_FEW_STEPS, *_TWO_WORKERS, "--address", address)
+    process = start(inputs, out, *words)
     wait_for(lambda: len(records(out)) >= 12, process)
-    workers = descendants(process.pid)
     process.kill()
     process.wait()
-    while any(Path(f"/proc/{each}").exists() for each in workers):
-        time.sleep(0.1)
+    wait_until_gone()
     before = {file: file.stat().st_mtime_ns for file in records(out)}
-    run(inputs, out, *_FEW_STEPS, *_TWO_WORKERS)
+    run(inputs, out, *words)
     kept = sum(file.stat().st_mtime_ns == when for file, when in before.items())
     print(
         f"\nDriver killed after {len(before)} of 40: {kept} of them were left as they were, "
-        f"{len(records(out))} in the end, differ from local: {differences(out, local) or 'none'}"
+        f"{len(records(out))} in the end, differ from local: {differences(out, local) or 'none'}",
+        flush=True,
     )
 
 
@@ -190,16 +196,17 @@ def cluster(work: Path, cpus: Sequence[int]) -> Iterator[str]:
         yield address
 
 
-def join(work: Path, inputs: Path, local: Path) -> None:
-    """Two `ray start` processes with one CPU each are one cluster."""
+def join(work: Path, inputs: Path, local: Path, address: str) -> None:
+    """A call for a cluster that is running."""
     out = work / "join"
-    with cluster(work, (1, 1)) as address:
-        seconds = run(inputs, out, *_FEW_STEPS, *_TWO_WORKERS, "--address", address)
+    seconds = run(inputs, out, *_FEW_STEPS, *_TWO_WORKERS, "--address", address)
     print(
         f"\nTwo `ray start` processes of one CPU each, --workers 2 --address {address}: "
         f"{seconds:.0f} s, {len(records(out))} outputs, differ from local: "
-        f"{differences(out, local) or 'none'}"
+        f"{differences(out, local) or 'none'}",
+        flush=True,
     )
+    wait_until_gone()
 
 
 def throughput(work: Path, inputs: Path, turns: int, steps: int) -> None:
@@ -254,16 +261,14 @@ def resident(pid: int) -> float:
 
 
 @click.command()
-@click.argument(
-    "what", type=click.Choice(["all", "kills", "driver", "join", "throughput", "memory"])
-)
+@click.argument("what", type=click.Choice(["all", "cluster", *_PARTS]))
 @click.option("--runs", default=10, show_default=True, help="Runs whose worker is killed.")
 @click.option("--turns", default=3, show_default=True, help="Turns of the throughput.")
 @click.option("--steps", default=60, show_default=True, help="Steps of the throughput.")
 @click.option("--count", default=2000, show_default=True, help="Inputs of the memory curve.")
 def main(what: str, runs: int, turns: int, steps: int, count: int) -> None:
     """Measure the cluster engine on this machine."""
-    wanted = _PARTS if what == "all" else (what,)
+    wanted = {"all": _PARTS, "cluster": _PARTS[:3]}.get(what, (what,))
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         inputs, local = work / "in", work / "local"
@@ -273,12 +278,13 @@ def main(what: str, runs: int, turns: int, steps: int, count: int) -> None:
             make_inputs(inputs, 40, 16)
         if set(wanted) & {"kills", "driver", "join"}:
             run(inputs, local, *_FEW_STEPS)
-        if "kills" in wanted:
-            kills(work, inputs, local, runs)
-        if "driver" in wanted:
-            driver(work, inputs, local)
-        if "join" in wanted:
-            join(work, inputs, local)
+            with cluster(work, (1, 1)) as address:
+                if "join" in wanted:
+                    join(work, inputs, local, address)
+                if "kills" in wanted:
+                    kills(work, inputs, local, address, runs)
+                if "driver" in wanted:
+                    driver(work, inputs, local, address)
         if "throughput" in wanted:
             throughput(work, inputs, turns, steps)
         if "memory" in wanted:

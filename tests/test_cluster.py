@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import ending_search
 import fake_search
@@ -20,7 +21,7 @@ from random_priors import random_stylegan2
 
 from pulse_sr.cli import main
 from pulse_sr.config import EngineOptions, SearchConfig
-from pulse_sr.errors import UsageError
+from pulse_sr.errors import SetupError, UsageError
 from pulse_sr.inversion.stream import search_images
 from pulse_sr.jobs import searching
 from pulse_sr.jobs.executors.choice import choose_executor
@@ -145,6 +146,12 @@ def test_the_cluster_must_have_room_for_the_workers(face, tmp_path, cluster):
     executor = choose_executor(EngineOptions(engine="ray", workers=3))
     with pytest.raises(UsageError, match="--workers 3: the cluster has 2 CPUs"):
         run([face("a.png")], tmp_path / "out", executor)
+
+
+def test_workers_that_end_while_they_start_end_the_job(face, tmp_path, two_workers):
+    prior = SimpleNamespace(**vars(fake_search.PRIOR), weights=ending_search.Ending())
+    with pytest.raises(SetupError, match="no worker of the Ray cluster could start"):
+        run([face("a.png")], tmp_path / "out", two_workers, prior=prior)
 
 
 def test_options_of_a_cluster_need_one():

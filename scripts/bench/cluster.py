@@ -36,6 +36,8 @@ _ENV = os.environ | {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # The first `ray start` makes a token in ~/.ray, which the others and the call have to show.
+    "RAY_AUTH_MODE": "token",
     # Else other work on the machine goes first.
     "RAY_worker_niceness": "0",
 }

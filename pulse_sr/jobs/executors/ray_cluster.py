@@ -67,7 +67,7 @@ def connected(address: str | None) -> Iterator[None]:
     except Exception as error:  # Ray raises a plain one where its own processes do not come up
         raise SetupError(
             f"the Ray cluster {address} can not be used: {first_line(error)}",
-            "ray status --address HOST:PORT shows whether it runs",
+            "ray status --address HOST:PORT; RAY_AUTH_MODE=token if it wants a token",
         ) from error
     finally:
         if threading.current_thread() is threading.main_thread():

@@ -32,5 +32,6 @@ def on_files(files: Files, config: Any) -> Files:
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Turns links between files of the repository into links between pages of the site."""
     for source, page in PAGES.items():
-        markdown = re.sub(rf"\]\((\.\./)?{re.escape(source)}\)", f"]({page})", markdown)
-    return markdown.replace("](docs/", "](")
+        link = rf"\]\((\.\./)?{re.escape(source)}(#[\w-]+)?\)"
+        markdown = re.sub(link, rf"]({page}\2)", markdown)
+    return markdown.replace("](docs/", "](").replace("](../../../docs/", "](../")

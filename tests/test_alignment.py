@@ -361,7 +361,8 @@ def test_the_low_res_side_is_what_the_face_really_has(real, resolution, scale, s
 
 
 def test_a_low_res_face_is_what_the_operator_makes_of_the_crop(portrait):
-    [face] = faces_to_search(portrait, 64, FRAMING, YuNet(), RunOptions(), operator="area", scale=2)
+    found = faces_to_search(portrait, 64, FRAMING, YuNet(), RunOptions(), operator="area", scale=2)
+    [face] = found.searched
     made = low_res_face(portrait, face, 64)
     crop = crop_quad(portrait.pixels, face.corners, 64, parity=False)
     assert (made.pixels == degrade(crop, "area", 2)).all()
@@ -386,20 +387,21 @@ def aligned(photo, quad, side):
 @pytest.mark.parametrize(("side", "resolution"), [(16, 64), (48, 64), (64, 128), (96, 128)])
 def test_aligned_low_res_faces_pass_through(portrait, quad, side, resolution):
     image = aligned(portrait, quad, side)
-    assert faces_to_search(image, resolution, FRAMING, YuNet(), RunOptions()) == []
+    assert faces_to_search(image, resolution, FRAMING, YuNet(), RunOptions()) is None
 
 
 def test_small_pictures_without_a_face_pass_through(portrait):
     noise = np.random.default_rng(0).integers(0, 255, (3, 64, 40)).astype(np.uint8)
     image = replace(portrait, pixels=noise, width=40, height=64)
-    assert faces_to_search(image, 64, FRAMING, YuNet(), RunOptions()) == []
-    assert faces_to_search(image, 64, FRAMING, YuNet(), RunOptions(align="never")) == []
+    assert faces_to_search(image, 64, FRAMING, YuNet(), RunOptions()) is None
+    assert faces_to_search(image, 64, FRAMING, YuNet(), RunOptions(align="never")) is None
     with pytest.raises(InputError, match="no face found"):
         faces_to_search(image, 64, FRAMING, YuNet(), RunOptions(align="always"))
 
 
 def test_a_small_photo_whose_face_does_not_fill_it_is_aligned(portrait):
-    [face] = faces_to_search(resized(portrait, 90, 110), 128, FRAMING, YuNet(), RunOptions())
+    small = resized(portrait, 90, 110)
+    [face] = faces_to_search(small, 128, FRAMING, YuNet(), RunOptions()).searched
     assert face.side == 64
     assert face.detail == pytest.approx(63, abs=4)
     assert face.real_size == pytest.approx(63, abs=4)
@@ -407,10 +409,10 @@ def test_a_small_photo_whose_face_does_not_fill_it_is_aligned(portrait):
 
 def test_a_high_res_face_is_made_small_where_it_is_asked_for(portrait, quad):
     image, options = aligned(portrait, quad, 128), RunOptions()
-    with pytest.raises(InputError, match="as fine as the prior could") as caught:
-        faces_to_search(image, 64, FRAMING, YuNet(), options)
-    assert "--scale 2" in caught.value.hint
-    [face] = faces_to_search(image, 64, FRAMING, YuNet(), options, scale=2)
+    found = faces_to_search(image, 64, FRAMING, YuNet(), options)
+    assert found.searched == ()
+    assert found.left_out == ("face 1: the photo shows it as fine as the prior could (64 px)",)
+    [face] = faces_to_search(image, 64, FRAMING, YuNet(), options, scale=2).searched
     assert face.side == 32
 
 
@@ -419,7 +421,7 @@ def test_a_large_picture_without_a_face_needs_a_word_of_the_user(portrait):
     with pytest.raises(InputError, match=r"no face found in .* \(225x275 px\)") as caught:
         faces_to_search(grey, 64, FRAMING, YuNet(), RunOptions())
     assert "--align never" in caught.value.hint
-    assert faces_to_search(grey, 64, FRAMING, YuNet(), RunOptions(), fit="crop") == []
+    assert faces_to_search(grey, 64, FRAMING, YuNet(), RunOptions(), fit="crop") is None
 
 
 def test_faces_below_the_wanted_size_are_named(portrait):
@@ -430,7 +432,8 @@ def test_faces_below_the_wanted_size_are_named(portrait):
 
 def test_small_faces_beside_large_ones_are_left_out_with_a_word(portrait, caplog):
     [large] = YuNet().find(portrait)
-    [face] = faces_to_search(portrait, 256, FRAMING, Fixed(large, tiny()), RunOptions())
+    both = Fixed(large, tiny())
+    [face] = faces_to_search(portrait, 256, FRAMING, both, RunOptions()).searched
     assert (face.index, face.of, face.searched) == (1, 2, 1)
     assert face.left_out == ("face 2: too small to search (6 px)",)
     assert "face 2: too small to search (6 px)" in caplog.text

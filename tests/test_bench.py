@@ -23,6 +23,7 @@ from pulse_sr.operators.building import make_operator
 from pulse_sr.priors import stylegan1
 from pulse_sr.priors.statistics import fit_statistics
 from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config, StyleGAN2Prior
+from pulse_sr.report.table import markdown
 from pulse_sr.search.engine import Best, search
 from pulse_sr.search.latents import diagonal_map, draw_noise
 from pulse_sr.search.pulse import Pulse
@@ -243,7 +244,7 @@ def test_each_order_is_a_turn_of_a_side(prior):
 
 
 @pytest.mark.slow
-def test_command_prints_only_json(monkeypatch, fake_api, report):
+def test_command_prints_only_json(monkeypatch, fake_api, report, tmp_path):
     def fake(prior, options, progress):
         assert options == SearchBench(4, 7, 3, 2, 90.0, precision="bf16")
         return report
@@ -251,9 +252,14 @@ def test_command_prints_only_json(monkeypatch, fake_api, report):
     monkeypatch.setattr(bench, "bench_search", fake)
     words = ["bench", "search", "--samples", "4", "--steps", "7", "--repeats", "2"]
     words += ["--baseline-steps", "3", "--precision", "bf16", "--time", "90s"]
-    done = CliRunner().invoke(main, [*words, "--json"])
+    file = tmp_path / "search.json"
+    done = CliRunner().invoke(main, [*words, "--json", "--output", str(file)])
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout) == report
+    document = json.loads(file.read_text())
+    assert (document["rows"], document["environment"]) == (report["rows"], report["environment"])
+    assert document["command"].startswith("pulse-sr bench search --samples 4 --steps 7")
+    assert "| pulse: one step |" in markdown(document)
     shown = CliRunner().invoke(main, words).stdout
     assert "ours_s" in shown
     assert "peak memory" in shown

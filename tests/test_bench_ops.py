@@ -14,8 +14,9 @@ from pulse_sr.bench import op_cases, ops
 from pulse_sr.bench.ceilings import Clock, Rates, captured, interleaved, measure_rates
 from pulse_sr.bench.options import OpsBench
 from pulse_sr.cli import main
-from pulse_sr.cli.bench import ops_lines
+from pulse_sr.cli.bench_text import ops_lines
 from pulse_sr.errors import PulseError
+from pulse_sr.report.table import markdown
 from stylegan_ops.build import BuildError
 
 CPU = torch.device("cpu")
@@ -258,6 +259,37 @@ def test_command_prints_json_or_a_table(quick, monkeypatch):
     titles = ["ours", "reference", "usual", "ref/ours", "usual/ours", "GB/s", "copy"]
     assert shown[0].split() == ["name", *titles]
     assert any("geometric mean over 1 rows of usual / ours" in line for line in shown)
+
+
+def test_results_are_written_as_a_table_of_groups(quick, monkeypatch, tmp_path):
+    cases = [case("bias_act"), case("bias_act", "bwd"), case("gating")]
+    monkeypatch.setattr(ops, "list_cases", lambda device_type, full, most_bytes: cases)
+    file = tmp_path / "results" / "ops.json"
+    words = ["bench", "ops", "--device", "cpu", "--repeats", "1", "--output", str(file)]
+    assert CliRunner().invoke(main, words).exit_code == 0
+    document = json.loads(file.read_text())
+    assert document["command"] == "pulse-sr bench ops --repeats 1 --device cpu"
+    assert document["environment"]["repeats"] == 1
+    assert [row["direction"] for row in document["rows"]] == ["fwd", "bwd"]
+    assert len(document["report"]["rows"]) == 2
+    assert markdown(document).splitlines()[0].startswith("| op | order |")
+    assert CliRunner().invoke(main, words).exit_code == 0  # its own file is written again
+    file.write_text("{}")
+    refused = CliRunner().invoke(main, words)
+    assert refused.exit_code == 2
+    assert file.read_text() == "{}"
+
+
+def test_a_group_has_geometric_means():
+    key = {"op": "glu", "layout": "nhwc", "direction": "fwd", "dtype": "float32"}
+    rows = [
+        key | {"ratio": r, "reference_ratio": 2 * r, "copy_fraction": f, "bytes": b}
+        for r, f, b in ((1.0, 0.2, 2**20), (4.0, 0.6, 2**25), (2.0, 0.8, 2**26))
+    ]
+    means = {"ratio": 2.0, "reference_ratio": 4.0, "least_ratio": 1.0, "copy_percent": 70.0}
+    (found,) = ops.summary(rows)
+    assert found == pytest.approx(key | {"rows": 3} | means)
+    assert ops.summary(rows[:1])[0]["copy_percent"] is None  # none above 16 MB
 
 
 def test_a_library_that_can_not_be_built_exits_3(monkeypatch):

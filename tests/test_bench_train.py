@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 from pulse_sr.bench import frame
 from pulse_sr.bench import train as bench
 from pulse_sr.bench import train_baseline as plain
+from pulse_sr.bench import train_sr_sides as sr_sides
 from pulse_sr.bench.options import TrainBench
 from pulse_sr.bench.train_sides import training_config
 from pulse_sr.cli import main
@@ -21,6 +23,7 @@ from pulse_sr.priors.fastgan_layers import advance_spectral_norm
 from pulse_sr.training.augment.diffaug import DiffAugment
 from pulse_sr.training.gan.build import build_augmentation, build_objective
 from pulse_sr.training.gan.fastgan_objective import FastGANObjective
+from pulse_sr.training.sr.build import build_step
 
 CPU = torch.device("cpu")
 #: Power iterations until `u` and `v` stand still: torch's form does one in every forward pass, ours
@@ -150,12 +153,12 @@ def records(seconds):
     return [{"seconds": s, "system_s": s / 10, "peak_mb": s * 100, "added_mb": s} for s in seconds]
 
 
-def test_a_row_holds_medians_and_the_spread_of_the_repeats(config):
+def test_a_row_holds_medians_and_the_spread_of_the_repeats():
     turns = {
         "ours": [records([1.0, 2.0, 3.0]), records([2.0, 2.0, 4.0])],
         "baseline": [records([4.0, 5.0, 6.0]), records([8.0, 9.0, 5.0])],
     }
-    row = bench.make_row(config, turns, 1)
+    row = bench.make_row("FastGAN 64 px, batch 4", 4, turns, 1)
     assert row["name"] == "FastGAN 64 px, batch 4"
     assert (row["ours_s"], row["baseline_s"]) == (2.0, 5.5)
     assert row["ratio"] == 2.75
@@ -175,9 +178,33 @@ def test_the_plain_training_moves_all_weights_that_count(theirs):
     assert not still
 
 
-def test_the_command_prints_a_report_of_both_sides():
-    words = ["bench", "train", "--device", "cpu", "--resolution", "64", "--batch", "2"]
-    words += ["--ngf", "8", "--steps", "1", "--repeats", "2"]
+def test_the_plain_step_of_srgan_is_ours():
+    """Two steps: the losses of the second one see what the first one did to both networks."""
+    recipe = sr_sides.adversarial_recipe(4)
+    network = {"architecture": "srresnet", "scale": 4, "width": 8, "blocks": 2}
+    judge = {"architecture": "vgg", "width": 8, "hidden": 16}
+    config = replace(recipe, network=network, discriminator=judge, patch=32)
+    machine = sr_sides.machine_of(CPU)
+    ours, copy = build_step(config, machine), build_step(config, machine)
+    theirs = sr_sides.PlainTraining(copy.generator, copy.discriminator, config, CPU)
+    for _ in range(2):
+        low, high = theirs.pairs()
+        assert low.shape == (4, 3, 8, 8)
+        assert high.is_contiguous()
+        found, expected = ours.run(low, high, 0), theirs.update(low, high)
+        for name, value in expected.items():
+            assert found[name].item() == pytest.approx(value, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "--resolution", "64", "--batch", "2", "--ngf", "8"],
+        ["train-sr", "--batch", "2"],
+    ],
+)
+def test_the_command_prints_a_report_of_both_sides(words):
+    words = ["bench", *words, "--device", "cpu", "--steps", "1", "--repeats", "2"]
     done = CliRunner().invoke(main, [*words, "--json"])
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout)

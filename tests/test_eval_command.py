@@ -13,6 +13,7 @@ from PIL import Image
 
 from pulse_sr.cli import main
 from pulse_sr.cli.console import progress_bar
+from pulse_sr.jobs.stems import clean_stem
 from pulse_sr.operators.degrading import degrade
 
 SIDE = 96
@@ -235,6 +236,24 @@ def test_no_stem_in_common(run, folders):
     assert "(face0, face1, face2, ... against xface0, xface1, xface2, ...)" in found.stderr
 
 
+def test_names_of_any_length_are_those_that_results_have(run, folders):
+    """Results of long names are cut: 250 letters of the reference are still the same picture."""
+    written = []
+    for i in range(6):
+        name = f"{i}" + "n" * 245
+        (folders / "truth" / f"face{i}.png").rename(folders / "truth" / f"{name}.png")
+        written.append(f"{name}.png,{'ab'[i % 2]}")
+        cut = clean_stem(f"{name}.png")
+        assert len(cut) == 200
+        (folders / "results" / f"face{i}.png").rename(folders / "results" / f"{cut}.png")
+    (folders / "labels.csv").write_text("file,group\n" + "\n".join(written))
+    found = run("--metrics", "psnr", "--by", "labels.csv", "--json", "-o", "out")
+    assert found.exit_code == 0, found.output
+    document = json.loads(found.stdout)
+    assert len(document["images"]) == 6
+    assert not document["without_reference"]
+
+
 def test_two_pictures_of_one_stem(run, folders):
     write(folders / "results" / "face0.bmp", smooth(SIDE, SIDE))
     found = run()
@@ -311,6 +330,25 @@ def test_all_metrics_of_flat_pictures(run, folders, side):
     assert rows["brisque"]["skipped"].startswith("BRISQUE")
     if side < 11:
         assert "SSIM needs images of 11 px" in rows["ssim"]["skipped"]
+
+
+@pytest.mark.parametrize("side", [1, 7, 33])
+def test_metrics_of_samples_of_flat_pictures(run, folders, side):
+    """Two samples of each input that are the truth: no diversity, no distance, all of it held."""
+    for i in range(6):
+        flat = np.full((side, side, 3), 40 * i, np.uint8)
+        write(folders / "truth" / f"face{i}.png", flat)
+        for name in ("sample_00.png", "sample_01.png"):
+            write(folders / "run" / f"face{i}" / name, flat)
+        record = {"status": "ok", "samples": [{"file": f"sample_0{k}.png"} for k in range(2)]}
+        (folders / "run" / f"face{i}" / "result.json").write_text(json.dumps(record))
+    found = run("--metrics", "psnr-mean,diversity,pixel-distance,coverage", "--json", results="run")
+    assert found.exit_code == 0, found.output
+    rows = {row["metric"]: row for row in json.loads(found.stdout)["table"]}
+    assert rows["psnr-mean"]["value"] == 200
+    assert rows["pixel-distance"]["value"] == 0
+    assert rows["coverage"]["value"] == 100
+    assert rows["diversity"]["value"] == 0
 
 
 def test_pictures_of_several_sizes(run, folders):

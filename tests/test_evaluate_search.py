@@ -18,6 +18,7 @@ from pulse_sr.metrics.kernel import kernel_distance
 from pulse_sr.metrics.niqe import niqe_features, niqe_of_set
 from pulse_sr.priors.statistics import fit_statistics
 from pulse_sr.priors.stylegan2 import Generator, StyleGAN2Config, StyleGAN2Prior
+from pulse_sr.report.table import markdown
 from pulse_sr.search.phased import PhasedSettings
 
 
@@ -76,8 +77,8 @@ def test_aggregation(modules):
     expected = 1000 * kernel_distance(torch.cat([features(1), features(2)]), reference)
     assert first["kernel_distance"] == pytest.approx(expected)
     assert (second["eps_share"], second["paper_eps_share"]) == (1.0, 0.0)
-    lines = table.markdown([first, second]).splitlines()
-    assert "| phased | 2 of 3 | 28.50 |" in lines[2]
+    lines = markdown({"columns": table.COLUMNS, "rows": [first, second]}).splitlines()
+    assert "| phased | 2 | 1 | 28.50 |" in lines[2]
     assert len({line.count("|") for line in lines}) == 1
 
 
@@ -109,7 +110,8 @@ def test_the_truth_has_only_its_realism(modules):
     every = torch.cat([features(seed, 1) for seed in range(3)])
     expected = 1000 * kernel_distance(every, features(9, 5))
     assert row["kernel_distance"] == pytest.approx(expected)
-    assert table.markdown([row]).splitlines()[2].startswith("| truth | 3 of 3 |  |")
+    line = markdown({"columns": table.COLUMNS, "rows": [row]}).splitlines()[2]
+    assert line.startswith("| truth | 3 | 0 |  |")
 
 
 def test_the_error_of_the_kernel_distance_is_the_jackknifes(modules):

@@ -63,7 +63,9 @@ CALLS = {
     "bench match": "",
     "bench ops": "",
     "bench train": "",
+    "bench train-sr": "",
     "doctor": "",
+    "serve": "",
 }
 
 

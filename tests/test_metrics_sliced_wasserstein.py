@@ -11,6 +11,8 @@ from scipy import ndimage
 from scipy.stats import wasserstein_distance
 
 from pulse_sr.metrics import sliced_wasserstein as sw
+from pulse_sr.metrics.case import Case
+from pulse_sr.metrics.gathered import gatherer
 
 TAPS = np.array([1, 4, 6, 4, 1]) / 16
 
@@ -157,3 +159,27 @@ def test_sets_of_other_sizes_are_refused():
         sw.sliced_wasserstein([a], [a, a])
     with pytest.raises(ValueError, match="7x7"):
         sw.laplacian_pyramid(torch.zeros(1, 3, 6, 6))
+
+
+def test_patches_of_an_evaluation_lie_in_one_piece_of_memory(few_patches):
+    """As many bytes as there are patches, and they are those of `patch_sets`."""
+    images = (255 * uniform(3, 2, 3, 32, 32, seed=12)).byte()
+    gather = gatherer("patches", 3, 5, None, "cpu")
+    pairs = [gather(Case(each[:1], each[1])) for each in images]
+    count, rng = sw.patches_per_image(3), torch.Generator().manual_seed(2 * 5)
+    for pair, each in zip(pairs, images, strict=True):
+        wanted = sw.patch_sets((each[:1].double() / 255).float(), count, rng)
+        for ours, expected in zip(pair[0], wanted, strict=True):
+            assert torch.equal(ours, expected)
+    for level in range(2):
+        places = [pair[0][level].data_ptr() for pair in pairs]
+        assert np.diff(places).tolist() == [4 * count * 3 * 49] * 2
+
+
+def test_an_evaluation_with_images_of_several_sizes_keeps_their_patches(few_patches):
+    gather = gatherer("patches", 3, 0, None, "cpu")
+    sides = (32, 64, 32)
+    pairs = [
+        gather(Case(torch.zeros(1, 3, s, s).byte(), torch.zeros(3, s, s).byte())) for s in sides
+    ]
+    assert [len(pair[0]) for pair in pairs] == [2, 3, 2]

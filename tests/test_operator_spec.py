@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 
@@ -92,6 +93,9 @@ def test_identity_holds_the_mask_not_its_name(tmp_path):
     first, second = (parse_operator(f"area|mask:{tmp_path / n}") for n in ("a.png", "b.png"))
     digest = hashlib.sha256(b"the same mask").hexdigest()
     assert first.identity() == second.identity() == f"area|mask:sha256={digest}"
+    os.mkfifo(tmp_path / "pipe.png")  # opening it would wait for somebody to write
+    with pytest.raises(UsageError, match="is a named pipe, not a regular file"):
+        parse_operator(f"mask:{tmp_path}/pipe.png").mask_sha256()
     with pytest.raises(UsageError, match=r"nowhere\.png does not exist"):
         parse_operator("mask:nowhere.png").identity()
 

@@ -15,13 +15,17 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from scipy.ndimage import laplace
 
 from pulse_sr.alignment.crop import crop_quad
 from pulse_sr.alignment.landmarks.yunet import YuNet
 from pulse_sr.alignment.paste import mask
 from pulse_sr.cli import main
+from pulse_sr.images.original import read_original
 from pulse_sr.images.pixels import to_pillow
 from pulse_sr.images.read import read_image
+from pulse_sr.jobs.photo import Photos
+from pulse_sr.jobs.photo_canvas import Canvas
 from pulse_sr.jobs.photo_record import read_photo
 from pulse_sr.jobs.provenance import COMMENT
 from pulse_sr.jobs.stems import Names, clean_stem, face_names
@@ -270,12 +274,89 @@ def test_faces_can_be_chosen_and_doubtful_ones_are_named(call, party):
     assert [row["stem"] for row in manifest("small")] == ["party-1", "party-2"]
 
 
-def test_a_face_that_the_photo_shows_fine_enough_is_not_invented_again(call):
+def test_a_photo_whose_face_is_fine_enough_is_enlarged(call):
     shutil.copy(DATA / "portrait_a.jpg", "mp.jpg")
-    result = call("mp.jpg", "--samples", 1)  # the prior has 64 px, the face more
+    assert call("mp.jpg", "--samples", 1, "--scale", 2).exit_code == 0
+    reason = "face 1: the photo shows it as fine as the prior could (64 px)"
+    for expected in ("done in", "skipped, complete"):
+        result = call("mp.jpg", "--samples", 2)  # the prior has 64 px, the face more
+        assert result.exit_code == 0
+        assert expected in result.stderr
+        assert reason in result.stderr
+        assert "--scale 2" in result.stderr
+    photo = read_image("mp.jpg").pixels
+    large = to_pillow(photo).resize((450, 550), Image.Resampling.LANCZOS)
+    folder = Path("pulse_out/mp")
+    assert (
+        read_image(folder / "photo_00.png").pixels == np.asarray(large).transpose(2, 0, 1)
+    ).all()
+    names = ["photo.json", "photo_00.png", "photo_after.jpg", "photo_before.jpg"]
+    assert sorted(path.name for path in folder.iterdir()) == names  # nothing of the search before
+    whole = json.loads((folder / "photo.json").read_text())
+    assert (whole["files"], whole["faces"], whole["left_out"]) == (["photo_00.png"], [], [reason])
+    [row] = manifest()
+    assert (row["stem"], row["status"], row["samples"]) == ("mp", "ok", 0)
+    page = Path("pulse_out/index.html").read_text()
+    assert reason in page
+    assert "photo_00.png" in page
+    assert "enlarge" in call("mp.jpg", "--dry-run", "-o", "other").output
+
+
+def test_a_photo_that_changes_before_it_is_enlarged_fails_alone(call, portrait, monkeypatch):
+    """Its faces were found fine enough in another file than the one that is there now."""
+    shutil.copy(DATA / "portrait_a.jpg", "mp.jpg")
+    portrait("other.jpg")
+    enlarge = Photos.enlarge
+
+    def changed(photos, task):
+        Path("mp.jpg").write_bytes(b"no picture")
+        return enlarge(photos, task)
+
+    monkeypatch.setattr(Photos, "enlarge", changed)
+    result = call("mp.jpg", "other.jpg", "--samples", 1)
     assert result.exit_code == 1
-    assert "shows it as fine as the prior could" in result.stderr
-    assert "hint: --scale 2" in result.stderr
+    assert "error: mp.jpg is not an image" in result.stderr
+    assert [row["status"] for row in manifest()] == ["failed", "ok"]
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+@pytest.mark.parametrize("upscale", [2, 3])
+def test_in_a_face_the_photo_made_small_again_is_the_photo(call, suffix, upscale):
+    """By construction, whatever was found: the aim is 45 dB for PNG, 38 for JPEG."""
+    portrait = Image.open(DATA / "portrait_a.jpg").convert("RGB")
+    canvas = Image.new("RGB", (150, 140), (90, 110, 130))
+    canvas.paste(portrait.resize((70, 86), Image.Resampling.LANCZOS), (40, 30))
+    canvas.save(f"mp.{suffix}")
+    assert call(f"mp.{suffix}", "--samples", 1, "--upscale", upscale).exit_code == 0
+    photo, made = (read_image(each) for each in (f"mp.{suffix}", "pulse_out/mp/photo_00.png"))
+    small = to_pillow(made.pixels).resize((150, 140), Image.Resampling.LANCZOS)
+    quad = np.array(record("pulse_out/mp")["face"]["quad"])
+    inside = mask(quad, slice(0, 140), slice(0, 150)) > 0
+    error = np.asarray(small).transpose(2, 0, 1)[:, inside].astype(float) - photo.pixels[:, inside]
+    assert 10 * np.log10(255**2 / (error**2).mean()) > 48
+    size = (150 * upscale, 140 * upscale)
+    plain = np.asarray(to_pillow(photo.pixels).resize(size, Image.Resampling.LANCZOS))
+    whole = mask((quad + 0.5) * upscale - 0.5, slice(0, size[1]), slice(0, size[0])) == 1
+    before, after = (
+        laplace(each.astype(float).mean(axis=axis))[whole].var()
+        for each, axis in ((plain, 2), (made.pixels, 0))
+    )
+    assert after > 1.15 * before
+
+
+def test_a_sample_that_is_softer_than_the_photo_is_left_out(tmp_path):
+    """A photo of noise, said to have a quarter of its detail, and a sample of one grey."""
+    noise = np.random.default_rng(0).integers(90, 150, (120, 120, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    canvas = Canvas(read_original(tmp_path / "noise.png"), 1)
+    corners = np.array([[30.0, 30.0], [30.0, 90.0], [90.0, 90.0], [90.0, 30.0]])
+    sample = np.full((3, 64, 64), 120, np.uint8)
+    assert not canvas.put(sample, corners, 60.0, 15)
+    assert (canvas.stored == noise.transpose(2, 0, 1)).all()
+    assert canvas.put(sample, corners, 65.0, 15)  # larger than the sample: it was asked for
+    assert (canvas.stored != noise.transpose(2, 0, 1)).any()
+    canvas.restore()
+    assert (canvas.stored == noise.transpose(2, 0, 1)).all()
 
 
 def test_one_result_for_each_face_of_a_group(call, party):

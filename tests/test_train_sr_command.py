@@ -66,6 +66,36 @@ def test_a_run_writes_network_pictures_scores_and_card(folder):
     assert "kimg was 0.08, is 0.16" in longer.stderr
 
 
+@pytest.mark.parametrize("kind", ["tar", "zip", "nested"])
+def test_held_back_photos_are_read_as_the_data_are(folder, kind):
+    """An archive or a nested folder scores as the folder of the same photos does."""
+    photos = {each.name: each.read_bytes() for each in sorted((folder / "photos").iterdir())}
+    if kind == "nested":
+        held_back = folder / "more"
+        for number, (name, data) in enumerate(photos.items()):
+            (held_back / str(number)).mkdir(parents=True)
+            (held_back / str(number) / name).write_bytes(data)
+    else:
+        held_back = pack(folder / f"more.{kind}", photos)
+    scores = []
+    for out, given in (("a", folder / "photos"), ("b", held_back)):
+        words = ["--config", folder / "own.toml", "--device", "cpu", "--held-back", given]
+        result = run(folder / "photos", "-o", folder / out, *words)
+        assert result.exit_code == 0, result.output
+        scores.append(json.loads((folder / out / "scores.jsonl").read_text())["scores"])
+    assert scores[0] == scores[1]
+    assert "6 photos" in (folder / "b" / "README.md").read_text()
+
+
+def test_no_photos_held_back(folder):
+    (folder / "none").mkdir()
+    words = ["--config", folder / "own.toml", "--device", "cpu", "--held-back", folder / "none"]
+    result = run(folder / "photos", "-o", folder / "run", *words)
+    assert result.exit_code == 2, result.output
+    assert "none holds no photo to score" in result.stderr
+    assert not (folder / "run").exists()
+
+
 def test_a_dry_run_shows_the_recipe_and_writes_nothing(folder):
     result = run(folder / "photos", "-o", folder / "run", "--config", "srgan-mse", "--dry-run")
     settings = json.loads(result.stdout)["settings"]

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -115,6 +119,15 @@ def test_the_record_says_what_was_done(tmp_path, model):
         assert json.loads(found.info["pulse-sr:upscale"])["model"] == record["model"]
 
 
+def test_a_network_without_a_licence_says_so(tmp_path, model):
+    Image.fromarray(values()).save(tmp_path / "a.png")
+    own = run(tmp_path / "a.png", "-o", tmp_path / "own", "--model", model)
+    assert "licence" not in own.stderr
+    bundled = run(tmp_path / "a.png", "-o", tmp_path / "out")
+    assert "compact-x4: no licence of the weights is stated. BSDS500" in bundled.stderr
+    assert "unstated" in run("--list").stdout
+
+
 def test_what_is_complete_is_skipped(tmp_path, model):
     """A changed input, a missing record or another network is work again; equal bytes come out."""
     for name in "ab":
@@ -166,6 +179,18 @@ def test_a_killed_run_goes_on(tmp_path, model):
     assert run(*words).exit_code == 0
     assert (out / "a.png").read_bytes() == before
     assert (out / "a-2.png").is_file()
+
+
+def test_a_run_killed_at_random_moments_is_the_undisturbed_run(tmp_path):
+    """Nothing complete is lost or made again; the same bytes, no temporary files."""
+    script = Path(__file__).with_name("upscale_and_kill.py")
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(script), str(tmp_path), "6"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    kills = [line.split() for line in done.stdout.splitlines()]
+    assert len(kills) == 6
+    assert any(half_written != "0" for _, half_written in kills)
 
 
 def test_one_bad_input_does_not_stop_the_others(tmp_path, model):

@@ -27,6 +27,11 @@ from pulse_sr.images.pixels import Pixels
 #: 0.13 and 0.13 where the picture has only half of these pixels.
 _LEAST_RATIO = 0.2
 _SMALLEST, _STEPS, _HALF_EMPTY = 8, 4, 2  # px; sides that are looked at in an octave
+#: Sides that differ by less count as the same.
+NEARLY = 1.35
+#: Of back-projection. Measured on nine faces of a PNG, enlarged twice and made small again, least
+#: match in dB: 45.7 without, 49.2, 51.5, 53.6 and 55.5 after 1, 2, 4 and 8.
+_PASSES = 4
 _BORDER = 8  # an eighth on each side is left out: background, and what was mirrored
 
 
@@ -54,25 +59,39 @@ def detail_side(pixels: Pixels) -> int:
     return sides[max(octave, lost[0] - 1 - _HALF_EMPTY, 0)]
 
 
-def beyond_detail(change: NDArray[np.float64], detail: int) -> NDArray[np.float64]:
-    """Returns the part of a change that is finer than a side of `detail` px.
+def as_photo(
+    large: NDArray[np.float64], photo: Pixels, weight: NDArray[np.float64], detail: float
+) -> NDArray[np.float64]:
+    """Returns a part of an enlarged photo changed so that it is the photo when it is made small.
+
+    Iterative back-projection (Irani and Peleg, 1991) by Lanczos: what the part misses of the photo
+    is enlarged and added. Where the photo has fewer details than pixels, both are compared at the
+    size of its detail, and what is finer may differ.
 
     Args:
-        change: [3, S, S], what a face that was found differs by from its photo's own crop.
-        detail: up to which side in px the photo has detail (`detail_side`): there it is right.
+        large: levels of 255 [3, b, t].
+        photo: uint8 RGB [3, p, q], the same part of the photo.
+        weight: [b, t], 0 where nothing may change, 1 where all may.
+        detail: sides in px at which the photo has detail, over the sides that it has.
     """
-    side = change.shape[-1]
-    if detail >= side:
-        return np.zeros_like(change)
-    return np.stack([plane - _resized(_resized(plane, detail), side) for plane in change])
+    share = 1.0 if detail * NEARLY >= 1 else detail
+    size = tuple(max(round(each * share), 1) for each in photo.shape[1:])
+    known = photo if share == 1 else _planes(photo, size)
+    for _ in range(_PASSES):
+        missing = known - _planes(large, size)
+        large = large + weight * _planes(missing, large.shape[1:])
+    return large
 
 
-def _resized(plane: NDArray[Any], side: int) -> NDArray[np.float32]:
-    image = Image.fromarray(plane.astype(np.float32))
-    return np.asarray(image.resize((side, side), Image.Resampling.LANCZOS))
+def _planes(planes: NDArray[Any], size: tuple[int, ...]) -> NDArray[np.float32]:
+    """Channels in another size (height, width), by Lanczos in floating point."""
+    shape = (size[1], size[0])
+    images = [Image.fromarray(plane.astype(np.float32)) for plane in planes]
+    return np.array([np.asarray(image.resize(shape, Image.Resampling.LANCZOS)) for image in images])
 
 
 def _variance(grey: NDArray[np.float32], side: int) -> float:
     """The variance of the Laplacian inside a grey picture that is made `side` px large."""
     rim = side // _BORDER
-    return float(laplace(_resized(grey, side))[rim : side - rim, rim : side - rim].var())
+    [small] = _planes(grey[None], (side, side))
+    return float(laplace(small)[rim : side - rim, rim : side - rim].var())

@@ -9,12 +9,12 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from pulse_sr.alignment.crop import crop_quad
-from pulse_sr.alignment.detail import detail_side
+from pulse_sr.alignment.detail import NEARLY, detail_side
 from pulse_sr.alignment.faces import FramedFace, frame_faces
 from pulse_sr.alignment.geometry import Framing
 from pulse_sr.alignment.landmarks.base import Landmarks
@@ -35,14 +35,23 @@ SURELY_LOW_RES = 48
 FRAMING_TOLERANCE = 0.25
 #: Faces with fewer pixels a side are not searched for in photos.
 SMALLEST_FACE = 8
-#: Sides that differ by less count as the same. A face is searched at a side up to so many times
-#: that of its detail: at the next smaller side, detail of the photo would be thrown away, and what
-#: is found would not go with it. A face that the prior could show at most so much finer is left as
-#: it is: measured on three faces, it would come out as often softer as sharper.
-_NEARLY = 1.35
+_FINE_ENOUGH = "the photo shows it as fine as the prior could"
 
 #: Part of every identity: raise it when equal settings start to give other low-res faces.
 REVISION = 2
+
+
+@dataclass(frozen=True)
+class PhotoFaces:
+    """What becomes of the faces of a photo.
+
+    Attributes:
+        searched: faces that are inputs of their own; none: the photo is enlarged as it is.
+        left_out: of every other face the reason, a line each.
+    """
+
+    searched: tuple[FaceOfPhoto, ...]
+    left_out: tuple[str, ...]
 
 
 def identity_of(face: FaceOfPhoto, photo_sha256: str) -> str:
@@ -65,8 +74,8 @@ def faces_to_search(
     operator: str = "bicubic",
     scale: int | None = None,
     fit: str | None = None,
-) -> list[FaceOfPhoto]:
-    """Returns the faces to search instead of the picture; none: the picture is a low-res face.
+) -> PhotoFaces | None:
+    """Returns the faces to search instead of the picture; None: the picture is a low-res face.
 
     With `align` "auto" a picture is a low-res face if its longer side is at most `SURELY_LOW_RES`;
     or if it is no larger than the prior's images, and shows no face or one that fills it as the
@@ -84,19 +93,20 @@ def faces_to_search(
         fit: the user's wish for placing the whole picture, see `fitting.fit_to_prior`.
 
     Raises:
-        InputError: no face was found, or there is a reason against each.
+        InputError: no face was found, or there is a reason against each, and for none of them the
+            reason is that the photo is fine enough.
         UsageError: the scale does not suit the prior.
     """
     longest = max(image.width, image.height)
     if options.align == "never" or (options.align == "auto" and longest <= SURELY_LOW_RES):
-        return []
+        return None
     found = frame_faces(image, landmarks, framing)
     if options.align == "auto":
         fills = any(_fills(face, image) for face in found)
         if longest <= resolution and (fills or not found):
-            return []
+            return None
         if not found and fit is not None:
-            return []
+            return None
     if not found:
         raise InputError(
             f"no face found in {image.path} ({image.width}x{image.height} px)",
@@ -114,13 +124,13 @@ def faces_to_search(
         else:
             assert side is not None  # there is a reason against faces without one
             sides[number] = (detail, _side(face.side, asked, resolution) if asked else side)
-    if not sides:
+    if not sides and not any(_FINE_ENOUGH in each for each in left_out):
         raise InputError(
             f"{image.path} has no face to search: {'; '.join(left_out)}", _hint(left_out)
         )
-    if left_out:
+    if sides and left_out:
         log.warning("%s: %s", image.path, "; ".join(left_out))
-    return [
+    faces = [
         FaceOfPhoto(
             index=number,
             of=len(found),
@@ -136,6 +146,7 @@ def faces_to_search(
         )
         for number, (detail, side) in sides.items()
     ]
+    return PhotoFaces(tuple(faces), tuple(left_out))
 
 
 def _detail(image: LowResImage, face: FramedFace, resolution: int) -> int:
@@ -145,9 +156,13 @@ def _detail(image: LowResImage, face: FramedFace, resolution: int) -> int:
 
 
 def _side(real_size: float, detail: int, resolution: int) -> int:
-    """The side at which a face is searched: the one next to its detail, which it nearly has."""
+    """The side at which a face is searched: the one next to its detail, which it nearly has.
+
+    At the next smaller one detail of the photo would be thrown away, and what is found would not go
+    with it.
+    """
     fitting = [side for side in low_res_sides(resolution, None) if side <= resolution / 2]
-    most = min(detail, real_size) * _NEARLY
+    most = min(detail, real_size) * NEARLY
     return max([side for side in fitting if SMALLEST_FACE <= side <= most], default=SMALLEST_FACE)
 
 
@@ -166,8 +181,9 @@ def _reason_against(
         return f"doubtful, score {face.face.score:.2f} below {options.min_score:g}"
     if side is None or face.side < options.min_size:
         return f"too small to search ({face.side:.0f} px)"
-    if detail * _NEARLY >= min(resolution, face.side * options.upscale):
-        return f"the photo shows it as fine as the prior could ({detail} px)"
+    # Faces that the prior could show just a little finer came out as often softer as sharper.
+    if detail * NEARLY >= min(resolution, face.side * options.upscale):
+        return f"{_FINE_ENOUGH} ({detail} px)"
     return ""
 
 
@@ -175,8 +191,6 @@ def _hint(reasons: Sequence[str]) -> str:
     """What helps where there is a reason against every face."""
     if any("doubtful" in each for each in reasons):
         return "--min-score accepts doubtful faces; --align never takes the whole picture"
-    if any("as fine" in each for each in reasons):
-        return "--scale 2 makes the face small and searches it all the same"
     return "use a larger version of the photo, or other --faces, --min-size, --scale"
 
 

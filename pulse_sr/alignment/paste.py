@@ -17,6 +17,9 @@ from pulse_sr.images.pixels import Pixels
 #: Width of the feathered rim, in units of the crop's side.
 FEATHER = 0.12
 
+#: Rows and columns of a photo.
+Box = tuple[slice, slice]
+
 # A crop with more pixels than the photo has in its place is made smaller first, to this many times
 # the photo's own density: details finer than the photo's pixels would alias.
 _DENSITY = 2.0
@@ -52,22 +55,17 @@ def paste_into(photo: Pixels, crop: Pixels, quad: Points, feather: float = FEATH
     _mix(place, warped - place, mask(quad, rows, columns, feather))
 
 
-def add_into(
-    photo: Pixels, change: NDArray[np.float64], quad: Points, feather: float = FEATHER
-) -> None:
-    """Adds the detail that a face that was found has beyond its photo, to the photo itself.
+def change_at(change: NDArray[np.float64], quad: Points, box: Box) -> NDArray[np.float64]:
+    """Returns what a face that was found changes in its photo, [3, b, t] in levels.
 
     What is finer than the photo's pixels is left out: it would alias.
 
     Args:
-        photo: uint8 RGB [3, H, W].
-        change: [3, S, S] in levels of 255.
-        quad, feather: see `paste`.
+        change: [3, S, S] in levels of 255, to the photo's own crop.
+        quad: the place of the crop.
+        box: rows and columns of the photo.
     """
-    box = _box(quad, photo.shape[2], photo.shape[1])
-    if box is not None:
-        thin = _thin_out(change, side_of(quad), density=1.0)
-        _mix(photo[:, *box], unwarp(thin, quad, *box), mask(quad, *box, feather))
+    return unwarp(_thin_out(change, side_of(quad), density=1.0), quad, *box)
 
 
 def _mix(place: Pixels, change: NDArray[np.float64], weight: NDArray[np.float64]) -> None:
@@ -103,7 +101,7 @@ def _own_crop(photo: Pixels, quad: Points, side: int) -> Pixels:  # [3, S, S]
 
 def mask_box(
     quad: Points, width: int, height: int, feather: float = FEATHER
-) -> tuple[tuple[slice, slice], NDArray[np.float64]] | None:
+) -> tuple[Box, NDArray[np.float64]] | None:
     """Returns the rows and columns of a photo that a crop may change, and its weight there.
 
     None: the crop lies outside of the photo.
@@ -208,7 +206,7 @@ def _coordinates(quad: Points, side: int, rows: slice, columns: slice) -> NDArra
     return np.tensordot(matrix, np.stack([x, y]), axes=1) + offset[:, None, None]
 
 
-def _box(quad: Points, width: int, height: int) -> tuple[slice, slice] | None:
+def _box(quad: Points, width: int, height: int) -> Box | None:
     """The pixels of the photo that the crop may cover; None if it lies outside."""
     left, top = np.maximum(np.floor(quad.min(axis=0)).astype(int), 0)
     right, bottom = np.minimum(np.ceil(quad.max(axis=0)).astype(int) + 2, (width, height))

@@ -150,6 +150,27 @@ def measure(case: Case, clock: Clock, impl: str, repeats: int) -> Row:
     return _row(case, taken, moved)
 
 
+def summary(rows: Sequence[Row]) -> list[Row]:
+    """One row for each op, order, direction and number format.
+
+    `ratio` and `reference_ratio` are geometric means over its `rows`, `least_ratio` is the least of
+    the former, `copy_percent` the median share of the copy bandwidth of those above 16 MB.
+    """
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        key = tuple(row[what] for what in ("op", "layout", "direction", "dtype"))
+        groups.setdefault(key, []).append(row)
+    found = []
+    for (op, layout, direction, dtype), own in groups.items():
+        row = {"op": op, "layout": layout, "direction": direction, "dtype": dtype}
+        row |= {"rows": len(own), "least_ratio": min(each["ratio"] for each in own)}
+        for name in ("ratio", "reference_ratio"):
+            row[name] = statistics.geometric_mean(each[name] for each in own)
+        large = [each["copy_fraction"] for each in own if each["bytes"] > _MEASURED_BYTES]
+        found.append(row | {"copy_percent": 100 * statistics.median(large) if large else None})
+    return found
+
+
 def _work(case: Case, call: Call, sets: list[Inputs]) -> Work:
     """What is timed: the op on each set of inputs, or the gradients after it has been called."""
     if case.direction == "fwd":

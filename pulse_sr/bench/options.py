@@ -17,6 +17,11 @@ def _repeats(default: int, text: str) -> int:
     return option(default, text, whole(1, 1000))
 
 
+def _steps_in_repeat() -> int:
+    text = "Steps of each side in a repeat; on a GPU a multiple of 4."
+    return option(3, text, whole(1, 10**6))
+
+
 def _time(text: str) -> float | None:
     return option(None, text, DURATION, name="time", unset="none")
 
@@ -80,8 +85,16 @@ class TrainBench(Options):
 
     batch: int = option(8, "Images a step.", whole(2, 4096))
     ngf: int = option(64, "Width of both networks.", whole(1, 1024))
-    steps: int = option(
-        3, "Steps of each side in a repeat; on a GPU a multiple of 4.", whole(1, 10**6)
-    )
+    steps: int = _steps_in_repeat()
+    repeats: int = _repeats(3, "Repeats, of which the spread is shown.")
+    device: str = device_option()
+
+
+@dataclass(frozen=True)
+class TrainSrBench(Options):
+    """Of `bench train-sr`; the steps as those of `TrainBench`."""
+
+    batch: int = option(16, "Patches a step.", whole(2, 4096))
+    steps: int = _steps_in_repeat()
     repeats: int = _repeats(3, "Repeats, of which the spread is shown.")
     device: str = device_option()

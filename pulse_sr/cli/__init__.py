@@ -45,6 +45,7 @@ COMMANDS = {
     "prior": ("pulse_sr.cli.prior:command", "List priors and show what they are."),
     "degrade": ("pulse_sr.cli.degrade:command", "Make low-res test inputs with a known operator."),
     "check-op": ("pulse_sr.cli.check_op:command", "Rank the operators that turn HR into LR."),
+    "serve": ("pulse_sr.cli.serve:command", "Open the page for a browser."),
     "bench": ("pulse_sr.cli.bench:command", "Measure pulse-sr against a plain implementation."),
     "doctor": ("pulse_sr.cli.doctor:command", "Show what is installed, what works, what repairs."),
 }

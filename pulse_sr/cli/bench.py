@@ -2,16 +2,45 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
-from pulse_sr.bench.options import MatchBench, OpsBench, SearchBench, TrainBench
-from pulse_sr.cli.bench_text import match_lines, ops_lines, search_lines, train_lines
+from pulse_sr.bench.options import MatchBench, OpsBench, SearchBench, TrainBench, TrainSrBench
+from pulse_sr.cli import bench_text as text
 from pulse_sr.cli.console import Console, emit_json, print_result
 from pulse_sr.cli.options import CONTEXT, Checked, standard_options, takes, version_option
-from pulse_sr.options import whole
+from pulse_sr.errors import UsageError
+from pulse_sr.files.paths import FILE
+from pulse_sr.options import path, whole
+from pulse_sr.report.table import Columns, Rows, result_document
+
+
+def _free(ctx: click.Context, param: click.Parameter, out: Path | None) -> Path | None:
+    """Refuses, before anything is measured, to replace a file that holds no results."""
+    from pulse_sr.files.atomic import make_folder
+    from pulse_sr.files.documents import read_json
+
+    if out is not None:
+        make_folder(out.parent)
+    if out is not None and out.exists():
+        found = read_json(out)
+        if not isinstance(found, dict) or "columns" not in found:
+            raise UsageError(f"{out} exists and holds no results", "choose another --output FILE")
+    return out
+
+
+output_option = click.option(
+    "--output",
+    "out",
+    metavar="FILE",
+    type=Checked(path("a JSON file", FILE, missing=True)),
+    callback=_free,
+    help="Also write a JSON file: the table, all numbers, the machine.",
+)
 
 
 @click.group("bench", context_settings=CONTEXT)
@@ -22,8 +51,9 @@ def command() -> None:
 
 @command.command("search", context_settings=CONTEXT)
 @takes(options=SearchBench)
+@output_option
 @standard_options
-def search_command(options: SearchBench, console: Console) -> int:
+def search_command(options: SearchBench, out: Path | None, console: Console) -> int:
     """Measure our search against a plain form of the original's loop.
 
     Also says which share of the roofline our step reaches: its arithmetic at the rate of a large
@@ -38,15 +68,20 @@ def search_command(options: SearchBench, console: Console) -> int:
 
     loaded = load_prior(options.prior, options.device)
     report = search.bench_search(loaded, options, progress=console.live)
-    _show(console, report, search_lines(report))
+    columns = {**text.SEARCH_COLUMNS, **text.MEMORY_COLUMN}
+    _write(out, "search", options.arguments(), report, columns)
+    _show(console, report, text.search_lines(report))
     return 0
 
 
 @command.command("match", context_settings=CONTEXT)
 @click.argument("images", nargs=-1, metavar="[IMAGE...]")
 @takes(options=MatchBench)
+@output_option
 @standard_options
-def match_command(images: tuple[str, ...], options: MatchBench, console: Console) -> int:
+def match_command(
+    images: tuple[str, ...], options: MatchBench, out: Path | None, console: Console
+) -> int:
     """Measure how long all samples of an input take to match it.
 
     Ours to 38 dB, against PULSE's eps (26.99 dB) by a plain form of the original's loop and by
@@ -62,14 +97,16 @@ def match_command(images: tuple[str, ...], options: MatchBench, console: Console
     inputs = [read_image(path) for path in images]
     loaded = load_prior(options.prior, options.device)
     report = match.bench_match(loaded, inputs, options, progress=console.live)
-    _show(console, report, match_lines(report))
+    _write(out, "match", [*images, *options.arguments()], report, text.MATCH_COLUMNS)
+    _show(console, report, text.match_lines(report))
     return 0
 
 
 @command.command("ops", context_settings=CONTEXT)
 @takes(options=OpsBench)
+@output_option
 @standard_options
-def ops_command(options: OpsBench, console: Console) -> int:
+def ops_command(options: OpsBench, out: Path | None, console: Console) -> int:
     """Measure the compiled ops against PyTorch and the usual algorithms.
 
     Every op is first compared with its reference on the shape that is measured. Times are
@@ -82,7 +119,9 @@ def ops_command(options: OpsBench, console: Console) -> int:
     from pulse_sr.bench import ops
 
     report = ops.bench_ops(options, progress=console.live)
-    _show(console, report, ops_lines(report))
+    rows = ops.summary(report["rows"])
+    _write(out, "ops", options.arguments(), report, text.OPS_COLUMNS, rows)
+    _show(console, report, text.ops_lines(report))
     return 0
 
 
@@ -98,8 +137,11 @@ def ops_command(options: OpsBench, console: Console) -> int:
     help="Side of the images; may be repeated.",
 )
 @takes(options=TrainBench)
+@output_option
 @standard_options
-def train_command(resolutions: tuple[int, ...], options: TrainBench, console: Console) -> int:
+def train_command(
+    resolutions: tuple[int, ...], options: TrainBench, out: Path | None, console: Console
+) -> int:
     """Measure our FastGAN training step against a plain NCHW float32 port.
 
     Both sides begin with the same weights and share the reconstruction loss. Each trains in a
@@ -110,8 +152,52 @@ def train_command(resolutions: tuple[int, ...], options: TrainBench, console: Co
     from pulse_sr.bench import train
 
     report = train.bench_train(options, resolutions, progress=console.live)
-    _show(console, report, train_lines(report))
+    words = [word for side in resolutions for word in ("--resolution", str(side))]
+    columns = {**text.TRAIN_COLUMNS, **text.MEMORY_COLUMN}
+    _write(out, "train", [*words, *options.arguments()], report, columns)
+    _show(console, report, text.train_lines(report))
     return 0
+
+
+@command.command("train-sr", context_settings=CONTEXT)
+@takes(options=TrainSrBench)
+@output_option
+@standard_options
+def train_sr_command(options: TrainSrBench, out: Path | None, console: Console) -> int:
+    """Measure our adversarial step of supervised training against a plain NCHW float32 port.
+
+    SRResNet against the VGG-style discriminator with the mean squared error, as in SRGAN (recipe
+    srgan-mse), by the same weights. Each side trains in a process of its own, and they take turns.
+
+    Example: pulse-sr bench train-sr --steps 5 --json
+    """
+    from pulse_sr.bench import train
+
+    report = train.bench_train_sr(options, progress=console.live)
+    columns = {**text.TRAIN_COLUMNS, **text.MEMORY_COLUMN}
+    _write(out, "train-sr", options.arguments(), report, columns)
+    _show(console, report, text.train_lines(report))
+    return 0
+
+
+def _write(
+    output: Path | None,
+    name: str,
+    words: Sequence[str],
+    report: dict[str, Any],
+    columns: Columns,
+    rows: Rows | None = None,
+) -> None:
+    """Writes the results file of --output; `rows` stand in the table instead of the report's."""
+    if output is None:
+        return
+    from pulse_sr.files.atomic import write_atomic
+    from pulse_sr.files.documents import json_bytes
+
+    command = shlex.join(["pulse-sr", "bench", name, *words])
+    shown = report["rows"] if rows is None else rows
+    document = result_document("", command, columns, shown, report["environment"], report=report)
+    write_atomic(output, json_bytes(document))
 
 
 def _show(console: Console, report: dict[str, Any], lines: Sequence[str]) -> None:

@@ -6,6 +6,41 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pulse_sr.cli.console import table
+from pulse_sr.report.table import cells
+
+#: The columns of a benchmark, as forms over its rows.
+SEARCH_COLUMNS = {
+    "name": "{name}",
+    "ours_s": "{ours_s:.4g}",
+    "baseline_s": "{baseline_s:.4g}",
+    "ratio": "{ratio:.2f}x",
+}
+_RANGE = {"range": "{ratio_range[0]:.2f}-{ratio_range[1]:.2f}x"}
+MATCH_COLUMNS = {
+    **SEARCH_COLUMNS,
+    **_RANGE,
+    "steps": "{ours_steps:g} and {baseline_steps:g}",
+    "samples there": "{ours_reached} and {baseline_reached} of {samples}",
+}
+TRAIN_COLUMNS = {
+    **SEARCH_COLUMNS,
+    **_RANGE,
+    "images/s": "{ours_images_per_s:.4g} against {baseline_images_per_s:.4g}",
+}
+#: Of whole runs, for files of results; on screen it is a line of its own.
+MEMORY_COLUMN = {"peak MB": "{ours_peak_mb:.0f} against {baseline_peak_mb:.0f}"}
+#: Of the groups of rows of `bench ops` (`ops.summary`).
+OPS_COLUMNS = {
+    "op": "{op}",
+    "order": "{layout}",
+    "direction": "{direction}",
+    "number format": "{dtype}",
+    "rows": "{rows}",
+    "usual / ours": "{ratio:.2f}",
+    "reference / ours": "{reference_ratio:.2f}",
+    "least of these": "{least_ratio:.2f}",
+    "share of copy bandwidth": "{copy_percent:.0f} %",
+}
 
 
 def _microseconds(seconds: float) -> str:
@@ -40,9 +75,8 @@ _OWN_LINES = (
 def search_lines(report: dict[str, Any]) -> list[str]:
     """Returns the report of `bench search` as text."""
     rows = report["rows"]
-    cells = [("name", "ours_s", "baseline_s", "ratio"), *map(_search_cells, rows)]
     return [
-        table(cells),
+        _shown(SEARCH_COLUMNS, rows),
         *_roofline_lines(report),
         *_baseline_lines(report),
         *_memory_lines(rows),
@@ -50,11 +84,8 @@ def search_lines(report: dict[str, Any]) -> list[str]:
     ]
 
 
-def _search_cells(row: dict[str, Any]) -> tuple[str, ...]:
-    if row["ratio"] is None:
-        return row["name"], f"{row['ours_s']:.4g}", "-", "-"
-    times = f"{row['ours_s']:.4g}", f"{row['baseline_s']:.4g}"
-    return (row["name"], *times, f"{row['ratio']:.2f}x")
+def _shown(columns: dict[str, str], rows: Sequence[dict[str, Any]]) -> str:
+    return table(cells(columns, rows, empty="-"))
 
 
 def _roofline_lines(report: dict[str, Any]) -> list[str]:
@@ -120,21 +151,11 @@ def _memory_line(row: dict[str, Any]) -> str:
 
 def match_lines(report: dict[str, Any]) -> list[str]:
     """Returns the report of `bench match` as text."""
-    heading = ("name", "ours_s", "baseline_s", "ratio", "range", "steps", "samples there")
-    return [table([heading, *map(_match_cells, report["rows"])]), _environment_line(report)]
-
-
-def _match_cells(row: dict[str, Any]) -> tuple[str, ...]:
-    least, largest = row["ratio_range"]
-    there = f"{row['ours_reached']} and {row['baseline_reached']} of {row['samples']}"
-    steps = f"{row['ours_steps']:g} and {row['baseline_steps']:g}"
-    return (*_search_cells(row), f"{least:.2f}-{largest:.2f}x", steps, there)
+    return [_shown(MATCH_COLUMNS, report["rows"]), _environment_line(report)]
 
 
 def train_lines(report: dict[str, Any]) -> list[str]:
     """Returns the report of `bench train` as text."""
-    heading = ("name", "ours_s", "baseline_s", "ratio", "range", "images/s")
-    cells = [heading, *map(_train_cells, report["rows"])]
     memory = [
         f"{row['name']}: peak memory {row['ours_peak_mb']:.0f} MB against "
         f"{row['baseline_peak_mb']:.0f} MB (the training alone {row['ours_added_mb']:.0f} and "
@@ -142,13 +163,7 @@ def train_lines(report: dict[str, Any]) -> list[str]:
         f"against {row['baseline_system_s']:.2g} s"
         for row in report["rows"]
     ]
-    return [table(cells), *memory, _environment_line(report)]
-
-
-def _train_cells(row: dict[str, Any]) -> tuple[str, ...]:
-    least, largest = row["ratio_range"]
-    rates = f"{row['ours_images_per_s']:.4g} against {row['baseline_images_per_s']:.4g}"
-    return (*_search_cells(row), f"{least:.2f}-{largest:.2f}x", rates)
+    return [_shown(TRAIN_COLUMNS, report["rows"]), *memory, _environment_line(report)]
 
 
 def ops_lines(report: dict[str, Any]) -> list[str]:
@@ -172,11 +187,11 @@ def ops_lines(report: dict[str, Any]) -> list[str]:
 
 def _ops_table(rows: list[dict[str, Any]]) -> str:
     columns = [column for column in _OP_COLUMNS if any(column[1] in row for row in rows)]
-    cells = [("name", *(title for title, _, _ in columns))]
+    lines = [("name", *(title for title, _, _ in columns))]
     for row in rows:
         each = (form(row[key]) if key in row else "-" for _, key, form in columns)
-        cells.append((row["name"], *each))
-    return table(cells)
+        lines.append((row["name"], *each))
+    return table(lines)
 
 
 def _environment_line(report: dict[str, Any], but: Sequence[str] = ()) -> str:

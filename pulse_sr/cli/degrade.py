@@ -40,7 +40,8 @@ def command(
     from pulse_sr.images.find import find_images
 
     suffix = ".jpg" if spec.stages[-1].kind == "jpeg" else ".png"
-    pairs = _name_outputs(find_images(list(inputs), recursive=options.recursive), out, suffix)
+    paths = find_images(list(inputs), recursive=options.recursive, out=out)
+    pairs = _name_outputs(paths, out, suffix)
     if dry_run:
         rows = [{"path": str(source), "file": str(target)} for source, target in pairs]
         table = [(row["path"], row["file"]) for row in rows]

@@ -86,7 +86,8 @@ def _listener(console: Console) -> Callable[[int, int, str], None]:
     started = time.monotonic()
 
     def tell(done: int, total: int, stem: str) -> None:
-        console.live(f"{progress_bar(done, total, time.monotonic() - started)}  {stem}")
+        now = stem if done < total else "metrics of whole sets"
+        console.live(f"{progress_bar(done, total, time.monotonic() - started)}  {now}")
 
     return tell
 

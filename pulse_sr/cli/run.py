@@ -124,13 +124,13 @@ def _show_record(record: Record, place: str, console: Console) -> None:
         return
     worst = "" if record.lowest_db is None else f", lowest {record.lowest_db:.1f} dB"
     below = f", {record.below_target} below target" if record.below_target else ""
-    words = f"{record.samples} samples{worst}{below}"
+    words = f"{record.samples} samples{worst}{below}" if record.samples else record.note
     if record.status == "skipped":
         console.line(f"{place} {record.stem}  skipped, complete: {words}")
         return
     if record.searched < record.samples:
         words = f"{record.searched} more, now {words}"
-    note = f"; {record.note}" if record.note else ""
+    note = f"; {record.note}" if record.note and record.samples else ""
     console.line(f"{place} {record.stem}  done in {record.seconds:.1f} s: {words}{note}")
 
 
@@ -207,7 +207,7 @@ def _show_plan(plan: Plan, engine: EngineOptions, console: Console) -> int:
     ]
     rows = [("action", "samples", "folder", "input")]
     for task in plan.tasks:
-        count = str(len(task.indices)) if task.action != "skip" else "-"
+        count = str(len(task.indices)) if task.indices else "-"
         rows.append((task.action, count, task.stem, str(task.path)))
     return show_plan(console, settings, {"tasks": tasks}, rows)
 

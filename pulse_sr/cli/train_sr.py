@@ -91,6 +91,8 @@ def command(
     processes = join_processes(options.device)
     try:
         plan = plan_sr_training(data, out, options, times.kimg, processes)
+        command = shlex.join(["pulse-sr", *sys.argv[1:]])
+        observation = replace(observation, command=command, member=options.member)
         held_back_photos(observation)
         if dry_run:
             if processes.first:
@@ -100,7 +102,6 @@ def command(
         trainer = plan.start()
         console.line(plan.summary(trainer))
         show = partial(_show, console, trainer, schedule)
-        observation = replace(observation, command=shlex.join(["pulse-sr", *sys.argv[1:]]))
         run_sr_training(trainer, schedule, observation, show, console.line)
         if trainer.lock is not None:
             trainer.lock.close()  # here and now, not when the trainer is collected

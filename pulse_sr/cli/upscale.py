@@ -37,7 +37,9 @@ def _show_networks(as_json: bool) -> None:
     if as_json:
         emit_json(cards)
         return
-    print_result(table([(c["name"], f"x{c['scale']}", str(c.get("use", ""))) for c in cards]))
+    facts = ("licence", "use")
+    rows = [(c["name"], f"x{c['scale']}", *(str(c.get(key, "")) for key in facts)) for c in cards]
+    print_result(table(rows))
 
 
 @click.command("upscale", context_settings=CONTEXT)
@@ -89,6 +91,9 @@ def command(
         actions = [(action, str(path)) for action, path in plan.actions()]
         listed = [{"action": action, "path": path} for action, path in actions]
         return show_plan(console, plan.describe() | asdict(engine), {"images": listed}, actions)
+    card = plan.model.card
+    if card.get("licence") == "unstated" and "caveat" in card:
+        console.line(f"{plan.model.name}: no licence of the weights is stated. {card['caveat']}")
     rows: list[dict[str, Any]] = []
     total = len(plan.entries)
     pace = Pace(console, total)

@@ -22,7 +22,7 @@ def open_source(data: str | os.PathLike[str], member: str | None = None) -> Imag
         member: the field of a sample that is its image (`selection.select_images`).
 
     Raises:
-        UsageError: when there is no such thing, or no file of a folder has the field.
+        UsageError: when there is no such thing, it is a pipe, or no file of a folder has the field.
         InputError: an idx file is damaged.
     """
     location, folder = os.fspath(data), Path(data)

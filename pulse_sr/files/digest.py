@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 
@@ -10,7 +11,9 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a file, as hexadecimal digits; the file is not read into memory as a whole.
 
     Raises:
-        OSError: the file can not be read.
+        OSError: it can not be read, or is a pipe or a device: opening one could wait for ever.
     """
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

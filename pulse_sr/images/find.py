@@ -42,8 +42,9 @@ def find_images(
     """Expands files, folders, globs and lists into picture paths.
 
     Files named outright are kept whatever they are. Folders and globs give the files with a suffix
-    that can be read, sorted by name, without hidden ones, without what lies in `out`, and without
-    samples that this program made (`write.OWN_MARK`). What is left out is a warning in the log.
+    that can be read, sorted by name, without hidden ones, without what lies in `out` (unless the
+    folder that is looked through lies in there itself), and without samples that this program made
+    (`write.OWN_MARK`). What is left out is a warning in the log.
 
     Args:
         inputs: files, folders, globs and lists (`listed_inputs`).
@@ -126,10 +127,15 @@ def words_of(left_out: Mapping[str, int]) -> str:
 
 
 def _expand(text: str, recursive: bool, out: Path | None) -> tuple[list[Path], str]:
+    path = Path(text)
     if problem_of_name(text) or not glob.has_magic(text) or os.path.lexists(text):
         path = check_path(text, EITHER)
         if not path.is_dir():
             return [path], ""
+    inside = path if path.is_dir() else _fixed_part(path)
+    if out is not None and out in real_path(inside).parents:
+        out = None
+    if path.is_dir():
         complaint = f"the folder {text} has no images"
         return _pictures(_below(path, recursive), complaint, out)
     matches = sorted(map(Path, glob.glob(text, recursive=True)))
@@ -139,6 +145,11 @@ def _expand(text: str, recursive: bool, out: Path | None) -> tuple[list[Path], s
         )
     files = (match for match in matches if not match.is_dir())
     return _pictures(files, f"no image matches {text}", out)
+
+
+def _fixed_part(pattern: Path) -> Path:
+    """The folder below which everything lies that a pattern can match."""
+    return next(each for each in pattern.parents if not glob.has_magic(str(each)))
 
 
 def _below(folder: Path, recursive: bool) -> Iterator[Path]:

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from pulse_sr.errors import InputError
-from pulse_sr.images.colour import to_srgb
+from pulse_sr.images.colour import from_srgb, is_srgb, to_srgb
 from pulse_sr.images.decode import ORIENTATION, deep_values, explain_damage, is_deep, open_header
-from pulse_sr.images.pixels import to_uint8
+from pulse_sr.images.pixels import Pixels, to_uint8
 from pulse_sr.images.png import About
 from pulse_sr.images.read import read_bytes
 from pulse_sr.images.tiff import white_is_zero
@@ -78,6 +78,34 @@ def read_original(path: str | os.PathLike[str]) -> Original:
     name, data = os.fspath(path), read_bytes(Path(path))
     with explain_damage(name, data):
         return _decode(name, data)
+
+
+def srgb_of(colour: Values, profile: bytes | None) -> Pixels:
+    """Returns colours as a file has them, or a part of them, as uint8 sRGB [3, h, w].
+
+    Args:
+        colour, profile: see `Original`.
+    """
+    levels = colour if colour.dtype == np.uint8 else ((colour.astype(np.uint32) + 128) // 257)
+    if len(levels) == 3 and is_srgb(profile):
+        return levels.astype(np.uint8)
+    planes = levels.astype(np.uint8).transpose(1, 2, 0)
+    image = Image.fromarray(np.ascontiguousarray(planes[..., 0] if len(levels) == 1 else planes))
+    image.info["icc_profile"] = profile
+    rgb = to_srgb(image)[0].convert("RGB")
+    return np.ascontiguousarray(np.asarray(rgb).transpose(2, 0, 1))
+
+
+def as_stored(pixels: Pixels, like: Values, profile: bytes | None) -> Values:
+    """Returns uint8 sRGB [3, h, w] as colours of a file: the way back of `srgb_of`.
+
+    Args:
+        pixels: the colours.
+        like: colours of the file, whose type and number of channels are those of the result.
+        profile: of the file.
+    """
+    own = from_srgb(pixels, profile, grey=len(like) == 1)
+    return own.astype(np.uint16) * 257 if like.dtype == np.uint16 else own
 
 
 def _decode(name: str, data: bytes) -> Original:

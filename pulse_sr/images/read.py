@@ -65,7 +65,7 @@ def read_image(path: str | os.PathLike[str]) -> LowResImage:
     several frames the first is used.
 
     Raises:
-        UsageError: the path does not exist or is a folder.
+        UsageError: the path does not exist, is a folder or no regular file.
         InputError: the file is empty, not an image, truncated, larger than 64 megapixels (found in
             the header, before decoding), fully transparent, of a layout that Pillow decodes wrongly
             (`tiff.refuse_misread`), or has NaN, infinite or out-of-range pixels.

@@ -30,6 +30,7 @@ from pulse_sr.jobs.result_files import Matched, ResultFiles, match_files, read_c
 from pulse_sr.metrics.convention import Convention
 from pulse_sr.metrics.evaluation import Entry, Evaluation
 from pulse_sr.metrics.options import METRICS, EvalOptions
+from pulse_sr.metrics.power_spectrum import TO_DECIBELS, ring_frequencies
 from pulse_sr.metrics.registry import REGISTRY, Settings
 from pulse_sr.operators.spec import parse_operator
 from pulse_sr.report.evaluation_plots import draw_calibration, draw_perception, draw_spectra
@@ -156,6 +157,7 @@ def evaluate(plan: Plan, listener: Listener = lambda done, total, stem: None) ->
             for column, found in groups.items()
         },
         "calibration": _calibration_entry(evaluation),
+        "spectra": _spectra_entry(evaluation),
         "images": [_image_row(i, files, evaluation) for i, files in enumerate(done)],
         "failed": [
             *failed,
@@ -251,6 +253,16 @@ def _calibration_entry(evaluation: Evaluation) -> list[Document]:
         }
         for each in evaluation.calibration()
     ]
+
+
+def _spectra_entry(evaluation: Evaluation) -> dict[str, list[float]] | None:
+    """Mean spectra in dB by frequency in cycles per px; None for images of several sizes."""
+    profiles = evaluation.profiles()
+    if profiles is None:
+        return None
+    ours, theirs = (TO_DECIBELS * each.mean(dim=0) for each in profiles)
+    frequency = ring_frequencies(len(ours)).tolist()
+    return {"frequency": frequency, "results": ours.tolist(), "references": theirs.tolist()}
 
 
 def _image_row(place: int, files: ResultFiles, evaluation: Evaluation) -> Document:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from pulse_sr.alignment.geometry import framing_of
-from pulse_sr.alignment.intake import SURELY_LOW_RES, faces_to_search, identity_of
+from pulse_sr.alignment.intake import SURELY_LOW_RES, PhotoFaces, faces_to_search, identity_of
 from pulse_sr.alignment.landmarks.base import Landmarks
 from pulse_sr.config import RunOptions, SearchConfig
 from pulse_sr.errors import PulseError
@@ -22,6 +23,21 @@ from pulse_sr.priors.base import Prior
 
 #: How a face of a photo becomes a low-res face where nothing else was asked for.
 OWN_OPERATOR = "bicubic"
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is one task of an input.
+
+    Attributes:
+        stem: of its folder.
+        face: of a photo; None: the whole picture.
+        left_out: of a photo that is only enlarged, why each of its faces is left as it is.
+    """
+
+    stem: str
+    face: FaceOfPhoto | None = None
+    left_out: tuple[str, ...] = ()
 
 
 class Intake:
@@ -54,10 +70,8 @@ class Intake:
         for row in rows:
             self.rows.setdefault(base_of(row), []).append(row)
 
-    def faces(self, entry: Input) -> list[tuple[str, FaceOfPhoto]]:
-        """Returns the faces that are searched of one input, with the names of their folders.
-
-        None: the whole picture is searched.
+    def parts(self, entry: Input) -> list[Part]:
+        """Returns what is searched of one input: the faces of a photo, or the whole picture.
 
         Raises:
             InputError: there is nothing to search in the photo.
@@ -65,22 +79,23 @@ class Intake:
         """
         faces = self._recorded(entry)
         if faces is None:
-            faces = self._look(entry.path)
-        if not faces:
-            return []
+            found = self._look(entry.path)
+            if found is None or not found.searched:
+                return [Part(entry.stem, left_out=() if found is None else found.left_out)]
+            faces = found.searched
         names = face_names(entry.stem, faces[0].of, self.names)
-        return [(names[face.index - 1], face) for face in faces]
+        return [Part(names[face.index - 1], face) for face in faces]
 
-    def _look(self, path: Path) -> list[FaceOfPhoto]:
+    def _look(self, path: Path) -> PhotoFaces | None:
         """Finds the faces; a file that can not be read is left to the search, which says so."""
         if self.options.align == "never" or not parse_operator(self._operator).of_a_face:
-            return []
+            return None
         try:
             if self.options.align == "auto" and max(read_size(path)) <= SURELY_LOW_RES:
-                return []
+                return None
             image = read_image(path)
         except PulseError:
-            return []
+            return None
         return faces_to_search(
             image,
             self.prior.resolution,
@@ -97,7 +112,7 @@ class Intake:
         """What makes low-res faces of crops; with "auto" there is nothing to find out."""
         return OWN_OPERATOR if self.config.operator.strip() == AUTO else self.config.operator
 
-    def _recorded(self, entry: Input) -> list[FaceOfPhoto] | None:
+    def _recorded(self, entry: Input) -> tuple[FaceOfPhoto, ...] | None:
         """The faces that an earlier run found with equal settings; None if it has to be looked."""
         faces = []
         for row in self.rows.get(entry.stem, []):
@@ -112,7 +127,7 @@ class Intake:
                 return None
             faces.append(face)
         faces.sort(key=lambda face: face.index)
-        return faces if faces and faces[0].searched == len(faces) else None
+        return tuple(faces) if faces and faces[0].searched == len(faces) else None
 
     @cached_property
     def _landmarks(self) -> Landmarks:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pulse_sr.errors import UsageError
 from pulse_sr.files.paths import read_text
+from pulse_sr.jobs.stems import clean_stem
 
 #: Names that the column of the files may have; else it is the first one.
 FILE_COLUMNS = ("file", "filename", "file_name", "image", "path", "name", "stem")
@@ -57,7 +58,8 @@ def read_labels(path: Path) -> Labels:
     key = next((lowered[name] for name in FILE_COLUMNS if name in lowered), header[0])
     rows = defaultdict(list)
     for row in found:
-        rows[Path(row[key] or "").stem].append({k: (row[k] or "").strip() for k in header})
+        stem = clean_stem(row[key]) if row[key] else ""  # as results of long names are called
+        rows[stem].append({k: (row[k] or "").strip() for k in header})
     return Labels(path, tuple(name for name in header if name != key), rows)
 
 

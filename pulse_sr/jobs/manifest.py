@@ -171,6 +171,8 @@ def check_manifest(out: Path, page: bool = False) -> None:
     """
     if page:
         check_place(out, [out / PAGE], error=UsageError)
+    if os.path.lexists(out / NAME) and not (out / NAME).is_file():
+        raise UsageError(in_the_way(out / NAME), OTHER_FOLDER)
     try:
         listed = load_json(out / NAME)
     except (OSError, ValueError):  # missing, or damaged: then it is kept aside

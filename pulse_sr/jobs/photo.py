@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pulse_sr import __version__
 from pulse_sr.alignment.paste import enlarged_quad
 from pulse_sr.config import RunOptions
-from pulse_sr.errors import InputError
+from pulse_sr.errors import InputError, UsageError
 from pulse_sr.files.atomic import make_folder, write_atomic, write_parts_atomic
 from pulse_sr.files.documents import json_bytes
 from pulse_sr.images.original import read_original
@@ -42,8 +42,10 @@ log = logging.getLogger(__name__)
 
 #: What the page shows: the photo enlarged, and with the first sample of each face.
 BEFORE, AFTER = "photo_before.jpg", "photo_after.jpg"
+#: Why a sample is not in its photo.
+SOFTER = "the sample would be softer"
 #: Part of every fingerprint: raise it when equal faces start to give another photo.
-REVISION = 1
+REVISION = 2
 
 #: Called with the stem of a photo, how many of its pictures are written, and how many will be.
 OnPasting = Callable[[str, int, int], None]
@@ -97,25 +99,38 @@ class Photos:
                 return
         try:
             self._write(self._faces[task.base])
-        except InputError as error:
+        except (InputError, UsageError) as error:
             log.warning("no photo with the faces of %s: %s", task.path, error.message)
 
+    def enlarge(self, task: Task) -> bool:
+        """Writes a photo none of whose faces is searched; False: it was there.
+
+        Raises:
+            InputError: it can not be read any more.
+            SetupError: see `settle`.
+        """
+        folder = self.out / task.base
+        if store.read_record(folder) is not None:  # of other settings
+            store.clear(folder)
+        return self._put_together(task, [], 1)
+
     def _write(self, tasks: Sequence[Task]) -> None:
-        """Writes the pictures of one photo, and its record last, unless they are there."""
-        first = tasks[0]
         found = [_found(self.out / task.stem, task) for task in tasks]
         faces = [face for face in found if face.files]
-        if not faces:
-            return
+        if faces:
+            count = min(self.samples, max(len(face.files) for face in faces))
+            self._put_together(tasks[0], faces, count)
+
+    def _put_together(self, first: Task, faces: Sequence[_Face], count: int) -> bool:
+        """Writes the pictures of one photo, and its record last; False: they were there."""
         folder = self.out / first.base
-        count = min(self.samples, max(len(face.files) for face in faces))
         names = [photo_name(index) for index in range(count)]
         files = [*names, BEFORE, AFTER]
         identity = _identity(first.sha256, self.upscale, count, faces, self.background)
         record = read_photo(folder)
         known = record is not None and record.get("fingerprint") == identity
         if known and all((folder / name).is_file() for name in files):
-            return
+            return False
         original = read_original(first.path)
         if original.sha256 != first.sha256:
             raise InputError(f"{first.path} changed while the run was going", "run it again")
@@ -130,29 +145,34 @@ class Photos:
         chunks = text_chunks(
             {"input_sha256": first.sha256, "upscale": self.upscale} | self._network()
         )
+        softer: list[str] = []
         for index, name in enumerate(names):
             for face in faces:
                 if index < len(face.files):
                     sample = read_pixels(self.out / face.stem / face.files[index])
-                    canvas.put(sample, face.corners, face.real_size, face.detail)
+                    if not canvas.put(sample, face.corners, face.real_size, face.detail):
+                        softer.append(f"face {face.number}: left as it is in {name}, {SOFTER}")
             write_parts_atomic(folder / name, canvas.png(chunks))
             if index == 0:
                 write_atomic(folder / AFTER, canvas.thumbnail())
             canvas.restore()
             self._tell(first.base, index + 1, count)
+        for line in softer:
+            log.warning("%s: %s", first.path, line)
         document = {
             "version": __version__,
             "input": {"path": str(first.path), "sha256": first.sha256},
             "upscale": self.upscale,
             "background": {"source": self.options.background, **self._network()},
-            "width": canvas.pixels.shape[2],
-            "height": canvas.pixels.shape[1],
+            "width": canvas.size[1],
+            "height": canvas.size[0],
             "files": names,
             "faces": [face.describe(self.upscale) for face in faces],
-            "left_out": list(first.face.left_out) if first.face is not None else [],
+            "left_out": [*(first.left_out if first.face is None else first.face.left_out), *softer],
             "fingerprint": identity,
         }
         write_atomic(folder / PHOTO, json_bytes(document))
+        return True
 
     def _network(self) -> dict[str, str]:
         """The network that enlarges photos; empty: Lanczos does."""

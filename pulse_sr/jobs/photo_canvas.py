@@ -6,30 +6,31 @@ Shape legend: h w photo, H W enlarged photo, S side of a sample, b t the box of 
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.ndimage import laplace
 
 from pulse_sr import __version__
 from pulse_sr.alignment.crop import crop_quad
-from pulse_sr.alignment.detail import beyond_detail
+from pulse_sr.alignment.detail import as_photo
 from pulse_sr.alignment.geometry import Points
-from pulse_sr.alignment.paste import add_into, enlarged_quad, mask_box, paste_into
-from pulse_sr.images.colour import from_srgb, is_srgb
-from pulse_sr.images.original import Original
-from pulse_sr.images.pixels import Pixels
+from pulse_sr.alignment.paste import Box, change_at, enlarged_quad, mask, mask_box, paste_into
+from pulse_sr.images.original import Original, as_stored, srgb_of
+from pulse_sr.images.pixels import Pixels, to_pillow
 from pulse_sr.images.png import png_parts
-from pulse_sr.images.read import read_image
 from pulse_sr.jobs.provenance import XMP
 from pulse_sr.sr.enlarging import network_bands
 from pulse_sr.sr.files import SrModel
 
 _THUMBNAIL = 1000  # px a side, at most
 _BAND = 256  # rows that are given to the PNG writer at once
-_MARGIN = 4  # px of the photo around a part that is enlarged: Lanczos looks three px far
+_MARGIN = 8  # px of the photo around a part that is looked at: Lanczos looks three px far
+_PIECE = 16 * 2**20  # px of the enlarged photo that are made at once
 
 
 class Canvas:
@@ -44,18 +45,16 @@ class Canvas:
             network: what enlarges it outside its faces; None: Lanczos does.
         """
         self.original, self.factor, self.network = original, factor, network
-        plain = is_srgb(original.about.profile) and original.colour.dtype == np.uint8
-        plain = plain and len(original.colour) == 3
-        self.photo = original.colour if plain else read_image(original.path).pixels
         self.opacity = None
         if original.opacity is not None:
             self.opacity = _enlarged(original.opacity[None], factor)
         self.stored = self._large(original.colour)  # as the file has it
-        if plain:
-            self.pixels: Pixels = self.stored
-        else:
-            self.pixels = self._large(self.photo)
-        self._saved: list[tuple[tuple[slice, slice], Pixels, NDArray[Any]]] = []
+        self._saved: list[tuple[Box, NDArray[Any]]] = []
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self.stored.shape[1], self.stored.shape[2]
 
     def _large(self, channels: NDArray[Any]) -> NDArray[Any]:  # [c, h, w] -> [c, H, W]
         if self.network is None:
@@ -70,8 +69,8 @@ class Canvas:
             start = stop
         return made
 
-    def put(self, sample: Pixels, corners: Points, real_size: float, detail: int) -> None:
-        """Puts a sample in the place of a face.
+    def put(self, sample: Pixels, corners: Points, real_size: float, detail: int) -> bool:
+        """Puts a sample in the place of a face; False: the photo is finer there, and stays.
 
         Args:
             sample: uint8 RGB [3, S, S].
@@ -80,95 +79,121 @@ class Canvas:
             detail: up to which side the photo shows it with detail of its own.
         """
         quad = enlarged_quad(corners, self.factor)
-        found = mask_box(quad, self.pixels.shape[2], self.pixels.shape[1])
+        found = mask_box(quad, *self.size[::-1])
         if found is None:
-            return
-        (rows, columns), weight = found
-        place = (slice(None), rows, columns)
-        before = self.pixels[place].copy()
-        self._saved.append(((rows, columns), before, self.stored[place].copy()))
+            return True
+        part = self._around(found[0], _MARGIN)
+        box, profile = _times(part, self.factor), self.original.about.profile
+        weight, here = mask(quad, *box), quad - (box[1].start, box[0].start)
+        stored = self.stored[:, *box]
+        photo, before = self._photo(part), srgb_of(stored, profile)
         # What a network made up would be there twice: a face goes into the plainly enlarged photo.
-        plain = self.network is not None
-        below = _enlarged_part(self.photo, rows, columns, self.factor) if plain else before.copy()
-        here = quad - (columns.start, rows.start)
+        plain = before if self.network is None else _enlarged(photo, self.factor)
         if real_size > sample.shape[-1]:  # searched all the same, because it was asked for
+            below = plain.copy()
             paste_into(below, sample, here)
+            made = below.astype(np.float64)
         else:
-            own_crop = crop_quad(self.photo, corners, sample.shape[-1], parity=False)
-            change = beyond_detail(sample.astype(np.float64) - own_crop, detail)
-            add_into(below, change, here)
-        if plain:
-            mixed = before + weight * (below.astype(np.float64) - before)
-            below = np.rint(mixed).astype(np.uint8)
-        self.pixels[place] = below
-        if self.stored is not self.pixels:
-            changed = weight > 0
-            own = _as_stored(self.pixels[place], self.original, self.stored)
-            self.stored[place] = np.where(changed, own, self.stored[place])
+            whole = self._around(found[0], int(real_size) + _MARGIN)  # what may be mirrored too
+            place = corners - (whole[1].start, whole[0].start)
+            own = crop_quad(self._photo(whole), place, sample.shape[-1], parity=False)
+            change = change_at(sample.astype(np.float64) - own, quad, box)
+            made = as_photo(plain + weight * change, photo, weight, detail / real_size)
+            if _fineness(made, weight) < _fineness(plain, weight):
+                return False
+        if self.network is not None:
+            made = before + weight * (made - before)
+        levels = np.rint(np.clip(made, 0, 255)).astype(np.uint8)
+        self._saved.append((box, stored.copy()))
+        stored[:] = np.where(weight > 0, as_stored(levels, stored, profile), stored)
+        return True
+
+    def _around(self, box: Box, margin: int) -> Box:
+        """The part of the photo that holds a box of the enlarged one, and a margin in its px."""
+        down, across = (
+            slice(
+                max(each.start // self.factor - margin, 0),
+                min(-(-each.stop // self.factor) + margin, most),
+            )
+            for each, most in zip(box, self.original.size, strict=True)
+        )
+        return down, across
+
+    def _photo(self, part: Box) -> Pixels:
+        return srgb_of(self.original.colour[:, *part], self.original.about.profile)
 
     def restore(self) -> None:
         """Takes all faces out again."""
         while self._saved:
-            (rows, columns), pixels, stored = self._saved.pop()
-            self.pixels[:, rows, columns] = pixels
-            self.stored[:, rows, columns] = stored
+            box, stored = self._saved.pop()
+            self.stored[:, *box] = stored
 
     def thumbnail(self) -> bytes:
         """A JPEG of at most `_THUMBNAIL` px a side, for the page."""
-        height, width = self.pixels.shape[1:]
+        height, width = self.size
         shrink = min(1.0, _THUMBNAIL / max(height, width))
         size = (max(round(width * shrink), 1), max(round(height * shrink), 1))
+        images = (Image.fromarray(_high_byte(channel)) for channel in self.stored)
         small = [  # channel by channel: Pillow's RGB pixels have four bytes, beside a copy
-            Image.fromarray(channel).resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
-            for channel in self.pixels
+            np.asarray(image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0))
+            for image in images
         ]
         buffer = io.BytesIO()
+        rgb = srgb_of(np.stack(small), self.original.about.profile)
         comment = f"pulse-sr {__version__}"
-        Image.merge("RGB", small).save(buffer, "JPEG", quality=90, comment=comment)
+        to_pillow(rgb).save(buffer, "JPEG", quality=90, comment=comment)
         return buffer.getvalue()
 
     def png(self, chunks: dict[str, str]) -> Iterator[bytes]:
         """The photo as a PNG file, in pieces."""
-        _, height, width = self.stored.shape
-        return png_parts((height, width), self._bands(), chunks, self.original.about, XMP)
+        return png_parts(self.size, self._bands(), chunks, self.original.about, XMP)
 
     def _bands(self) -> Iterator[NDArray[Any]]:
-        for start in range(0, self.stored.shape[1], _BAND):
+        for start in range(0, self.size[0], _BAND):
             band = self.stored[:, start : start + _BAND]
             if self.opacity is not None:
                 band = np.concatenate([band, self.opacity[:, start : start + _BAND]])
             yield band
 
 
-def _as_stored(pixels: Pixels, original: Original, stored: NDArray[Any]) -> NDArray[Any]:
-    """8-bit sRGB [3, b, t] as the numbers of the file: its profile, channels and depth."""
-    own = from_srgb(pixels, original.about.profile, grey=len(stored) == 1)
-    return own.astype(stored.dtype) * 257 if stored.dtype == np.uint16 else own
+def _fineness(pixels: NDArray[Any], weight: NDArray[np.float64]) -> float:
+    """The variance of the Laplacian where a face is all there."""
+    grey = np.rint(np.clip(pixels, 0, 255), dtype=np.float64).mean(axis=0)
+    return float(laplace(grey)[weight == 1].var())
+
+
+def _high_byte(channel: NDArray[Any]) -> Pixels:  # [H, W] as it lies in memory
+    if channel.dtype == np.uint8:
+        return channel
+    high = 1 if sys.byteorder == "little" else 0
+    return np.ascontiguousarray(channel.view(np.uint8)[:, high::2])
+
+
+def _times(part: Box, factor: int) -> Box:
+    down, across = (slice(each.start * factor, each.stop * factor) for each in part)
+    return down, across
 
 
 def _enlarged(channels: NDArray[Any], factor: int) -> NDArray[Any]:  # [c, h, w] -> [c, H, W]
-    """Enlarges by Lanczos; by 1 it is a copy, bit by bit."""
+    """Enlarges by Lanczos, a band at a time; by 1 it is a copy, bit by bit."""
     if factor == 1:
         return channels.copy()
-    height, width = channels.shape[1] * factor, channels.shape[2] * factor
-    made = np.empty((len(channels), height, width), channels.dtype)
-    for channel, target in zip(channels, made, strict=True):
-        deep = channel.dtype == np.uint16
-        image = Image.fromarray(channel.astype(np.float32) if deep else channel)
-        large = np.asarray(image.resize((width, height), Image.Resampling.LANCZOS))
-        target[:] = np.rint(np.clip(large, 0, 65535)) if deep else large
+    count, height, width = channels.shape
+    made = np.empty((count, height * factor, width * factor), channels.dtype)
+    rows = max(_PIECE // (width * factor**2), 1)
+    for start in range(0, height, rows):
+        stop, above = min(start + rows, height), min(start, _MARGIN)
+        piece = channels[:, start - above : stop + _MARGIN]
+        for plane, target in zip(piece, made, strict=True):
+            large = _lanczos(plane, factor)[above * factor :]
+            target[start * factor : stop * factor] = large[: (stop - start) * factor]
     return made
 
 
-def _enlarged_part(
-    channels: NDArray[Any], rows: slice, columns: slice, factor: int
-) -> NDArray[Any]:  # [c, h, w] -> [c, b, t]
-    """A part of the enlarged picture, as `_enlarged` makes the whole."""
-    down, across = (
-        slice(max(each.start // factor - _MARGIN, 0), -(-each.stop // factor) + _MARGIN)
-        for each in (rows, columns)
-    )
-    top, left = rows.start - down.start * factor, columns.start - across.start * factor
-    part = _enlarged(channels[:, down, across], factor)
-    part = part[:, top : top + rows.stop - rows.start, left : left + columns.stop - columns.start]
-    return part.copy()
+def _lanczos(plane: NDArray[Any], factor: int) -> NDArray[Any]:  # [h, w] -> [H, W]
+    """One channel; 16 bits in floating point."""
+    size = (plane.shape[1] * factor, plane.shape[0] * factor)
+    deep = plane.dtype == np.uint16
+    image = Image.fromarray(plane.astype(np.float32) if deep else plane)
+    large = np.asarray(image.resize(size, Image.Resampling.LANCZOS))
+    return np.rint(np.clip(large, 0, 65535)) if deep else large

@@ -13,16 +13,15 @@ from pulse_sr.config import LANCZOS, RunOptions, SearchConfig
 from pulse_sr.devices import choose_device
 from pulse_sr.errors import InputError, PulseError, UsageError
 from pulse_sr.files.paths import check_out
-from pulse_sr.images.face import FaceOfPhoto
 from pulse_sr.images.find import find_images
 from pulse_sr.images.places import refuse_inputs
 from pulse_sr.jobs import store
 from pulse_sr.jobs.drawing import is_whole
-from pulse_sr.jobs.intake import Intake
+from pulse_sr.jobs.intake import Intake, Part
 from pulse_sr.jobs.manifest import Row, check_manifest, read_rows
 from pulse_sr.jobs.result_record import read_record, sample_name
 from pulse_sr.jobs.stems import list_inputs
-from pulse_sr.jobs.task import Input, Task, fingerprint
+from pulse_sr.jobs.task import ENLARGE, Input, Task, fingerprint
 from pulse_sr.models.registry import load_network
 from pulse_sr.operators.building import check_operator
 from pulse_sr.operators.spec import AUTO, parse_operator
@@ -124,37 +123,43 @@ def _tasks(
     """What to do with one input: with each of its faces, if it is a photo."""
     task = functools.partial(_task, plan, entry, failures=failures, opening=opening)
     try:
-        faces = intake.faces(entry)
+        parts = intake.parts(entry)
     except InputError as refusal:
-        return [task(f"{entry.sha256} {plan.options.align}", refusal=refusal)]
-    if not faces:
-        return [task(entry.sha256)]
-    return [task(identity_of(face, entry.sha256), stem=stem, face=face) for stem, face in faces]
+        part = Part(entry.stem)
+        return [task(part, f"{entry.sha256} {plan.options.align}", refusal=refusal)]
+    return [task(part, _identity(part, entry.sha256)) for part in parts]
+
+
+def _identity(part: Part, sha256: str) -> str:
+    if part.face is not None:
+        return identity_of(part.face, sha256)
+    return " ".join([sha256, *part.left_out])
 
 
 def _task(
     plan: Plan,
     entry: Input,
+    part: Part,
     identity: str,
     *,
     failures: Failures | None,
     opening: Callable[[str], None] | None,
-    stem: str | None = None,
-    face: FaceOfPhoto | None = None,
     refusal: PulseError | None = None,
 ) -> Task:
-    stem = stem or entry.stem
+    stem = part.stem
     wanted = fingerprint(identity, plan.prior.sha256, plan.config)
     done: tuple[int, ...] = ()
     if not plan.options.overwrite:
         done = store.done_indices(plan.out / stem, wanted, with_steps=plan.options.save_steps)
     folder = plan.out / stem
-    missing = len(done) < plan.config.samples
-    if opening is not None and (missing or not store.has_order(folder, plan.options.cluster)):
+    samples = 0 if part.left_out else plan.config.samples
+    missing = len(done) < samples
+    kept = not (missing or part.left_out) and store.has_order(folder, plan.options.cluster)
+    if opening is not None and not kept:
         opening(stem)
     if missing:  # those that are there will be read
         done = tuple(k for k in done if is_whole(folder / sample_name(k)))
-    indices = tuple(k for k in range(plan.config.samples) if k not in done)
+    indices = tuple(k for k in range(samples) if k not in done)
     earlier = None
     if indices and failures is not None:
         earlier = failures.get((stem, wanted)) or _recorded_failure(plan.out / stem, wanted)
@@ -163,11 +168,12 @@ def _task(
         entry.sha256,
         stem,
         fingerprint=wanted,
-        action=_action(indices, bool(done), earlier is not None),
+        action=ENLARGE if part.left_out else _action(indices, bool(done), earlier is not None),
         indices=indices,
         base=entry.stem,
         earlier=earlier,
-        face=face,
+        face=part.face,
+        left_out=part.left_out,
         refusal=refusal,
     )
 

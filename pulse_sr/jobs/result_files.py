@@ -22,6 +22,7 @@ from pulse_sr.images.find import pictures_by_stem
 from pulse_sr.images.read import read_image
 from pulse_sr.jobs.manifest import RECORD, Status, read_rows
 from pulse_sr.jobs.result_record import GridShape
+from pulse_sr.jobs.stems import clean_stem
 from pulse_sr.metrics.case import Case
 from pulse_sr.metrics.registry import Settings
 from pulse_sr.operators.base import Operator
@@ -106,8 +107,8 @@ def match_files(results: Path, references: Path, low: Path | None, operator: str
             stem in common.
     """
     found = _find_results(results)
-    truths = pictures_by_stem(references)
-    lows = {} if low is None else pictures_by_stem(low)
+    truths = _by_result_name(references)
+    lows = {} if low is None else _by_result_name(low)
     inputs = [
         replace(
             each,
@@ -133,6 +134,11 @@ def match_files(results: Path, references: Path, low: Path | None, operator: str
     )
 
 
+def _by_result_name(folder: Path) -> dict[str, Path]:
+    """The pictures of a folder by the names that results of them have: long ones are cut."""
+    return {clean_stem(path): path for path in pictures_by_stem(folder).values()}
+
+
 def _few(stems: Sequence[str]) -> str:
     return ", ".join(stems[:3]) + (", ..." if len(stems) > 3 else "") if stems else "none"
 
@@ -144,7 +150,7 @@ def _find_results(folder: Path) -> list[ResultFiles]:
     if records:
         found = [_of_record(path, folder) for path in records]
     else:
-        found = [ResultFiles(stem, (path,)) for stem, path in pictures_by_stem(folder).items()]
+        found = [ResultFiles(stem, (path,)) for stem, path in _by_result_name(folder).items()]
     known = {each.stem for each in found}
     failed = [
         ResultFiles(row["stem"], error=str(row.get("error", "it failed")))

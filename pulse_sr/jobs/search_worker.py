@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
@@ -20,7 +21,7 @@ from pulse_sr.jobs.photo import OnPasting, Photos
 from pulse_sr.jobs.plan import Plan
 from pulse_sr.jobs.reading import Reader, TaskRequest
 from pulse_sr.jobs.result_record import read_record
-from pulse_sr.jobs.task import Task
+from pulse_sr.jobs.task import ENLARGE, Task
 from pulse_sr.models.registry import on_device
 from pulse_sr.priors.base import Prior
 from pulse_sr.search.capacity import MOST_SLOTS
@@ -149,6 +150,8 @@ class SearchWorker:
             record = self._skipped(task)
         elif task.action == "failed_before":
             record = self._failed_before(task)
+        elif task.action == ENLARGE:
+            return self._enlarged(task)
         else:
             return None
         self.photos.settle(task)
@@ -212,6 +215,27 @@ class SearchWorker:
         base = (task.stem, str(task.path), task.sha256)
         return Record(*base, "failed", row["seconds"], message, hint, code, samples=samples)
 
+    def _enlarged(self, task: Task) -> Record:
+        """A photo none of whose faces is searched."""
+        started = time.perf_counter()
+        try:
+            written = self.photos.enlarge(task)
+        except SetupError:
+            raise
+        except Exception as error:
+            return self.failed(task, error, time.perf_counter() - started)
+        seconds = round(time.perf_counter() - started, 3)
+        row: Row = {**_row(task, seconds, 0), "status": "ok"}
+        if written:
+            self.index.put(row)
+        else:
+            self.index.repair(row)
+        note = "; ".join(["enlarged; --scale 2 searches it all the same", *task.left_out])
+        status = "done" if written else "skipped"
+        return Record(
+            task.stem, str(task.path), task.sha256, status, seconds if written else 0.0, note=note
+        )
+
     def _failed_before(self, task: Task) -> Record:
         earlier = task.earlier or {}
         note = "failed in an earlier run; --retry-failed tries it again"
@@ -263,19 +287,20 @@ class SearchWorker:
         store.write_failure(folder, request.image, task.fingerprint, message, hint, task.base)
 
 
-def _failure_row(task: Task, seconds: float, samples: int, error: str, hint: str) -> Row:
+def _row(task: Task, seconds: float, samples: int) -> Row:
     return {
         "stem": task.stem,
         "path": str(task.path),
         "sha256": task.sha256,
-        "status": "failed",
         "seconds": round(seconds, 3),
         "samples": samples,
         "fingerprint": task.fingerprint,
-        "error": error,
-        "hint": hint,
         "base": task.base,
     }
+
+
+def _failure_row(task: Task, seconds: float, samples: int, error: str, hint: str) -> Row:
+    return {**_row(task, seconds, samples), "status": "failed", "error": error, "hint": hint}
 
 
 def _numbers(samples: Sequence[store.Document]) -> dict[str, Any]:

@@ -12,16 +12,17 @@ The trainer writes the state, the network and the log; this module only looks at
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from pulse_sr.data.open import open_source
+from pulse_sr.data.picture import decode_whole
+from pulse_sr.data.sources import ImageSource
+from pulse_sr.errors import UsageError
 from pulse_sr.files.atomic import write_atomic, write_text_atomic
-from pulse_sr.images.find import find_images
 from pulse_sr.images.pixels import Pixels
-from pulse_sr.images.read import read_image
 from pulse_sr.images.write import write_png
 from pulse_sr.jobs.score_book import ScoreBook
 from pulse_sr.jobs.training import follow_training
@@ -66,20 +67,25 @@ def run_sr_training(
         say: called with a line for the user: scores, warnings.
 
     Raises:
-        UsageError: for a folder of `observation` that is not there.
+        UsageError: what is held back is not there.
+        InputError: one of the photos that are held back can not be read.
         SetupError: when the disk is full.
     """
     follow_training(trainer, schedule, report, lambda: SrObserver(trainer, observation, say))
 
 
-def held_back_photos(observation: SrObservation) -> list[Path]:
+def held_back_photos(observation: SrObservation) -> ImageSource | None:
     """The photos that are scored.
 
     Raises:
         UsageError: there is no such thing, or there are no photos in it.
     """
-    folder = observation.held_back
-    return [] if folder is None else find_images([str(folder)])[:_MOST_HELD_BACK]
+    if observation.held_back is None:
+        return None
+    source = open_source(observation.held_back, observation.member)
+    if not source.names:
+        raise UsageError(f"--held-back {source.location} holds no photo to score", "add some")
+    return source
 
 
 class SrObserver:
@@ -91,9 +97,9 @@ class SrObserver:
         self.trainer, self.observation, self._say = trainer, observation, say
         run_dir, images = trainer.run_dir, trainer.images_shown
         self._events = TensorBoardLog(run_dir / "tb", images) if observation.tensorboard else None
-        self._photos = held_back_photos(observation)
+        self._source = held_back_photos(observation)
         self._bicubic = bicubic(trainer.config.scale)
-        self._floor = {SCORE: self._psnr(self._bicubic)} if self._photos else {}
+        self._floor = {} if self._source is None else {SCORE: self._psnr(self._bicubic)}
         self._book = ScoreBook(run_dir, images, lambda scores: -scores[SCORE], read_model_header)
         self._history = read_history(trainer.log_file, images)
         self._watch = CollapseWatch(trainer.task.steadier)
@@ -126,14 +132,14 @@ class SrObserver:
         write_png(run_dir / f"enlarged-{images // 1000:06d}.png", grid)
         if self._events is not None:
             self._events.add_picture("enlarged", images, grid)
-        if not self._photos:
+        if self._source is None:
             return
         scores = {SCORE: self._psnr(enlarge)}
         record = {"images": images, "seconds": round(self.trainer.seconds, 3), "scores": scores}
         best = self._book.add(record)
         self._say(
             f"{images / 1000:.1f} k patches  {SCORE} {scores[SCORE]:.2f} (bicubic "
-            f"{self._floor[SCORE]:.2f}; {len(self._photos)} photos{', best so far' * best})"
+            f"{self._floor[SCORE]:.2f}; {self._held_back} photos{', best so far' * best})"
         )
         if self._events is not None:
             self._events.add_scalars("scores", images, scores)
@@ -155,10 +161,16 @@ class SrObserver:
         found = [luma_psnr(enlarge(low), truth, scale) for low, truth in self._pairs()]
         return float(np.mean(found))
 
+    @property
+    def _held_back(self) -> int:
+        """How many photos are scored."""
+        return 0 if self._source is None else min(len(self._source.names), _MOST_HELD_BACK)
+
     def _pairs(self) -> Iterator[tuple[Pixels, Pixels]]:
+        assert self._source is not None  # nothing is scored otherwise
         config = self.trainer.config
-        for number, path in enumerate(self._photos):
-            photo = read_image(path).pixels
+        for number, opener in self._source.read(range(self._held_back)):
+            photo = decode_whole(self._source.names[number], opener())
             height, width = (size // config.scale * config.scale for size in photo.shape[-2:])
             truth = photo[:, :height, :width]
             rng = np.random.default_rng(number)
@@ -182,6 +194,6 @@ class SrObserver:
             device=device_name(trainer.device),
             command=self.observation.command,
             scores={SCORE: (scores[SCORE], self._floor[SCORE])} if scores else {},
-            photos=len(self._photos),
+            photos=self._held_back,
             grid=grids[-1].name if grids else "",
         )

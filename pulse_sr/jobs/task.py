@@ -16,6 +16,9 @@ from pulse_sr.images.face import FaceOfPhoto
 #: Part of every fingerprint: raise it when equal settings start to give other pixels.
 REVISION = 6
 
+#: What is done with a photo none of whose faces is searched.
+ENLARGE = "enlarge"
+
 
 @dataclass(frozen=True)
 class Input:
@@ -38,12 +41,13 @@ class Task(Input):
 
     Attributes:
         fingerprint: see `fingerprint`.
-        action: "search" (all samples), "extend" (some are there), "skip" (complete) or
+        action: "search" (all samples), "extend" (some are there), "skip" (complete), "enlarge" or
             "failed_before".
         indices: the samples to search, from 0.
         base: the stem of the input, also where its faces have folders of their own.
         earlier: the manifest row of the failure, for "failed_before".
         face: the face of the photo that is searched; None: the whole picture is.
+        left_out: of a photo that is only enlarged, why each of its faces is left as it is.
         refusal: why the input can not be searched, known before the run; None if it can.
     """
 
@@ -53,6 +57,7 @@ class Task(Input):
     base: str
     earlier: dict[str, Any] | None = None
     face: FaceOfPhoto | None = None
+    left_out: tuple[str, ...] = ()
     refusal: PulseError | None = None
 
 

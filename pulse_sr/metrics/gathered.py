@@ -1,14 +1,14 @@
 """What is kept of every input for metrics of whole sets: rows of numbers, no images.
 
-Memory for 2,000 inputs: 8 MB of features, and patches that are bounded however many inputs there
-are (310 MB at 128 px).
+Memory for 2,000 inputs: 8 MB of features, and patches whose number is the same however many inputs
+there are (310 MB at 128 px).
 
 Shapes: N inputs, B blocks, P patches, K rings, F features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,9 +48,9 @@ class Gathered:
         return torch.cat([each[0] for each in self.kept])
 
     @property
-    def levels(self) -> list[Tensor]:
-        """Some patches an image and level, `[P, C, 49]` each, of images of one size."""
-        return [torch.cat(level) for level in zip(*self.kept, strict=True)]
+    def levels(self) -> Iterator[Tensor]:
+        """Some patches an image, `[P, C, 49]`, of images of one size, one level at a time."""
+        return (torch.cat(level) for level in zip(*self.kept, strict=True))
 
     def of_one_size(self) -> Gathered:
         """Itself, for what compares only then.
@@ -83,7 +83,7 @@ def gatherer(
     if kind == "inception":
         return _by_inception(weights, device)
     if kind == "patches":
-        return _patches(patches_per_image(count), seed)
+        return _patches(count, seed)
     return {"features": _by_squeezenet, "blocks": _blocks, "profile": _profile}[kind]
 
 
@@ -110,12 +110,37 @@ def _by_inception(weights: Path | None, device: torch.device | str) -> Gatherer:
     return gather
 
 
-def _patches(per_image: int, seed: int) -> Gatherer:
+def _patches(count: int, seed: int) -> Gatherer:
     """Two sets that are compared take patches of different places."""
+    per_image = patches_per_image(count)
     a, b = (torch.Generator().manual_seed(2 * seed + i) for i in (0, 1))
+    stores = _Store(count), _Store(count)
 
     def gather(case: Case) -> Pair:
         ours = patch_sets(case.samples[:1].float(), per_image, a)
-        return ours, patch_sets(case.truth[None].float(), per_image, b)
+        theirs = patch_sets(case.truth[None].float(), per_image, b)
+        return stores[0].put(ours), stores[1].put(theirs)
 
     return gather
+
+
+class _Store:
+    """Patches of so many images in one piece of memory a level.
+
+    Thousands of small tensors, made between the large ones of the networks, would keep the
+    allocator from giving memory back: twice as much as they hold.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._left, self._pieces = count, dict[tuple[int, ...], Iterator[Tensor]]()
+
+    def put(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        """Copies the patches `[n, C, 49]` of the next image; returns where they are now."""
+        places = []
+        for i, level in enumerate(levels):
+            key = (i, *level.shape)
+            if key not in self._pieces:
+                self._pieces[key] = iter(level.new_empty(self._left, *level.shape))
+            places.append(next(self._pieces[key]).copy_(level))
+        self._left -= 1
+        return places

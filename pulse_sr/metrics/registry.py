@@ -8,6 +8,7 @@ Shapes: S samples, N inputs, H W size.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -150,7 +151,7 @@ def _precision_recall(which: int, ours: Gathered, theirs: Gathered) -> float:
 
 def _sliced(ours: Gathered, theirs: Gathered) -> float:
     levels = sliced_wasserstein(ours.of_one_size().levels, theirs.levels)
-    return sum(levels) / len(levels)
+    return math.fsum(levels) / len(levels)
 
 
 _PIXELS = "8 bits, peak 255, mean over images"

@@ -11,7 +11,8 @@ Shapes: N images, C channels, P patches, R resolution, r side of a level.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from itertools import zip_longest
 
 import numpy as np
 import torch
@@ -100,29 +101,32 @@ def _patches_at(level: Tensor, places: Tensor) -> Tensor:  # [N, C, r, r] -> [N 
     return patches.transpose(1, 2).flatten(0, 1)
 
 
-def sliced_wasserstein(a: Sequence[Tensor], b: Sequence[Tensor], seed: int = 0) -> list[float]:
+def sliced_wasserstein(a: Iterable[Tensor], b: Iterable[Tensor], seed: int = 0) -> list[float]:
     """Distance of two sets of patches, times 1000, one for each level.
 
     Args:
-        a: `[P, C, 49]` for each level, as `patch_sets` gives them; of each `PATCHES` are taken.
+        a: `[P, C, 49]` for each level, as `patch_sets` gives them; of each `PATCHES` are taken. One
+            level is asked for after the other.
         b: the same of another set of images.
         seed: of the projections.
 
     Raises:
         ValueError: when the sets have another number of levels or of patches.
     """
-    if [x[:PATCHES].shape for x in a] != [x[:PATCHES].shape for x in b]:
-        raise ValueError("the two sets of patches differ in their levels or in their number")
-    return [
-        1000 * _level_distance(_normalised(x[:PATCHES]), _normalised(y[:PATCHES]), seed + i)
-        for i, (x, y) in enumerate(zip(a, b, strict=True))
-    ]
+    found = []
+    for i, (x, y) in enumerate(zip_longest(a, b)):
+        if x is None or y is None or x[:PATCHES].shape != y[:PATCHES].shape:
+            raise ValueError("the two sets of patches differ in their levels or in their number")
+        ours, theirs = _normalised(x[:PATCHES]), _normalised(y[:PATCHES])
+        found.append(1000 * _level_distance(ours, theirs, seed + i))
+    return found
 
 
 def _normalised(patches: Tensor) -> Tensor:  # [P, C, 49] -> [P, C * 49]
     """Every channel of the set to mean 0 and deviation 1; a constant channel to 0."""
-    deviation, mean = torch.std_mean(patches.double(), dim=(0, 2), keepdim=True, correction=0)
-    return ((patches - mean) / deviation.clamp_min(1e-8)).float().flatten(1)
+    moments = [torch.stack(torch.std_mean(x.double(), correction=0)) for x in patches.unbind(1)]
+    deviation, mean = torch.stack(moments, dim=1)[..., None].float()  # [C, 1] each
+    return (patches - mean).div_(deviation.clamp_min(1e-8)).flatten(1)
 
 
 def _level_distance(a: Tensor, b: Tensor, seed: int) -> float:

@@ -44,7 +44,7 @@ def draw_perception(
     Returns:
         a PNG.
     """
-    figure, [axis] = _figure(_SIZE)
+    figure, [axis] = new_figure(_SIZE)
     few = groups is not None and len(groups) <= _MOST_COLOURS
     shown = dict(groups) if groups and few else {"inputs": range(len(psnr))}
     size = float(np.clip(5000 / max(len(psnr), 1), 9, 40))
@@ -67,7 +67,7 @@ def draw_perception(
     axis.set_xlabel(labels[0])
     axis.set_ylabel(labels[1])
     several = len(shown) > 1
-    return _png(figure, axis, legend=f"{column} (diamonds: means)" if several else "")
+    return png_of(figure, axis, legend=f"{column} (diamonds: means)" if several else "")
 
 
 def draw_calibration(calibration: Calibration) -> bytes:
@@ -76,7 +76,7 @@ def draw_calibration(calibration: Calibration) -> bytes:
     Returns:
         a PNG.
     """
-    figure, [left, right] = _figure(_WIDE, 2)
+    figure, [left, right] = new_figure(_WIDE, 2)
     count, levels = calibration.samples, np.array(calibration.levels)
     left.plot([0, 100], [0, 100], color="0.6", linestyle="--", label="calibrated")
     left.plot(
@@ -92,7 +92,7 @@ def draw_calibration(calibration: Calibration) -> bytes:
     right.set_xlabel("rank: samples below the truth's pixel value")
     right.set_ylabel("share of pixel values (%)")
     right.set_title("rank histogram of the truth")
-    return _png(figure, left, right)
+    return png_of(figure, left, right)
 
 
 def draw_spectra(ours: Values, theirs: Values) -> bytes:
@@ -105,7 +105,7 @@ def draw_spectra(ours: Values, theirs: Values) -> bytes:
     Returns:
         a PNG.
     """
-    figure, [axis] = _figure(_SIZE)
+    figure, [axis] = new_figure(_SIZE)
     frequency = ring_frequencies(ours.shape[1])
     kept = frequency <= 0.5
     for profiles, name, colour in ((theirs, "references", "0.3"), (ours, "results", "C0")):
@@ -117,10 +117,11 @@ def draw_spectra(ours: Values, theirs: Values) -> bytes:
     axis.set_xlabel("spatial frequency (cycles per px; 0.5 is Nyquist)")
     axis.set_ylabel("magnitude of the luma's coefficients (dB)")
     axis.set_xlim(0, 0.5)
-    return _png(figure, axis)
+    return png_of(figure, axis)
 
 
-def _figure(size: tuple[float, float], columns: int = 1) -> tuple[Any, list[Any]]:
+def new_figure(size: tuple[float, float], columns: int = 1) -> tuple[Any, list[Any]]:
+    """A figure of a size in inches, and its axes from left to right."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -129,13 +130,25 @@ def _figure(size: tuple[float, float], columns: int = 1) -> tuple[Any, list[Any]
     return figure, list(figure.subplots(1, columns, squeeze=False).flat)
 
 
-def _png(figure: Any, *axes: Any, legend: str = "") -> bytes:
+def png_of(figure: Any, *axes: Any, legend: str = "", below: bool = False) -> bytes:
+    """Adds grids and legends to the axes; returns the figure as PNG.
+
+    Args:
+        figure: of `new_figure`.
+        axes: of the figure.
+        legend: its heading.
+        below: one legend for all axes, that of the first, under them.
+    """
     for axis in axes:
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-        shown = axis.legend(title=legend or None, fontsize=9, framealpha=0.85, scatterpoints=1)
-        for handle in shown.legend_handles:
-            handle.set_alpha(1)
+        if not below:
+            shown = axis.legend(title=legend or None, fontsize=9, framealpha=0.85, scatterpoints=1)
+            for handle in shown.legend_handles:
+                handle.set_alpha(1)
+    if below:
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=9)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

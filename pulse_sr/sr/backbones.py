@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 import torch.nn as nn
 from torch import Tensor
-from torchvision.models.vgg import cfgs, make_layers
 
 from pulse_sr.errors import PulseError, SetupError
 from pulse_sr.files.checkpoints import read_checkpoint
@@ -112,9 +111,11 @@ def vgg_features(file: WeightFile, folder: Path | None = None) -> nn.Sequential:
     Raises:
         SetupError: see `read_weights`; also for weights of another network.
     """
+    weights = read_weights(file, folder)
+    from torchvision.models.vgg import cfgs, make_layers  # takes seconds and 160 MB
+
     with torch.device("meta"):  # no random numbers that the weights replace
         layers = make_layers(cfgs[file.layers], batch_norm=False)
-    weights = read_weights(file, folder)
     try:
         layers.load_state_dict(weights, assign=True)
     except RuntimeError as error:
@@ -136,6 +137,8 @@ def layer_index(name: str, file: WeightFile) -> int:
     Raises:
         ValueError: when it has no such layer.
     """
+    from torchvision.models.vgg import cfgs
+
     found = re.fullmatch(r"(conv|relu)(\d)_(\d)", name)
     kind, block, number = found.groups() if found else ("", "0", "0")
     at = [1, 0]  # block and convolution in it

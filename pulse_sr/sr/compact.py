@@ -13,14 +13,20 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from pulse_sr.sr.srresnet import conv3
+from pulse_sr.sr.srresnet import conv3, he_initialisation
 
 #: How the input is enlarged that the network adds to.
 BASES = ("nearest", "bilinear")
+#: Of the PReLUs at the beginning.
+_SLOPE = 0.25
 
 
 class CompactNet(nn.Module):
     """Convolutions with PReLU, one pixel shuffle; 621,424 parameters by default.
+
+    It begins with He's initialisation (ICCV 2015, section 2.2), the last layer at a tenth of it:
+    near the enlargement that it adds to, and yet with features in every layer. With that of PyTorch
+    a layer halves what goes through it, and L1 learns nothing in the first hundreds of steps.
 
     Args:
         scale: 1 or more.
@@ -52,10 +58,13 @@ class CompactNet(nn.Module):
             "convolutions": convolutions,
             "base": base,
         }
-        layers: list[nn.Module] = [conv3(channels, width), nn.PReLU(width)]
-        for _ in range(convolutions):
-            layers += [conv3(width, width), nn.PReLU(width)]
-        self.body = nn.Sequential(*layers, conv3(width, channels * scale**2))
+        layers: list[nn.Module] = []
+        for i in range(convolutions + 1):
+            layers += [conv3(width if i else channels, width), nn.PReLU(width, _SLOPE)]
+        last = conv3(width, channels * scale**2)
+        self.body = nn.Sequential(*layers, last)
+        he_initialisation(self.body, _SLOPE)
+        last.weight.data.mul_(0.1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Enlarge `[N, C, h, w]` in [0, 1] to `[N, C, s h, s w]`, about [0, 1], not clamped."""

@@ -14,7 +14,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from pulse_sr.sr.srresnet import conv3, scale_initialisation
+from pulse_sr.sr.srresnet import conv3, he_initialisation
 
 #: What the residuals are multiplied by before they are added, within a block and around three.
 RESIDUAL_SCALE = 0.2
@@ -34,7 +34,7 @@ class DenseBlock(nn.Module):
         for i in range(1, 6):
             out_channels = growth if i < 5 else width
             self.add_module(f"conv{i}", conv3(width + (i - 1) * growth, out_channels))
-        scale_initialisation(self)
+        he_initialisation(self, gain=0.1)
 
     def forward(self, x: Tensor) -> Tensor:
         maps = [x]

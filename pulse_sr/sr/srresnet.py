@@ -32,15 +32,15 @@ def conv3(in_channels: int, out_channels: int) -> nn.Conv2d:
     return nn.Conv2d(in_channels, out_channels, 3, padding=1)
 
 
-def scale_initialisation(module: nn.Module, gain: float = 0.1) -> None:
+def he_initialisation(module: nn.Module, slope: float = 0.0, gain: float = 1.0) -> None:
     """Start all convolutions of a module at `gain` times He's normal initialisation, biases at 0.
 
-    A residual network without normalisation begins near the identity that way (Wang et al., ESRGAN,
-    ECCVW 2018, section 3.1).
+    At a gain of 0.1 a residual network without normalisation begins near the identity (Wang et al.,
+    ESRGAN, ECCVW 2018, section 3.1). `slope` is that of the rectifiers.
     """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight)
+            nn.init.kaiming_normal_(layer.weight, slope)
             layer.weight.data.mul_(gain)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
@@ -139,7 +139,7 @@ class MSRResNet(nn.Module):
         for stage in range(1, self.stages + 1):
             self.add_module(f"upconv{stage}", conv3(width, 4 * width))
         self.conv_hr, self.conv_last = conv3(width, width), conv3(width, channels)
-        scale_initialisation(self)
+        he_initialisation(self, gain=0.1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Enlarge `[N, C, h, w]` in [0, 1] to `[N, C, s h, s w]`, about [0, 1], not clamped."""

@@ -33,7 +33,7 @@ def make_optimizer(
             far gradients are from their mean, which is then nothing.
     """
     if name == "adam":
-        return torch.optim.Adam(parameters, lr, betas, eps=1e-8 if eps is None else eps)
+        return torch.optim.Adam(parameters, lr, betas, 1e-8 if eps is None else eps, fused=True)
     if name == "adabelief":
         if betas[0] == 0:
             raise ValueError("adabelief with a first decay of 0, expected one above")

@@ -28,17 +28,18 @@ from search_inputs import (
     to_tensor,
 )
 from search_table import (
+    COLUMNS,
     NOTE,
     Record,
     aggregate,
     evaluate_bicubic,
-    markdown,
     measure,
     measure_realism,
 )
 from search_variants import TRIED, Variant, named
 
 from pulse_sr.api import load_prior
+from pulse_sr.bench.frame import describe_machine
 from pulse_sr.config import DEFAULT_STEPS
 from pulse_sr.devices import keep_freed_memory
 from pulse_sr.errors import PulseError
@@ -50,6 +51,7 @@ from pulse_sr.operators.degrading import degrade
 from pulse_sr.operators.projection import project_to_rounding_limit
 from pulse_sr.priors.bank import draw_bank
 from pulse_sr.priors.base import Prior, SeedBank
+from pulse_sr.report.table import facts, markdown, result_document
 from pulse_sr.search.methods import Settings
 from pulse_sr.search.samples import find_samples
 
@@ -167,8 +169,12 @@ def main(
     rows = aggregate(records, reference_features(prior, folder, count))
     settings = {"prior": prior.name, "prior_sha256": prior.sha256, "resolution": prior.resolution}
     settings |= {"operator": spec, "scale": scale, "samples": samples, "in_range": in_range}
-    write_atomic(out, json_bytes({"settings": settings, "rows": rows}))
-    print(f"{markdown(rows)}\n\n{NOTE}")
+    command = "python scripts/bench/evaluate_search.py"
+    document = result_document(
+        "", command, COLUMNS, rows, describe_machine(prior.device), settings=settings, note=NOTE
+    )
+    write_atomic(out, json_bytes(document))
+    print(f"{markdown(document)}\n\n{facts(document)}")
 
 
 if __name__ == "__main__":

@@ -2,14 +2,18 @@
 
 Usage: python scripts/bench/photo_table.py portraits FOLDER -o OUT [--sizes 12,16,...] [--limit N]
        python scripts/bench/photo_table.py groups PHOTO... -o OUT [--upscale 2]
+       python scripts/bench/photo_table.py table docs/results/photo-portraits.json
 
 portraits: every portrait is made small until the crop of its face has so many px, enlarged by
 `--upscale` (4) in each way, and compared with the original inside the face: in the crop, at the
-side that it has in the enlarged photo, at most 128 px. Numbers are means over the samples.
+side that it has in the enlarged photo, at most 128 px. Numbers are means over the samples. A face
+that the photo shows as fine as the prior could is not searched: there `run` is Lanczos.
 
 groups: the photo as it is. Of every face that was searched: the variance of the Laplacian over that
 of the photo enlarged by Lanczos; PSNR of the result made small again against the photo; and the
 largest of the mean changes of a channel along the outermost part of the rim.
+
+table: the table of portraits again, from the `table.json` of an earlier call.
 
 OUT holds the small photos, the runs, which resume, and `table.json`.
 """
@@ -47,10 +51,10 @@ from pulse_sr.metrics.squeezenet import feature_distance
 from pulse_sr.metrics.ssim import ssim
 from pulse_sr.models import registry
 from pulse_sr.models.registry import load_network
-from pulse_sr.sr.enlarging import by_network
+from pulse_sr.sr.enlarging import Enlarge, by_network
 
 Row = dict[str, Any]
-NETWORK = "compact-x4"
+NETWORK, TABLE = "compact-x4", "table.json"
 _LARGEST = 128  # px: the bundled prior's resolution
 _RIM = 0.02  # weights of the rim's outermost part
 
@@ -58,54 +62,72 @@ _RIM = 0.02  # weights of the rim's outermost part
 def main() -> None:
     """Prints a table; the rows are in OUT/table.json."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("portraits", "groups"))
+    parser.add_argument("what", choices=("portraits", "groups", "table"))
     parser.add_argument("inputs", nargs="+", type=Path)
-    parser.add_argument("-o", "--out", type=Path, required=True)
+    parser.add_argument("-o", "--out", type=Path, default=Path("photo_table"))
     parser.add_argument("--sizes", default="12,16,24,32,48,64", help="px of the crop of the face")
     parser.add_argument("--limit", type=int, help="portraits, in the order of names")
     parser.add_argument("--samples", type=int, default=2)
     parser.add_argument("--upscale", type=int)
     options = parser.parse_args()
     upscale = options.upscale or (4 if options.what == "portraits" else 2)
-    if options.what == "portraits":
+    if options.what == "table":
+        print(portraits_table(read_json(options.inputs[0]) or []))
+    elif options.what == "portraits":
         paths = find_images([str(each) for each in options.inputs])[: options.limit]
         sizes = [int(each) for each in options.sizes.split(",")]
-        rows = list(_portraits(paths, sizes, options.out, options.samples, upscale))
-        _print_portraits(rows)
+        print(portraits_table(_portraits(paths, sizes, options.out, options.samples, upscale)))
     else:
         rows = list(_groups(options.inputs, options.out, options.samples, upscale))
         for row in rows:
             print("  ".join(f"{name} {value}" for name, value in row.items()))
-    write_atomic(options.out / "table.json", json_bytes(rows))
+        write_atomic(options.out / TABLE, json_bytes(rows))
 
 
 def _portraits(
     paths: Sequence[Path], sizes: Sequence[int], out: Path, samples: int, upscale: int
-) -> Iterator[Row]:
+) -> list[Row]:
+    """The rows of portraits, written after each: those that OUT has are not made again."""
     landmarks, framing = make_landmarks(), framing_of(registry.load().card)
     network = by_network(load_network(NETWORK, torch.device("cpu")))
-    options = {"align": "always", "upscale": upscale, "min_size": 8.0, "min_score": 0.5}
-    faces: list[tuple[LowResImage, Points, dict[int, tuple[Path, Points]]]] = []
+    rows: list[Row] = read_json(out / TABLE) or []
+    known = {row["photo"] for row in rows}
     for path in paths:
-        photo = read_image(path)
-        face = max(frame_faces(photo, landmarks, framing), key=lambda each: each.face.score)
-        made = {size: _reduced(photo, face.quad, face.side, size, out) for size in sizes}
-        faces.append((photo, face.quad, made))
-    small = [file for _, _, made in faces for file, _ in made.values()]
-    list(run(small, out / "run", SearchConfig(samples=samples), **options))
-    for photo, whole_quad, made in faces:
-        for size, (file, quad) in made.items():
-            side = min(size * upscale, _LARGEST)
-            truth, place = _crop(photo.pixels, whole_quad, side), enlarged_quad(quad, upscale)
-            pixels = read_image(file).pixels
-            pictures = {
-                "Lanczos": [_lanczos(pixels, upscale)],
-                NETWORK: [network(pixels)] if upscale == 4 else [],
-                "run": [read_image(each).pixels for each in _photos(out / "run" / file.stem)],
-            }
-            for method, found in pictures.items():
-                scores = _scores([_crop(each, place, side) for each in found], truth)
-                yield {"photo": Path(photo.path).stem, "size": size, "method": method, **scores}
+        if path.stem not in known:
+            photo = read_image(path)
+            face = max(frame_faces(photo, landmarks, framing), key=lambda each: each.face.score)
+            made = {size: _reduced(photo, face.quad, face.side, size, out) for size in sizes}
+            options = {"align": "always", "upscale": upscale, "min_size": 8.0, "min_score": 0.5}
+            small, folder = [file for file, _ in made.values()], out / "run" / path.stem
+            list(run(small, folder, SearchConfig(samples=samples), **options))
+            rows += _portrait_rows(photo, face.quad, made, folder, upscale, network)
+            write_atomic(out / TABLE, json_bytes(rows))
+    return rows
+
+
+def _portrait_rows(
+    photo: LowResImage,
+    whole_quad: Points,
+    made: dict[int, tuple[Path, Points]],
+    folder: Path,
+    upscale: int,
+    network: Enlarge,
+) -> Iterator[Row]:
+    """The numbers of one portrait, by size and method."""
+    for size, (file, quad) in made.items():
+        side = min(size * upscale, _LARGEST)
+        truth, place = _crop(photo.pixels, whole_quad, side), enlarged_quad(quad, upscale)
+        pixels = read_image(file).pixels
+        record = read_json(folder / file.stem / "photo.json") or {"faces": []}
+        pictures = {
+            "Lanczos": [_lanczos(pixels, upscale)],
+            NETWORK: [network(pixels)] if upscale == 4 else [],
+            "run": [read_image(each).pixels for each in _photos(folder / file.stem)],
+        }
+        for method, found in pictures.items():
+            scores = _scores([_crop(each, place, side) for each in found], truth)
+            about = {"photo": Path(photo.path).stem, "size": size, "method": method}
+            yield {**about, "searched": len(record["faces"]), **scores}
 
 
 def _reduced(
@@ -150,22 +172,25 @@ def _scores(crops: Sequence[torch.Tensor], truth: torch.Tensor) -> Row:
     }
 
 
-def _print_portraits(rows: Sequence[Row]) -> None:
-    """Means over the photos that have a result of every method."""
+def portraits_table(rows: Sequence[Row]) -> str:
+    """Means over the photos that have a result of every method, as Markdown."""
     table: dict[tuple[int, str], list[Row]] = defaultdict(list)
     lost = {(row["photo"], row["size"]) for row in rows if row["psnr"] is None}
     for row in rows:
         if (row["photo"], row["size"]) not in lost:
             table[row["size"], row["method"]].append(row)
-    print("| crop, px | photos | method | PSNR, dB | SSIM | feature distance |")
-    print("|---|---|---|---|---|---|")
+    lines = [
+        "| crop, px | photos | searched | method | PSNR, dB | SSIM | feature distance |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for (size, method), found in table.items():
         psnrs, ssims, features = (
             mean(row[name] for row in found) for name in ("psnr", "ssim", "features")
         )
+        searched = sum(row["searched"] > 0 for row in found)
         numbers = f"{psnrs:.2f} | {ssims:.3f} | {features:.3f}"
-        print(f"| {size} | {len(found)} | {method} | {numbers} |")
-    print(f"without a face: {sorted(lost)}")
+        lines.append(f"| {size} | {len(found)} | {searched} | {method} | {numbers} |")
+    return "\n".join(lines)
 
 
 def _groups(paths: Sequence[Path], out: Path, samples: int, upscale: int) -> Iterator[Row]:

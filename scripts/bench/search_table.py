@@ -1,4 +1,4 @@
-"""What `evaluate_search.py` measures of the samples of a face, and the table of docs/search.md.
+"""What `evaluate_search.py` measures of the samples of a face, and the columns of its table.
 
 A record is one (face, method): lists have one value per sample, numbers belong to the whole face,
 tensors are features. The table has medians, minima, shares and the kernel distance over all faces.
@@ -28,26 +28,40 @@ Record = dict[str, Any]
 #: LR-PSNR of the eps = 1e-3 of PULSE's paper; its code has 2e-3.
 PAPER_EPS_DB = 30.00
 
-# Key, title and form of each column.
-_COLUMNS = (
-    ("lr_psnr_search_median", "LR-PSNR by search, median dB", "{:.2f}"),
-    ("lr_psnr_search_min", "min", "{:.2f}"),
-    ("lr_psnr_min", "LR-PSNR as written, min dB", "{:.2f}"),
-    ("hr_rms_change_median", "HR RMS change, median", "{:.4f}"),
-    ("eps_share", "samples within eps = 2e-3 by search", "{:.1%}"),
-    ("paper_eps_share", "within 1e-3", "{:.1%}"),
-    ("psnr_median", "PSNR to truth, one sample", "{:.2f}"),
-    ("psnr_mean_median", "of the mean", "{:.2f}"),
-    ("feature_distance_median", "SqueezeNet feature distance", "{:.3f}"),
-    ("kernel_distance", "SqueezeNet kernel distance x 1000", "{:.1f}"),
-    ("kernel_distance_error", "+-", "{:.1f}"),
-    ("niqe", "NIQE of the set", "{:.2f}"),
-    ("ntire_diversity_median", "NTIRE diversity, %", "{:.2f}"),
-    ("diversity_median", "pixel std", "{:.4f}"),
-    ("coverage_mean", "truth between the samples", "{:.1%}"),
-    ("steps_median", "steps", "{:.0f}"),
-    ("cpu_seconds_median", "CPU s per face", "{:.2f}"),
+#: Of the values of every sample, or face, a row has the median.
+_MEDIANS = (
+    "lr_psnr_search",
+    "hr_rms_change",
+    "psnr",
+    "psnr_mean",
+    "feature_distance",
+    "ntire_diversity",
+    "diversity",
+    "steps",
+    "cpu_seconds",
 )
+COLUMNS = {
+    "method": "{method}",
+    "faces": "{faces}",
+    "without a result": "{failed}",
+    "LR-PSNR by search, median dB": "{lr_psnr_search_median:.2f}",
+    "min": "{lr_psnr_search_min:.2f}",
+    "LR-PSNR as written, min dB": "{lr_psnr_min:.2f}",
+    "HR RMS change, median": "{hr_rms_change_median:.4f}",
+    "samples within eps = 2e-3 by search": "{eps_share:.1%}",
+    "within 1e-3": "{paper_eps_share:.1%}",
+    "PSNR to truth, one sample": "{psnr_median:.2f}",
+    "of the mean": "{psnr_mean_median:.2f}",
+    "SqueezeNet feature distance": "{feature_distance_median:.3f}",
+    "SqueezeNet kernel distance x 1000": "{kernel_distance:.1f}",
+    "+-": "{kernel_distance_error:.1f}",
+    "NIQE of the set": "{niqe:.2f}",
+    "NTIRE diversity, %": "{ntire_diversity_median:.2f}",
+    "pixel std": "{diversity_median:.4f}",
+    "truth between the samples": "{coverage_mean:.1%}",
+    "steps": "{steps_median:.0f}",
+    "CPU s per face": "{cpu_seconds_median:.2f}",
+}
 
 NOTE = """PULSE's eps = 2e-3 is 26.99 dB, the 1e-3 of its paper 30.00 dB. The kernel distance is
 that of the written samples to pictures that were not searched, "+-" its standard error over the
@@ -113,7 +127,7 @@ def _row(method: str, records: Sequence[Record], reference: torch.Tensor) -> Rec
     row: Record = {"method": method, "faces": len(done), "failed": len(records) - len(done)}
     if not done:
         return row
-    for key in (key.removesuffix("_median") for key, _, _ in _COLUMNS if key.endswith("_median")):
+    for key in _MEDIANS:
         if all(key in record for record in done):
             row[f"{key}_median"] = float(np.median(_every(done, key)))
     if all("lr_psnr" in record for record in done):
@@ -154,13 +168,3 @@ def _kernel_distance(features: Sequence[torch.Tensor], reference: torch.Tensor) 
         ]
         row["kernel_distance_error"] = float(np.std(left_out) * (count - 1) ** 0.5)
     return row
-
-
-def markdown(rows: Sequence[Record]) -> str:
-    """The rows as a Markdown table."""
-    titles = ["method", "faces with a result", *(title for _, title, _ in _COLUMNS)]
-    lines = [titles, ["---"] * len(titles)]
-    for row in rows:
-        cells = [form.format(row[key]) if key in row else "" for key, _, form in _COLUMNS]
-        lines.append([row["method"], f"{row['faces']} of {row['faces'] + row['failed']}", *cells])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,18 +1,19 @@
 """Losses and optimizers of supervised super-resolution at equal small budgets, row by row.
 
-Usage: python scripts/bench/sr_experiments.py PHOTOS HELD_BACK -o RUNS [--row NAME...]
-           [--seeds N...] [--kimg F] [--limit N] [--digits IMAGES LABELS --digits-kimg F
-           --weights-dir DIR --judge DIR] [--results FILE] [--list]
+Usage: python scripts/bench/sr_experiments.py [--photos DATA HELD_BACK] [--faces DATA HELD_BACK]
+           [--digits IMAGES LABELS --weights-dir DIR --judge DIR] [--row NAME...] [--seeds N...]
+           [--kimg F] [--limit N] [--results FILE] [--curves FILE] [--list]
 
-Every row of `sr_experiment_rows.py` is trained with every seed, all rows of one seed first. Killed,
-it goes on; what FILE holds is not trained again. PHOTOS and HELD_BACK are what `train-sr` takes; of
-IMAGES and LABELS (idx files of MNIST) the first tenth is held back. DIR of `--weights-dir` and
-`--judge` are two classifiers of other seeds (`train_digit_classifier.py`): the one that digits are
-learned from, and the one that reads the enlarged ones.
+Every row of `sr_experiment_rows.py` is trained with every seed, one row after the other. Killed, it
+goes on with the first that is missing; what FILE holds is not trained again. DATA and HELD_BACK are
+what `train-sr` takes, the latter a folder; of IMAGES and LABELS (idx files of MNIST) the first
+tenth is held back. DIR of `--weights-dir` and `--judge` are two classifiers of other seeds
+(`train_digit_classifier.py`): the one that digits are learned from, and the one that reads the
+enlarged ones.
 
 Scores are means over held-back pictures, rounded to 8 bits: "psnr" (dB, RGB, no border), "ssim",
-"distance" (SqueezeNet features), "log_spectrum" (loss "fft-log"), "accuracy" (the judge).
-"cpu_seconds" are those of the last call.
+"distance" (SqueezeNet features), "log_spectrum" (loss "fft-log"), "accuracy" (the judge); "curve"
+has the PSNR in the course of the training. The tables of FILE are those of docs/experiments.md.
 """
 
 from __future__ import annotations
@@ -21,14 +22,17 @@ import argparse
 import hashlib
 import json
 import math
+import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from sr_experiment_rows import FINDINGS, ROWS, Finding, Row
+from sr_experiment_report import draw, summary
+from sr_experiment_rows import BUDGETS, ROWS
 from torch import Tensor
 
 from pulse_sr.data.crops import CropStream, list_photos
@@ -36,7 +40,7 @@ from pulse_sr.data.idx import IdxSource, read_idx
 from pulse_sr.data.open import open_source
 from pulse_sr.data.sources import ImageSource
 from pulse_sr.errors import SetupError
-from pulse_sr.files.atomic import write_text_atomic
+from pulse_sr.files.atomic import write_atomic, write_text_atomic
 from pulse_sr.files.lock import folder_lock
 from pulse_sr.files.tensors import read_tensors
 from pulse_sr.images.find import find_images
@@ -46,6 +50,7 @@ from pulse_sr.metrics.psnr import psnr
 from pulse_sr.metrics.squeezenet import LEAST_SIDE, feature_distance
 from pulse_sr.operators.building import make_operator
 from pulse_sr.sr.digit_classifier import DigitClassifier
+from pulse_sr.sr.enlarging import bicubic
 from pulse_sr.sr.losses.content import ssim
 from pulse_sr.sr.spectrum import grey_of
 from pulse_sr.training.loop import Schedule
@@ -58,10 +63,13 @@ from pulse_sr.training.sr.low_res import Pairs
 from pulse_sr.training.sr.plan import SrTrainer
 from pulse_sr.training.sr.task import SrTask
 
-#: A finding is one that holds, or does not, from so many seeds on that all say the same.
-SEEDS_FOR_A_CLAIM = 3
 MISSING = "weights missing"
+#: Points of a curve.
+POINTS = 5
 Document = dict[str, Any]
+#: `[N, 3, h, w]` in [0, 1] to s times as large.
+Enlarge = Callable[[Tensor], Tensor]
+Scores = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -71,21 +79,26 @@ class Data:
     Attributes:
         source: all pictures.
         skipped: so many of the first ones are held back.
-        kimg: thousands of patches of a row.
         truths: the held-back pictures, uint8 `[N, 3, H, W]` of equal size each.
         labels: of the held-back digits `[N]`; None: photos.
         judge: reads them.
+        made: what `pairs` gave before, by scale and operator.
     """
 
     source: ImageSource
     skipped: int
-    kimg: float
     truths: list[Tensor]
     labels: Tensor | None = None
     judge: DigitClassifier | None = None
+    made: dict[tuple[int, str], list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
 
-    def pairs(self, config: SrConfig) -> Iterator[tuple[Tensor, Tensor]]:
+    def pairs(self, config: SrConfig) -> list[tuple[Tensor, Tensor]]:
         """Low-res and true pictures `[N, 3, ...]` in [0, 1], made as a recipe says."""
+        if (config.scale, config.operator) not in self.made:
+            self.made[config.scale, config.operator] = list(self._pairs(config))
+        return self.made[config.scale, config.operator]
+
+    def _pairs(self, config: SrConfig) -> Iterator[tuple[Tensor, Tensor]]:
         for truth in self.truths:
             height, width = (side // config.scale * config.scale for side in truth.shape[-2:])
             high = truth[..., :height, :width]
@@ -104,41 +117,50 @@ def main() -> None:
     torch.set_num_threads(1)
     names = options.row or list(ROWS)
     data = _data(options, {ROWS[name].data for name in names})
-    for seed in options.seeds:
-        for name in names:
-            if ROWS[name].data not in data:
-                continue
-            config = _config(ROWS[name], seed, data[ROWS[name].data].kimg)
-            mark = hashlib.sha256(json.dumps(config.to_json()).encode()).hexdigest()[:12]
-            begun = {"row": name, "seed": seed, "config": mark, "kimg": config.images / 1000}
-            if any(begun.items() <= row.items() for row in stored_rows(options.results)):
-                continue
-            found = run_row(data[ROWS[name].data], config, options, f"{name}-{seed}-{mark}")
-            store(begun | found, options.results)
-            print(json.dumps(begun | found), flush=True)
-    rows = stored_rows(options.results)
-    for each in summary(rows)["findings"]:
-        print(f"{each['table']:12} {each['verdict']:28} {each['says']}")
+    for name in names:
+        for seed in options.seeds:
+            if ROWS[name].data in data:
+                _complete(name, seed, data[ROWS[name].data], options)
+    document = summary(stored_rows(options.results))
+    for each in document["tables"]["findings"]["rows"]:
+        print(f"{each['table']:12} {each['verdict']:28} {each['says']} ({each['row']})")
+    if options.curves:
+        write_atomic(options.curves, draw(document["rows"]))
+
+
+def _complete(name: str, seed: int, data: Data, options: argparse.Namespace) -> None:
+    """Trains and scores a row, if the results lack it."""
+    row = ROWS[name]
+    if not row.trained and seed != options.seeds[0]:
+        return
+    config = replace(row.config.stretched(options.kimg or BUDGETS[row.data]), seed=seed)
+    mark = hashlib.sha256(json.dumps(config.to_json()).encode()).hexdigest()[:12]
+    begun = {"row": name, "seed": seed, "config": mark, "kimg": config.images / 1000}
+    if any(begun.items() <= row.items() for row in stored_rows(options.results)):
+        return
+    if row.trained:
+        found = run_row(data, config, options.weights_dir)
+    else:
+        found = {"status": "ok", "scores": scores(_bicubic(config.scale), data, config)}
+    store(begun | found, options.results)
+    print(json.dumps(begun | found), flush=True)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("photos", type=Path, nargs="?")
-    parser.add_argument("held_back", type=Path, nargs="?")
-    parser.add_argument("-o", "--out", type=Path, default=Path("experiments"))
-    parser.add_argument("--row", nargs="*", choices=ROWS)
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0])
-    parser.add_argument("--kimg", type=float, default=4.0, help="thousands of patches of a row")
-    parser.add_argument("--limit", type=int, default=8, help="held-back photos")
+    for kind in ("photos", "faces"):
+        parser.add_argument(f"--{kind}", type=Path, nargs=2, metavar=("DATA", "HELD_BACK"))
     parser.add_argument("--digits", type=Path, nargs=2, metavar=("IMAGES", "LABELS"))
-    parser.add_argument("--digits-kimg", type=float, default=8.0)
+    parser.add_argument("--row", nargs="*", choices=ROWS, metavar="NAME")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0])
+    parser.add_argument("--kimg", type=float, help="thousands of patches of a row")
+    parser.add_argument("--limit", type=int, default=8, help="held-back photos, and faces")
     parser.add_argument("--weights-dir", type=Path)
     parser.add_argument("--judge", type=Path)
     parser.add_argument("--results", type=Path, default=Path("docs/results/sr-experiments.json"))
+    parser.add_argument("--curves", type=Path, help="a PNG of all rows")
     parser.add_argument("--list", action="store_true", help="the names of the rows")
     options = parser.parse_args()
-    if not (options.list or options.held_back or options.digits):
-        parser.error("give PHOTOS and HELD_BACK, or --digits, or all of them")
     if options.digits and not options.judge:
         parser.error("--digits expects --judge")
     options.results.parent.mkdir(parents=True, exist_ok=True)
@@ -147,10 +169,11 @@ def _options() -> argparse.Namespace:
 
 def _data(options: argparse.Namespace, kinds: set[str]) -> dict[str, Data]:
     found = {}
-    if options.held_back and "photos" in kinds:
-        paths = find_images([str(options.held_back)])[: options.limit]
-        truths = [torch.from_numpy(_middle(read_image(path).pixels))[None] for path in paths]
-        found["photos"] = Data(open_source(options.photos), 0, options.kimg, truths)
+    for kind in kinds & {"photos", "faces"}:
+        if folders := getattr(options, kind):
+            paths = find_images([str(folders[1])])[: options.limit]
+            truths = [torch.from_numpy(_middle(read_image(path).pixels))[None] for path in paths]
+            found[kind] = Data(open_source(folders[0]), 0, truths)
     if options.digits and "digits" in kinds:
         source = IdxSource(options.digits[0])
         count = len(source.names) // 10
@@ -159,7 +182,7 @@ def _data(options: argparse.Namespace, kinds: set[str]) -> dict[str, Data]:
         judge = DigitClassifier().eval()
         judge.load_state_dict(read_tensors(options.judge / DIGITS_NAME))
         truths = [digits[:, None].expand(-1, 3, -1, -1)]
-        found["digits"] = Data(source, count, options.digits_kimg, truths, labels, judge)
+        found["digits"] = Data(source, count, truths, labels, judge)
     return found
 
 
@@ -169,29 +192,36 @@ def _middle(pixels: Pixels) -> Pixels:
     return pixels[:, top : top + LEAST_SIDE, left : left + LEAST_SIDE].copy()
 
 
-def _config(row: Row, seed: int, kimg: float) -> SrConfig:
-    return replace(row.config.stretched(kimg), seed=seed)
+def _bicubic(scale: int) -> Enlarge:
+    way = bicubic(scale)
+
+    def enlarge(low: Tensor) -> Tensor:
+        made = [way((each * 255).round().byte().numpy()) for each in low]
+        return torch.from_numpy(np.stack(made)) / 255
+
+    return enlarge
 
 
-def run_row(data: Data, config: SrConfig, options: argparse.Namespace, name: str) -> Document:
-    """Trains a row, or goes on with it, and scores its averaged network."""
-    folder = options.out / name
+def run_row(data: Data, config: SrConfig, weights: Path | None) -> Document:
+    """Trains a row and scores its averaged network."""
     machine = Machine(torch.device("cpu"), False, None, False, Processes())
     try:
-        step = build_step(config, machine, options.weights_dir)
+        step = build_step(config, machine, weights)
     except SetupError as error:
         return {"status": MISSING, "reason": error.message}
     photos = list_photos(data.source, config.side)
     kept = tuple(place for place in photos.positions if place >= data.skipped)
     stream = CropStream(replace(photos, positions=kept), config.side, config.seed, config.per_photo)
-    folder.mkdir(parents=True, exist_ok=True)
-    trainer = SrTrainer(stream, folder, SrTask(step, Pairs(config), name), photos.content_sha256)
-    started = time.process_time()
-    for _ in trainer.train(Schedule(config.images, checkpoint_seconds=60.0, snapshot_images=1e9)):
-        pass
-    network = trainer.model().network.eval()
-    found = {"status": "ok", "cpu_seconds": round(time.process_time() - started, 1)}
-    return found | {"scores": scores(network, data, config), "weights": _digest(network)}
+    started, curve, due = time.process_time(), [], 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = SrTrainer(stream, Path(folder), SrTask(step, Pairs(config)))
+        network = trainer.averages.first.eval()
+        for progress in trainer.train(Schedule(config.images, snapshot_images=math.inf)):
+            if progress.images >= due or progress.images >= config.images:
+                due += config.images / POINTS
+                curve.append([progress.images, scores(network, data, config, False)["psnr"]])
+    spent = {"status": "ok", "cpu_seconds": round(time.process_time() - started, 1), "curve": curve}
+    return spent | {"scores": scores(network, data, config), "weights": _digest(network)}
 
 
 def _digest(network: torch.nn.Module) -> str:
@@ -202,21 +232,26 @@ def _digest(network: torch.nn.Module) -> str:
 
 
 @torch.no_grad()
-def scores(network: torch.nn.Module, data: Data, config: SrConfig) -> dict[str, float]:
-    """Means over the held-back pictures."""
+def scores(enlarge: Enlarge, data: Data, config: SrConfig, all_of_them: bool = True) -> Scores:
+    """Means over the held-back pictures; else the PSNR alone, which takes little time."""
     found: dict[str, list[Tensor]] = {}
     for low, high in data.pairs(config):
-        made = (network(low).clamp(0, 1) * 255).round() / 255
-        here = {"psnr": psnr(made, high).clamp(max=100.0), "ssim": ssim(made, high)}
-        if data.judge is not None:
-            right = data.judge(grey_of(made)[:, None]).argmax(dim=1) == data.labels
-            here["accuracy"] = right.float()
-        else:
-            here["distance"] = feature_distance(made, high)
-            here["log_spectrum"] = PLAIN["fft-log"](made, high)[None]
+        made = (enlarge(low).clamp(0, 1) * 255).round() / 255
+        here = {"psnr": psnr(made, high).clamp(max=100.0)}
+        if all_of_them:
+            here |= _other_scores(made, high, data)
         for name, values in here.items():
             found.setdefault(name, []).append(values.double())
     return {name: round(float(torch.cat(each).mean()), 5) for name, each in found.items()}
+
+
+def _other_scores(made: Tensor, high: Tensor, data: Data) -> dict[str, Tensor]:
+    found = {"ssim": ssim(made, high)}
+    if data.judge is not None:
+        right = data.judge(grey_of(made)[:, None]).argmax(dim=1) == data.labels
+        return found | {"accuracy": right.float()}
+    log_spectrum = PLAIN["fft-log"](made, high)[None]
+    return found | {"distance": feature_distance(made, high), "log_spectrum": log_spectrum}
 
 
 def stored_rows(file: Path) -> list[Document]:
@@ -230,45 +265,6 @@ def store(row: Document, file: Path) -> None:
         place = (row["row"], row["seed"])
         kept = [each for each in stored_rows(file) if (each["row"], each["seed"]) != place]
         write_text_atomic(file, json.dumps(summary([*kept, row]), indent=1) + "\n")
-
-
-def summary(rows: list[Document]) -> Document:
-    """The results with what they say of each finding."""
-    return {
-        "torch": torch.__version__,
-        "findings": [judged(finding, rows) for finding in FINDINGS],
-        "rows": sorted(rows, key=lambda each: (list(ROWS).index(each["row"]), each["seed"])),
-    }
-
-
-def judged(finding: Finding, rows: list[Document]) -> Document:
-    """How many seeds agree with a finding."""
-    first, second = (_by_seed(rows, name, finding.score) for name in (finding.row, finding.than))
-    seeds = sorted(first.keys() & second.keys())
-    held = sum(_agrees(finding.expects, first[seed], second[seed]) for seed in seeds)
-    verdict = f"{held} of {len(seeds)} seeds, no claim"
-    if len(seeds) >= SEEDS_FOR_A_CLAIM and held in (0, len(seeds)):
-        verdict = "holds" if held else "does not hold"
-    found: Document = {**vars(finding), "seeds": len(seeds), "agree": held, "verdict": verdict}
-    if seeds and finding.score != "weights":
-        found["means"] = [
-            round(math.fsum(each[seed] for seed in seeds) / len(seeds), 5)
-            for each in (first, second)
-        ]
-    return found
-
-
-def _by_seed(rows: list[Document], name: str, score: str) -> Mapping[int, Any]:
-    done = [each for each in rows if each["row"] == name and each["status"] == "ok"]
-    if score == "weights":
-        return {each["seed"]: each["weights"] for each in done}
-    return {each["seed"]: each["scores"][score] for each in done}
-
-
-def _agrees(expects: str, first: Any, second: Any) -> bool:
-    if expects == "equal":
-        return bool(first == second)
-    return bool(first > second if expects == "higher" else first < second)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def _norm(x: Tensor, norm: str) -> Tensor:
     return (parts.square().flatten(1).sum(dim=1) + _EPS).sqrt()
 
 
-def _relative(a: Tensor, b: Tensor, norm: str) -> Tensor:
+def relative_distance(a: Tensor, b: Tensor, norm: str) -> Tensor:
     """`|a - b| / max(|a|, |b|)` of each image, a mean over them."""
     if norm not in NORMS:
         raise ValueError(f"norm is {norm!r}, expected one of {', '.join(NORMS)}")
@@ -72,7 +72,7 @@ def fft_loss(
         a, b = a.abs(), b.abs()
     if spectrum == "log":
         a, b = a.log1p(), b.log1p()
-    return _relative(a, b, norm)
+    return relative_distance(a, b, norm)
 
 
 def dct_loss(enlarged: Tensor, original: Tensor, norm: str = "l1") -> Tensor:
@@ -80,7 +80,7 @@ def dct_loss(enlarged: Tensor, original: Tensor, norm: str = "l1") -> Tensor:
 
     With "l2" it is a pixel loss, as that one.
     """
-    return _relative(dct2(enlarged), dct2(original), norm)
+    return relative_distance(dct2(enlarged), dct2(original), norm)
 
 
 def spectral_loss(enlarged: Tensor, original: Tensor) -> Tensor:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 
-import lpips
 import numpy as np
 import torch
 import torch.nn as nn
@@ -89,6 +88,8 @@ class LPIPSLoss(nn.Module):
     def __init__(self, network: str = "vgg", folder: Path | None = None) -> None:
         super().__init__()
         weights = read_weights(VGG16 if network == "vgg" else ALEXNET, folder)
+        import lpips  # with torchvision: seconds, and 160 MB
+
         with warnings.catch_warnings():  # of torchvision, about how the package calls it
             warnings.simplefilter("ignore", UserWarning)
             self.lpips = lpips.LPIPS(net=network, pnet_rand=True, verbose=False)

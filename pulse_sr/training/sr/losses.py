@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pulse_sr.errors import SetupError, UsageError, first_line
 from pulse_sr.files.tensors import UNREADABLE, read_tensors
+from pulse_sr.metrics.squeezenet import feature_distance
 from pulse_sr.options import suggest
 from pulse_sr.sr.backbones import default_folder
 from pulse_sr.sr.digit_classifier import DigitClassifier
@@ -26,6 +27,7 @@ from pulse_sr.sr.losses.frequency import (
     dct_loss,
     fft_loss,
     focal_frequency_loss,
+    relative_distance,
     spectral_loss,
 )
 from pulse_sr.sr.losses.labels import classifier_loss, pseudo_labels, published_classifier_loss
@@ -40,11 +42,18 @@ def _variation(enlarged: Tensor, true: Tensor) -> Tensor:
     return total_variation(enlarged)
 
 
-#: By the name in a recipe; "fft" sees the spectrum, "fft-l2" is the relative pixel distance.
+def _squeezenet(enlarged: Tensor, true: Tensor) -> Tensor:
+    """`feature_distance` of patches of any size as they are."""
+    return feature_distance(enlarged, true, least_side=1).mean()
+
+
+#: By the name in a recipe; "fft" sees the spectrum, "fft-l2" is "relative-l2" by another way.
 PLAIN: Mapping[str, Content] = {
     "l1": F.l1_loss,
     "mse": F.mse_loss,
     "charbonnier": charbonnier,
+    "relative-l2": partial(relative_distance, norm="l2"),
+    "squeezenet": _squeezenet,
     "tv": _variation,
     "dssim": dssim,
     "fft": fft_loss,

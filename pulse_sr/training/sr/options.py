@@ -50,12 +50,17 @@ class SrOptions(DataOptions, MachineOptions):
 
 @dataclass(frozen=True)
 class SrObservation(Options):
-    """What is looked at during a training; `command` is the command line, for the card."""
+    """What is looked at during a training.
+
+    `command` is the command line, for the card; `member` the field of the held-back samples.
+    """
 
     held_back: Path | None = option(
         None,
-        "Photos that are not in DATA: PSNR on them is written down, the best network kept.",
+        "Photos that are not in DATA, of any form of it: PSNR on them is written down, the best "
+        "network kept.",
         path("a path that exists"),
     )
     tensorboard: bool = option(False, "Write scalars and grids for TensorBoard too.")
     command: str = ""
+    member: str | None = None

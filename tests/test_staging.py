@@ -6,8 +6,8 @@ import functools
 import http.server
 import json
 import threading
+from pathlib import Path
 
-import fake_search
 import fsspec
 import pytest
 from click.testing import CliRunner
@@ -16,6 +16,8 @@ from pulse_sr.cli import main
 from pulse_sr.errors import SetupError
 from pulse_sr.files import remote
 from pulse_sr.images.find import listed_inputs
+
+PORTRAIT = Path(__file__).parent / "data" / "portrait_a.jpg"
 
 
 @pytest.fixture
@@ -129,6 +131,15 @@ def test_what_was_sent_without_its_record_is_made_again(memory, face, fake_api):
     assert (image["stem"], image["status"]) == ("0", "done")
 
 
+def test_a_photo_that_is_enlarged_and_not_searched_is_sent_too(memory, fake_api):
+    memory.pipe_file("/in/mp.jpg", PORTRAIT.read_bytes())
+    for status in ("done", "skipped"):
+        [image] = summary("memory://in", "-o", "memory://out", "--samples", 1)["images"]
+        assert (image["status"], "as fine as the prior" in image["note"]) == (status, True)
+        names = {name.removeprefix("/out/mp/") for name in memory.find("/out/mp")}
+        assert names == {"photo.json", "photo_00.png", "photo_after.jpg", "photo_before.jpg"}
+
+
 def test_a_list_names_paths_and_urls_of_a_web_server(face, web, tmp_path, fake_api, monkeypatch):
     url, _ = web
     face("web/far.png", 1)
@@ -178,9 +189,7 @@ def test_align_and_upscale_take_urls(memory, face, fake_api):
     assert set(memory.find("/large")) == {"/large/a.json", "/large/a.png", "/large/manifest.json"}
     result = CliRunner().invoke(main, ["upscale", "memory://in", "-o", "memory://large"])
     assert "1 complete before" in result.output
-    portrait = fake_search.__file__.replace("fake_search.py", "data/portrait_a.jpg")
-    with open(portrait, "rb") as file:
-        memory.pipe_file("/photos/p.jpg", file.read())
+    memory.pipe_file("/photos/p.jpg", PORTRAIT.read_bytes())
     words = ["align", "memory://photos", "-o", "memory://crops", "--size", "64", "--lr", "16"]
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 0, result.output

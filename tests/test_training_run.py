@@ -6,9 +6,6 @@ import errno
 import json
 import math
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,23 +73,6 @@ def test_another_seed_is_another_run(tmp_path):
     train(tmp_path / "b", 40, seed=1)
     with pytest.raises(AssertionError):
         assert_same_state(tmp_path / "a", tmp_path / "b")
-
-
-def test_a_run_killed_twenty_times_is_the_uninterrupted_run(tmp_path):
-    """SIGKILL at random moments, then completed: the same bits, and a log without a scar."""
-    script = Path(__file__).with_name("train_and_kill.py")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(script), str(tmp_path), "20"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.split()) == 20
-    assert_same_state(tmp_path / "killed", tmp_path / "whole")
-    logs = [log_of(tmp_path / name) for name in ("killed", "whole")]
-    for log in logs:
-        assert [record["images"] for record in log] == list(range(4, 901, 4))
-        for record in log:
-            del record["seconds"], record["images_per_second"]
-    assert logs[0] == logs[1]
 
 
 @pytest.mark.parametrize(

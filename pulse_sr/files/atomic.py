@@ -74,14 +74,15 @@ def remove_leftovers(folder: str | os.PathLike[str], older_than_s: float = 0.0) 
         return
     for path in Path(folder).glob(".*.tmp"):
         found = _TEMPORARY.fullmatch(path.name)
-        if found is None or _is_running(int(found[1])):
+        if found is None or is_running(int(found[1])):
             continue
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime >= older_than_s:
                 path.unlink()
 
 
-def _is_running(process: int) -> bool:
+def is_running(process: int) -> bool:
+    """Whether there is a process of this number."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -24,7 +24,7 @@ from pulse_sr.alignment.settings import AlignSettings
 from pulse_sr.data.picture import licence_files
 from pulse_sr.devices import choose_device
 from pulse_sr.errors import InputError
-from pulse_sr.files.atomic import make_folder, write_atomic
+from pulse_sr.files.atomic import make_folder, remove_leftovers, write_atomic
 from pulse_sr.images.places import check_place, refuse_inputs
 from pulse_sr.images.read import read_image
 from pulse_sr.images.write import write_png
@@ -97,6 +97,8 @@ def align(
     """
     keep_inputs(inputs, out, settings)
     make_folder(out)
+    for folder in (out, *_below(out, settings)):
+        remove_leftovers(folder)
     photos = list_inputs(out, inputs, (Path(NAME).stem, REPORT))
     rows = read_rows(out)
     index, names = Index(out, rows), Names(rows, [photo.stem for photo in photos])
@@ -110,9 +112,13 @@ def keep_inputs(inputs: Sequence[Path], out: Path, settings: AlignSettings) -> N
     Raises:
         UsageError: it is such a folder.
     """
-    below = [out / REPORT, *(out / f"lr_{low}" for low in settings.lr)]
-    refuse_inputs(inputs, out, below=below, flat=True)
+    refuse_inputs(inputs, out, below=_below(out, settings), flat=True)
     check_manifest(out)
+
+
+def _below(out: Path, settings: AlignSettings) -> list[Path]:
+    """The folders in `out` that files of ours go to."""
+    return [out / REPORT, *(out / f"lr_{low}" for low in settings.lr)]
 
 
 def copy_licences(inputs: Sequence[str], out: Path) -> list[Path]:

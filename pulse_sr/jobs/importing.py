@@ -21,7 +21,7 @@ import torch
 from pulse_sr.alignment.geometry import FFHQ, framing_of
 from pulse_sr.devices import choose_device
 from pulse_sr.errors import SetupError, UsageError, first_line, is_disk_full
-from pulse_sr.files.atomic import write_text_atomic
+from pulse_sr.files.atomic import is_running, remove_leftovers, write_text_atomic
 from pulse_sr.files.digest import file_sha256
 from pulse_sr.files.documents import load_json
 from pulse_sr.files.paths import FILE, check_out, check_path
@@ -258,6 +258,7 @@ def _free_folder(out: str | Path | None, name: str) -> Path:
 @contextlib.contextmanager
 def _staged(target: Path) -> Iterator[Path]:
     """A folder beside the target that becomes the target when all is written."""
+    _clear_killed(target)
     folder = target.parent / f".{target.name}-{os.getpid()}-{secrets.token_hex(4)}"
     try:
         folder.mkdir(parents=True)
@@ -268,6 +269,17 @@ def _staged(target: Path) -> Iterator[Path]:
         raise SetupError(f"{target} can not be written: {words}", "-o DIR") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _clear_killed(target: Path) -> None:
+    """Removes what killed imports to this target left, where only our files lie in it."""
+    name = re.compile(rf"\.{re.escape(target.name)}-(\d{{1,9}})-[0-9a-f]{{8}}")
+    for folder in target.parent.glob(".*") if os.name == "posix" else ():
+        found = name.fullmatch(folder.name)
+        if found and folder.is_dir() and not folder.is_symlink() and not is_running(int(found[1])):
+            remove_leftovers(folder)
+            if {each.name for each in folder.iterdir()} <= set(FILES):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _imported_before(file: Path) -> Path | None:

@@ -14,6 +14,7 @@ from pulse_sr.data.open import open_source
 from pulse_sr.data.sources import ImageSource
 from pulse_sr.devices import choose_bf16, choose_device, keep_freed_memory
 from pulse_sr.errors import SetupError, UsageError
+from pulse_sr.files.atomic import remove_leftovers
 from pulse_sr.files.lock import LOCK_NAME, lock_run
 from pulse_sr.images.places import check_place, refuse_inputs
 from pulse_sr.priors.files import FILE_NAME
@@ -166,7 +167,7 @@ def claim_and_cache(
 
 
 def claim(run_dir: Path, processes: Processes) -> IO[str] | None:
-    """Claim a run folder, before any other work.
+    """Claim a run folder, before any other work; clears it of what killed runs had half written.
 
     Args:
         run_dir: folder of the run.
@@ -179,4 +180,8 @@ def claim(run_dir: Path, processes: Processes) -> IO[str] | None:
         UsageError: another process trains in the folder.
     """
     keep_freed_memory()
-    return lock_run(run_dir) if processes.first else None
+    if not processes.first:
+        return None
+    lock = lock_run(run_dir)
+    remove_leftovers(run_dir)
+    return lock

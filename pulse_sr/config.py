@@ -253,6 +253,37 @@ class RunOptions(Options):
 
 
 @dataclass(frozen=True)
+class EngineOptions(Options):
+    """Who does the work of a job: this process, or workers of a Ray cluster."""
+
+    engine: str = option(
+        "local",
+        "Work in this process, or in those of a Ray cluster (docs/cluster.md).",
+        one_of("local", "ray"),
+    )
+    workers: int | None = option(
+        None, "Worker processes of the cluster.", whole(1, 10_000), unset="one a GPU, or 4 CPUs"
+    )
+    address: str | None = option(
+        None,
+        "The cluster; without it, one of this machine is made for the call.",
+        text("HOST:PORT|auto", r"\S+", "HOST:PORT, ray://HOST:PORT or auto"),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("workers", "address"):
+            if self.engine == "local" and getattr(self, name) is not None:
+                raise UsageError(
+                    f"--{name} is for the workers of a cluster, --engine is local", "--engine ray"
+                )
+
+    def device(self, wanted: str) -> str:
+        """Returns where this process has its networks: beside a cluster it computes nothing."""
+        return wanted if self.engine == "local" else "cpu"
+
+
+@dataclass(frozen=True)
 class CompareOptions(Options):
     """What the search is compared with; of several inputs `truth` is a folder, matched by stem."""
 

@@ -9,6 +9,8 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
+#: Files that a page links to, as they are.
+EXAMPLES = sorted((ROOT / "examples" / "cluster").iterdir())
 #: File of the repository -> file of the site.
 PAGES = {
     "CHANGELOG.md": "changelog.md",
@@ -16,6 +18,7 @@ PAGES = {
     "pulse_sr/priors/bundled/README.md": "cards/faces-128.md",
     "pulse_sr/priors/bundled/faces-128.png": "cards/faces-128.png",
     "pulse_sr/sr/bundled/README.md": "cards/networks.md",
+    **{str(file.relative_to(ROOT)): str(file.relative_to(ROOT)) for file in EXAMPLES},
 }
 
 

@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from pulse_sr.alignment.options import AlignOptions, Limits
-from pulse_sr.cli.console import Console, Terminated, emit_json, exit_code_now, show_plan
-from pulse_sr.cli.options import CONTEXT, dry_run_option, out_option, standard_options, takes
+from pulse_sr.cli.console import Console, Pace, Terminated, exit_code_now, show_plan
+from pulse_sr.cli.options import (
+    CONTEXT,
+    dry_run_option,
+    out_option,
+    stage_of,
+    standard_options,
+    takes,
+)
+from pulse_sr.config import EngineOptions
 
 
 @click.command("align", context_settings=CONTEXT)
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@out_option(None, "Folder for the crops: <stem>.png and <stem>.json each.")
-@takes(options=AlignOptions, limits=Limits)
+@out_option(None, "Folder (or URL) for the crops: <stem>.png and <stem>.json each.", urls=True)
+@takes(options=AlignOptions, limits=Limits, engine=EngineOptions)
 @dry_run_option
 @standard_options
 def command(
     inputs: tuple[str, ...],
-    out: Path,
+    out: Path | str,
     options: AlignOptions,
     limits: Limits,
+    engine: EngineOptions,
     dry_run: bool,
     console: Console,
 ) -> int:
@@ -34,18 +43,29 @@ def command(
     """
     from pulse_sr.images.find import find_images
     from pulse_sr.jobs import aligning
+    from pulse_sr.jobs.executors.choice import choose_executor
 
-    paths = find_images(list(inputs), recursive=options.recursive, out=out)
+    stage = stage_of(inputs, out, console, recursive=options.recursive, dry_run=dry_run)
+    executor = stage.executor(choose_executor(engine, "cpu"))
+    options = replace(options, device=engine.device(options.device))
+    paths = find_images(stage.inputs, recursive=options.recursive, out=stage.out)
     landmarks = aligning.landmarks_of(options, limits)
     settings = aligning.settings_of(options, limits)
-    aligning.keep_inputs(paths, out, settings)
+    aligning.keep_inputs(paths, stage.out, settings)
     if dry_run:
-        described = {**asdict(settings), "framing": settings.framing.describe(), "out": str(out)}
+        described = {
+            **asdict(settings),
+            **asdict(engine),
+            "framing": settings.framing.describe(),
+            "out": str(stage.out),
+        }
         names = [str(path) for path in paths]
         return show_plan(console, described, {"images": names}, [("align", name) for name in names])
-    licences = aligning.copy_licences(inputs, out)
-    rows = aligning.align(paths, out, settings, landmarks, overwrite=options.overwrite)
-    return _carry_out(rows, len(paths), out, licences, console)
+    licences = aligning.copy_licences(stage.inputs, stage.out)
+    rows = aligning.align(
+        paths, stage.out, settings, landmarks, overwrite=options.overwrite, executor=executor
+    )
+    return _carry_out(rows, len(paths), stage.out, licences, console)
 
 
 def _carry_out(
@@ -54,12 +74,12 @@ def _carry_out(
     from pulse_sr.jobs.aligning import contact_sheet_path
 
     rows: list[dict[str, Any]] = []
-    status = "interrupted"
+    status, pace = "interrupted", Pace(console, total)
     try:
         for row in running:
             rows.append(row)
             _show_row(row, f"[{len(rows)}/{total}]", console)
-            console.live(f"[{len(rows)}/{total}] {row['stem']}")
+            pace.show(len(rows), sum(each["status"] == "failed" for each in rows))
         status = "finished"
     except (KeyboardInterrupt, Terminated):
         console.clear()
@@ -69,7 +89,7 @@ def _carry_out(
         _summarise(rows, total, out, licences, sheet, console)
         failed = any(row["status"] == "failed" for row in rows)
         if console.as_json and rows:
-            emit_json(
+            console.json(
                 {
                     "status": status,
                     "out": str(out),

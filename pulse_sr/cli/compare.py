@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import click
 
-from pulse_sr.cli.console import Console, emit_json, exit_code_now, print_result, show_plan, table
-from pulse_sr.cli.options import CONTEXT, dry_run_option, out_option, standard_options, takes
-from pulse_sr.config import CompareOptions, SearchConfig
+from pulse_sr.cli.console import Console, Pace, exit_code_now, print_result, show_plan, table
+from pulse_sr.cli.options import (
+    CONTEXT,
+    dry_run_option,
+    out_option,
+    stage_of,
+    standard_options,
+    takes,
+)
+from pulse_sr.config import CompareOptions, EngineOptions, SearchConfig
 
 #: Number of a method -> head of its column, and how it is written.
 _COLUMNS = {
@@ -24,15 +32,20 @@ _COLUMNS = {
 
 @click.command("compare", context_settings=CONTEXT)
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@out_option("compared", "Folder for the results: <stem>/compare.png and <stem>/compare.json each.")
-@takes(options=CompareOptions, config=SearchConfig)
+@out_option(
+    "compared",
+    "Folder (or URL) for the results: <stem>/compare.png and <stem>/compare.json each.",
+    urls=True,
+)
+@takes(options=CompareOptions, config=SearchConfig, engine=EngineOptions)
 @dry_run_option
 @standard_options
 def command(
     inputs: tuple[str, ...],
-    out: Path,
+    out: Path | str,
     options: CompareOptions,
     config: SearchConfig,
+    engine: EngineOptions,
     dry_run: bool,
     console: Console,
 ) -> int:
@@ -44,15 +57,20 @@ def command(
     Example: pulse-sr compare face_lr.png --truth face.png -o compared
     """
     from pulse_sr.jobs.comparing import plan_compare
+    from pulse_sr.jobs.executors.choice import choose_executor
 
-    plan = plan_compare(inputs, out, config, options)
+    stage = stage_of(inputs, out, console, recursive=options.recursive, dry_run=dry_run)
+    executor = stage.executor(choose_executor(engine, config.device))
+    device = engine.device(config.device)
+    plan = plan_compare(stage.inputs, stage.out, config, options, device=device)
     if dry_run:
         actions = [(action, str(path), str(truth or "")) for action, path, truth in plan.actions()]
         names = ("action", "path", "truth")
         listed = [dict(zip(names, each, strict=True)) for each in actions]
-        return show_plan(console, plan.describe(), {"images": listed}, actions)
+        return show_plan(console, plan.describe() | asdict(engine), {"images": listed}, actions)
     rows: list[dict[str, Any]] = []
     total = len(plan.tasks)
+    pace = Pace(console, total)
 
     def show(task: Any, step: Any) -> None:
         console.live(
@@ -61,14 +79,15 @@ def command(
         )
 
     try:
-        for row in plan.carry_out(progress=show):
+        for row in plan.carry_out(progress=show, executor=executor):
             rows.append(row)
             _show_row(row, f"[{len(rows)}/{total}]", console)
+            pace.show(len(rows), sum(each["status"] == "failed" for each in rows))
     finally:
         means = mean_methods([row for row in rows if row["status"] == "ok"])
         code = _summarise(rows, total, means, out, console)
         if console.as_json and rows:
-            emit_json(
+            console.json(
                 {"out": str(out), "exit_code": exit_code_now(code), "images": rows, "mean": means}
             )
     return code
@@ -120,7 +139,7 @@ def _summarise(
     rows: Sequence[dict[str, Any]],
     total: int,
     means: Sequence[dict[str, Any]],
-    out: Path,
+    out: Path | str,
     console: Console,
 ) -> int:
     """Says what was done; returns the exit code."""

@@ -6,7 +6,8 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -41,6 +42,8 @@ class Console:
         self, *, quiet: bool = False, verbose: bool = False, as_json: bool = False
     ) -> None:
         self.quiet, self.as_json = quiet, as_json
+        #: Changes what is printed: paths of this machine that stand for URLs.
+        self.named: Callable[[str], str] = lambda text: text
         self._terminal = sys.stderr is not None and sys.stderr.isatty() and not quiet
         self._live = False
         _set_up_logging(self, verbose)
@@ -49,7 +52,7 @@ class Console:
         """Shows `text` in place of the previous live line; does nothing without a terminal."""
         if self._terminal:
             width = max(20, _terminal_width() - 1)
-            sys.stderr.write("\r\x1b[2K" + printable(text)[:width])
+            sys.stderr.write("\r\x1b[2K" + printable(self.named(text))[:width])
             sys.stderr.flush()
             self._live = True
 
@@ -61,7 +64,15 @@ class Console:
     def error(self, message: str, hint: str = "") -> None:
         """Prints an error and its hint, also when quiet."""
         self.clear()
-        print_error(message, hint)
+        print_error(self.named(message), self.named(hint))
+
+    def json(self, document: Any) -> None:
+        """Prints the one JSON document of `--json`; raises as `print_result`."""
+        emit_json(document, self.named)
+
+    def text(self, text: str) -> None:
+        """Prints a result; raises as `print_result`."""
+        print_result(self.named(text))
 
     def clear(self) -> None:
         """Removes the live line."""
@@ -72,7 +83,7 @@ class Console:
 
     def _print(self, text: str) -> None:
         self.clear()
-        say(printable(text))
+        say(printable(self.named(text)))
 
 
 def print_error(message: str, hint: str = "") -> None:
@@ -112,8 +123,8 @@ def _give_up_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def emit_json(document: Any) -> None:
-    """Prints the one JSON document of `--json` on stdout.
+def emit_json(document: Any, named: Callable[[str], str] = str) -> None:
+    """Prints the one JSON document of `--json` on stdout, as `named` changes its text.
 
     Raises:
         SetupError: see `print_result`.
@@ -121,7 +132,7 @@ def emit_json(document: Any) -> None:
     context = click.get_current_context(silent=True)
     if context is not None:
         context.meta[JSON_KEY] = False  # an error after it has no document of its own
-    print_result(json_text(document, indent=2))
+    print_result(named(json_text(document, indent=2)))
 
 
 def exit_code_now(usual: int) -> int:
@@ -154,6 +165,20 @@ def progress_bar(done: int, total: int, seconds: float, width: int = 24) -> str:
     return f"[{'#' * filled}{'-' * (width - filled)}] {done}/{total}, {rest}"
 
 
+class Pace:
+    """The live line of how a job with `total` inputs goes on: done, failed, speed, time left."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        self.console, self.total, self._started = console, total, time.monotonic()
+
+    def show(self, done: int, failed: int) -> None:
+        """Shows that so many inputs are told of, of which so many failed."""
+        seconds = time.monotonic() - self._started
+        bar = progress_bar(done, self.total, seconds)
+        lost = f", {failed} failed" if failed else ""
+        self.console.live(f"{bar}, {done / max(seconds, 1e-9):.2f} images/s{lost}")
+
+
 def show_plan(
     console: Console,
     settings: dict[str, Any],
@@ -162,10 +187,10 @@ def show_plan(
 ) -> int:
     """Shows what a command would do: the inputs `listed` in the document or as `rows`; gives 0."""
     if console.as_json:
-        emit_json({"dry_run": True, "settings": settings, **listed})
+        console.json({"dry_run": True, "settings": settings, **listed})
     else:
-        print_result(table([(name, str(value)) for name, value in settings.items()]) + "\n")
-        print_result(table(rows))
+        console.text(table([(name, str(value)) for name, value in settings.items()]) + "\n")
+        console.text(table(rows))
     return 0
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import os
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -17,6 +17,7 @@ from pulse_sr import __version__
 from pulse_sr.cli.console import JSON_KEY, VERBOSE_KEY, Console
 from pulse_sr.errors import UsageError, cut, first_line, shown
 from pulse_sr.files.paths import FILE, check_out, read_text
+from pulse_sr.files.remote import is_url
 from pulse_sr.options import (
     SWITCH,
     Kind,
@@ -29,6 +30,9 @@ from pulse_sr.options import (
 
 #: Of a --config file.
 _MOST_BYTES = 2**20
+
+if TYPE_CHECKING:
+    from pulse_sr.jobs.staging import Stage
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -99,6 +103,8 @@ class Checked(OptionType):
 
 #: The folder of the results, which is there or can be made.
 OUT = Kind("a folder", lambda value: check_out(value, "-o "), "DIR")
+#: The same, or a URL, which stays a text.
+PLACE = replace(OUT, accept=lambda value: value if is_url(value) else OUT.accept(value))
 
 
 #: Training data: a pattern of archives is the name of no file.
@@ -164,13 +170,29 @@ def standard_options_but_config(function: _F) -> Callable[..., Any]:
     return command
 
 
-def out_option(default: str | None, text: str, *, required: bool = True) -> Callable[[_F], _F]:
+def out_option(
+    default: str | None, text: str, *, required: bool = True, urls: bool = False
+) -> Callable[[_F], _F]:
     """Adds `-o/--out`; where there is no default, it must be given if `required`."""
     # `default=None` would count as a default: for click, a required option has none.
     presence: dict[str, Any] = {"required": required}
     if default is not None:
         presence = {"default": default, "show_default": True}
-    return click.option("-o", "--out", type=Checked(OUT), metavar="DIR", help=text, **presence)
+    kind = Checked(PLACE if urls else OUT)
+    return click.option("-o", "--out", type=kind, metavar="DIR", help=text, **presence)
+
+
+def stage_of(
+    inputs: Sequence[str], out: Path | str, console: Console, *, recursive: bool, dry_run: bool
+) -> Stage:
+    """Fetches what is at URLs; at the end of the command the results are sent."""
+    from pulse_sr.jobs.staging import Stage
+
+    stage = Stage.of(inputs, out, recursive=recursive)
+    context = click.get_current_context()
+    context.call_on_close(lambda: stage.close(complete=not dry_run))
+    console.named = stage.named
+    return stage
 
 
 def missing(name: str) -> click.MissingParameter:

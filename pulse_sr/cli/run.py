@@ -15,15 +15,23 @@ from pulse_sr.cli.console import (
     INTERRUPTED,
     TERMINATED,
     Console,
+    Pace,
     Terminated,
-    emit_json,
     show_plan,
 )
-from pulse_sr.cli.options import CONTEXT, dry_run_option, out_option, standard_options, takes
-from pulse_sr.config import RunOptions, SearchConfig
+from pulse_sr.cli.options import (
+    CONTEXT,
+    dry_run_option,
+    out_option,
+    stage_of,
+    standard_options,
+    takes,
+)
+from pulse_sr.config import EngineOptions, RunOptions, SearchConfig
 
 if TYPE_CHECKING:
     from pulse_sr.inversion.stream import SearchProgress
+    from pulse_sr.jobs.job import Executor
     from pulse_sr.jobs.plan import Plan
     from pulse_sr.jobs.search_worker import Record
     from pulse_sr.jobs.task import Task
@@ -33,15 +41,16 @@ _REASONS_SHOWN = 5
 
 @click.command("run", context_settings=CONTEXT)
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@out_option("pulse_out", "The run folder.")
-@takes(config=SearchConfig, options=RunOptions)
+@out_option("pulse_out", "The run folder, or the URL of one.", urls=True)
+@takes(config=SearchConfig, options=RunOptions, engine=EngineOptions)
 @dry_run_option
 @standard_options
 def command(
     inputs: tuple[str, ...],
-    out: Path,
+    out: Path | str,
     config: SearchConfig,
     options: RunOptions,
+    engine: EngineOptions,
     dry_run: bool,
     console: Console,
 ) -> int:
@@ -49,22 +58,34 @@ def command(
 
     Example: pulse-sr run face_lr.png --samples 8 -o results
     """
+    from pulse_sr.jobs.executors.choice import choose_executor
     from pulse_sr.jobs.plan import plan_run
 
     def looking(done: int, total: int) -> None:
         console.live(f"looking for faces: {done} of {total}")
 
-    plan = plan_run(inputs, out, config, options, looking=looking)
+    stage = stage_of(inputs, out, console, recursive=options.recursive, dry_run=dry_run)
+    executor = stage.executor(choose_executor(engine, config.device))
+    plan = plan_run(
+        stage.inputs,
+        stage.out,
+        config,
+        options,
+        looking=looking,
+        device=engine.device(config.device),
+        opening=stage.complete if stage.url else None,
+    )
     console.clear()
     if dry_run:
-        return _show_plan(plan, console)
-    return _carry_out(plan, console, _retry_command(inputs, plan))
+        return _show_plan(plan, engine, console)
+    return _carry_out(plan, executor, console, _retry_command(inputs, plan, engine))
 
 
-def _carry_out(plan: Plan, console: Console, retry: str) -> int:
+def _carry_out(plan: Plan, executor: Executor, console: Console, retry: str) -> int:
     from pulse_sr.jobs.searching import run_plan
 
     records: list[Record] = []
+    pace = Pace(console, len(plan.tasks))
 
     def show(task: Task, step: SearchProgress) -> None:
         console.live(
@@ -76,21 +97,23 @@ def _carry_out(plan: Plan, console: Console, retry: str) -> int:
         console.live(f"{photo}: enlarging and pasting, {done} of {total} pictures written")
 
     try:
-        with contextlib.closing(run_plan(plan, progress=show, pasting=pasting)) as running:
+        running = run_plan(plan, progress=show, pasting=pasting, executor=executor)
+        with contextlib.closing(running):
             for record in running:
                 records.append(record)
                 _show_record(record, f"[{len(records)}/{len(plan.tasks)}]", console)
+                pace.show(len(records), sum(each.status == "failed" for each in records))
     except (KeyboardInterrupt, Terminated) as stop:
         console.clear()
         _summarise(plan, records, console, retry)
         if console.as_json:
             code = TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
-            emit_json(_summary(plan, records, retry, "interrupted", code))
+            console.json(_summary(plan, records, retry, "interrupted", code))
         raise
     _summarise(plan, records, console, retry)
     code = _exit_code(records)
     if console.as_json:
-        emit_json(_summary(plan, records, retry, "finished", code))
+        console.json(_summary(plan, records, retry, "finished", code))
     return code
 
 
@@ -116,7 +139,9 @@ def _summarise(plan: Plan, records: Sequence[Record], console: Console, retry: s
     words = ", ".join(f"{number} {name}" for name, number in counts.items())
     left = len(plan.tasks) - len(records)
     unfinished = f", {left} not started or unfinished" if left else ""
-    console.line(f"{words}{unfinished}; results in {plan.out}, page {plan.out / 'index.html'}")
+    here = console.named(str(plan.out)) == str(plan.out)  # at a URL there is no page
+    page = f", page {plan.out / 'index.html'}" if here else ""
+    console.line(f"{words}{unfinished}; results in {plan.out}{page}")
     failed = [record for record in records if record.status == "failed"]
     if not failed:
         return
@@ -162,10 +187,11 @@ def _summary(
     }
 
 
-def _show_plan(plan: Plan, console: Console) -> int:
+def _show_plan(plan: Plan, engine: EngineOptions, console: Console) -> int:
     settings = {
         **asdict(plan.config),
         **asdict(plan.options),
+        **asdict(engine),
         "steps": plan.config.total_steps,
         "batch": plan.config.slots,
         "project": plan.config.project or "auto",
@@ -186,7 +212,8 @@ def _show_plan(plan: Plan, console: Console) -> int:
     return show_plan(console, settings, {"tasks": tasks}, rows)
 
 
-def _retry_command(inputs: Sequence[str], plan: Plan) -> str:
+def _retry_command(inputs: Sequence[str], plan: Plan, engine: EngineOptions) -> str:
     options = replace(plan.options, overwrite=False, retry_failed=True)
     words = [*inputs, "-o", str(plan.out), *plan.config.arguments(), *options.arguments()]
+    words += engine.arguments()
     return shlex.join(["pulse-sr", "run", *words])

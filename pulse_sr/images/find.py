@@ -14,19 +14,32 @@ from typing import Any
 from PIL import Image
 
 from pulse_sr.errors import UsageError
-from pulse_sr.files.paths import EITHER, FOLDER, check_path, problem_of_name, real_path
+from pulse_sr.files.paths import (
+    EITHER,
+    FILE,
+    FOLDER,
+    check_path,
+    problem_of,
+    problem_of_name,
+    read_text,
+    real_path,
+)
 from pulse_sr.images.decode import REFUSED_FORMATS, register_heif
 from pulse_sr.images.write import OWN_MARK, OWN_WORDS
 
 log = logging.getLogger(__name__)
 
 _GIVE_IMAGES = "give image files such as PNG or JPEG"
+_ONE_A_LINE = "one path or URL a line"
+LIST_SUFFIX = ".txt"
+#: Of a list: some 100,000 lines.
+_MOST_BYTES = 2**24
 
 
 def find_images(
     inputs: Sequence[str], *, recursive: bool = False, out: Path | None = None
 ) -> list[Path]:
-    """Expands files, folders and globs into picture paths.
+    """Expands files, folders, globs and lists into picture paths.
 
     Files named outright are kept whatever they are. Folders and globs give the files with a suffix
     that can be read, sorted by name, without hidden ones, without what lies in `out` (unless the
@@ -34,7 +47,7 @@ def find_images(
     (`write.OWN_MARK`). What is left out is a warning in the log.
 
     Args:
-        inputs: files, folders and globs.
+        inputs: files, folders, globs and lists (`listed_inputs`).
         recursive: take the subfolders of folders too.
         out: the folder of the results, which are no inputs.
 
@@ -46,13 +59,35 @@ def find_images(
             images.
     """
     found: dict[Path, Path] = {}
-    for text in inputs:
+    for text in listed_inputs(inputs):
         paths, left_out = _expand(text, recursive, None if out is None else out.resolve())
         if left_out:
             log.warning("left out of %s: %s", text, left_out)
         for path in paths:
             found.setdefault(path.resolve(), path)
     return list(found.values())
+
+
+def listed_inputs(inputs: Sequence[str]) -> list[str]:
+    """Returns the inputs with each list, a text file named *.txt, replaced by its lines.
+
+    Blank lines and those that begin with # are left out. Paths are relative to the working folder,
+    as on the command line.
+
+    Raises:
+        UsageError: a list can not be read, or has no line.
+    """
+    found: list[str] = []
+    for text in inputs:
+        if not text.lower().endswith(LIST_SUFFIX) or problem_of(text, FILE):
+            found.append(text)
+            continue
+        lines = read_text(text, _MOST_BYTES, called="the list ").splitlines()
+        named = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        if not named:
+            raise UsageError(f"the list {text} names no inputs", _ONE_A_LINE)
+        found += named
+    return found
 
 
 def pictures_by_stem(folder: Path) -> dict[str, Path]:

@@ -16,7 +16,7 @@ from pulse_sr.images.decode import decode, explain_damage, open_header
 from pulse_sr.images.face import FaceOfPhoto
 from pulse_sr.images.pixels import Pixels
 
-_MAX_BYTES = 1 << 30  # 64 megapixels of four 32-bit channels
+MAX_BYTES = 1 << 30  # 64 megapixels of four 32-bit channels
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def read_bytes(path: Path) -> bytes:
     problem = problem_of(path, FILE)
     if problem:
         raise UsageError(f"{cut(str(path))} {problem}", "give image files such as PNG or JPEG")
-    problem = problem_of(path, FILE, _MAX_BYTES)
+    problem = problem_of(path, FILE, MAX_BYTES)
     if problem:
         raise InputError(f"{path} {problem}", "make it smaller")
     try:

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
+
+import torch
 
 from pulse_sr import __version__
 from pulse_sr.alignment.duplicates import SeenHashes, perceptual_hash
@@ -40,11 +43,20 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Request:
-    """A photo as read, at its place among the inputs; no image: it is complete."""
+    """A photo and its faces, at its place among the inputs.
+
+    Attributes:
+        place: of its task in the job.
+        photo: the input.
+        image: as read; None: it is complete.
+        faces: those that are good enough, and what the manifest says of the others, in the order in
+            which they were found; None: nobody has looked.
+    """
 
     place: int
     photo: Input
     image: LowResImage | None
+    faces: Sequence[Crop | Row] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,12 +67,12 @@ class Crop:
     sharp: float
     pixels: Pixels  # [3, S, S]
     phash: str
-    twin: str | None
+    twin: str | None = None
 
 
 @dataclass(frozen=True)
 class Faces:
-    """What was found in a photo, with the names of the crops."""
+    """What is written of a photo, with the names of the crops."""
 
     names: Sequence[str] = ()
     crops: Sequence[Crop] = ()
@@ -78,6 +90,8 @@ class AlignWorker:
         overwrite: make complete photos again too.
     """
 
+    chunk = 8
+
     def __init__(
         self,
         index: Index,
@@ -91,6 +105,18 @@ class AlignWorker:
         self.fingerprint = settings.fingerprint()
         self.seen = SeenHashes()
 
+    def on(self, device: torch.device) -> Self:
+        """Returns the worker itself: faces are found on a CPU."""
+        return self
+
+    def among(self, tasks: Sequence[Input]) -> Self:
+        """Returns the worker itself."""
+        return self
+
+    def group(self, task: Input) -> str:
+        """Returns the name of the photo."""
+        return task.stem
+
     def known(self, task: Input) -> Row | None:
         """Returns None: also crops of complete photos take their turn in the search for twins."""
         return None
@@ -100,6 +126,16 @@ class AlignWorker:
         if not self.overwrite and self._is_complete(task):
             return Request(place, task, None)
         return Request(place, task, read_image(task.path))
+
+    def prepare(self, request: Request) -> Request:
+        """Cuts out the faces of a photo, whose pixels are not needed any more."""
+        image = request.image
+        if image is None or request.faces is not None:
+            return request
+        framed = frame_faces(image, self.landmarks, self.settings.framing)
+        faces = [self._face(image, each) for each in framed]
+        rest = replace(image, pixels=image.pixels[:, :0, :0].copy())
+        return replace(request, image=rest, faces=faces)
 
     def place(self, request: Request) -> int:
         """Returns the place of a photo."""
@@ -112,7 +148,7 @@ class AlignWorker:
         for request in requests:
             answer: Faces | Exception
             try:
-                answer = self._faces(request)
+                answer = self._faces(self.prepare(request))
             except SetupError:
                 raise
             except Exception as error:
@@ -167,7 +203,7 @@ class AlignWorker:
                 (self.out / name).unlink(missing_ok=True)
 
     def _faces(self, request: Request) -> Faces:
-        """Finds the faces of a photo, and names them; of a complete one, they are known.
+        """Chooses among the faces of a photo, and names them; of a complete one, they are known.
 
         Raises:
             InputError: there is no usable face.
@@ -176,7 +212,7 @@ class AlignWorker:
             for face in self.index.rows[request.photo.stem].get("faces", ()):
                 self.seen.add(str(face["name"]), str(face["phash"]))
             return Faces()
-        crops, left_out = self._crops(request.image)
+        crops, left_out = self._chosen(request.faces or ())
         if not crops:
             raise _nothing(request.image, left_out)
         names = face_names(request.photo.stem, len(crops), self.names)
@@ -205,22 +241,29 @@ class AlignWorker:
                     "choose another folder with -o DIR",
                 )
 
-    def _crops(self, image: LowResImage) -> tuple[list[Crop], list[Row]]:
-        """The faces that are good enough, and what the manifest says of the others."""
+    def _face(self, image: LowResImage, framed: FramedFace) -> Crop | Row:
+        """A face of a photo, or why it is left out."""
+        sharp = sharpness(image, framed)
+        reason = reason_against(framed, sharp, self.settings.limits)
+        if reason is not None:
+            return left_out_entry(framed, sharp, reason)
+        pixels = cut_out(image, framed, self.settings.size, self.settings.framing)
+        return Crop(framed, sharp, pixels, perceptual_hash(pixels))
+
+    def _chosen(self, faces: Sequence[Crop | Row]) -> tuple[list[Crop], list[Row]]:
+        """The faces that get a crop, and what the manifest says of the others."""
         crops: list[Crop] = []
         left_out: list[Row] = []
-        for framed in frame_faces(image, self.landmarks, self.settings.framing):
-            sharp = sharpness(image, framed)
-            reason = reason_against(framed, sharp, self.settings.limits)
-            if reason is None:
-                pixels = cut_out(image, framed, self.settings.size, self.settings.framing)
-                phash = perceptual_hash(pixels)
-                twin = self.seen.nearest(phash)
-                if twin is None or not self.settings.skip_duplicates:
-                    crops.append(Crop(framed, sharp, pixels, phash, twin))
-                    continue
+        for face in faces:
+            if not isinstance(face, Crop):
+                left_out.append(face)
+                continue
+            twin = self.seen.nearest(face.phash)
+            if twin is None or not self.settings.skip_duplicates:
+                crops.append(replace(face, twin=twin))
+            else:
                 reason = f"near-duplicate of {twin}"
-            left_out.append(left_out_entry(framed, sharp, reason))
+                left_out.append(left_out_entry(face.framed, face.sharp, reason))
         return crops, left_out
 
     def _write_crop(self, image: LowResImage, place: tuple[int, int], name: str, crop: Crop) -> Row:

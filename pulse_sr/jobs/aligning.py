@@ -30,7 +30,7 @@ from pulse_sr.images.read import read_image
 from pulse_sr.images.write import write_png
 from pulse_sr.jobs.align_worker import AlignWorker, make_side_folder
 from pulse_sr.jobs.executors.local import run_local
-from pulse_sr.jobs.job import Job
+from pulse_sr.jobs.job import Executor, Job
 from pulse_sr.jobs.manifest import NAME, Index, Row, check_manifest, read_rows
 from pulse_sr.jobs.stems import Names, list_inputs
 from pulse_sr.jobs.task import sha256_of_input
@@ -83,6 +83,7 @@ def align(
     landmarks: Landmarks,
     *,
     overwrite: bool = False,
+    executor: Executor = run_local,
 ) -> Generator[Row, None, None]:
     """Crops the faces of all photos; yields the manifest row of each photo when it is done.
 
@@ -102,7 +103,7 @@ def align(
     rows = read_rows(out)
     index, names = Index(out, rows), Names(rows, [photo.stem for photo in photos])
     worker = AlignWorker(index, settings, landmarks, names, overwrite)
-    yield from Job(photos, worker, index, _write_contact_sheet).carry_out(run_local)
+    yield from Job(photos, worker, index, _write_contact_sheet).carry_out(executor)
 
 
 def keep_inputs(inputs: Sequence[Path], out: Path, settings: AlignSettings) -> None:
@@ -150,7 +151,8 @@ def contact_sheet_path(out: Path) -> Path | None:
 
 
 def _write_contact_sheet(out: Path) -> None:
-    crops = [each for each in read_crops(out) if (out / f"{each['name']}.png").is_file()]
+    # A crop that was sent to a URL is an empty file here.
+    crops = [each for each in read_crops(out) if _has_bytes(out / f"{each['name']}.png")]
     if not crops:
         return
     shown = [
@@ -171,6 +173,10 @@ def _write_contact_sheet(out: Path) -> None:
     make_side_folder(out / REPORT)
     picture = contact_sheet(shown, f"{len(crops)} crops{first}: name, side in the photo, score")
     write_png(sheet, picture, {"Software": f"pulse-sr {__version__}"})
+
+
+def _has_bytes(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
 
 
 def read_crops(out: Path) -> list[Row]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, Self, TypedDict
 
 import torch
 
@@ -29,7 +29,7 @@ from pulse_sr.jobs.manifest import Index, MethodShape, NotedShape, Row
 from pulse_sr.jobs.provenance import XMP, settings_of, text_chunks
 from pulse_sr.jobs.record import input_entry, timing_entry
 from pulse_sr.jobs.task import Input
-from pulse_sr.models.registry import load_network_of_scale
+from pulse_sr.models.registry import load_network_of_scale, on_device
 from pulse_sr.priors.base import Prior
 from pulse_sr.report.comparison import comparison
 from pulse_sr.sr.enlarging import Enlarge, by_network
@@ -112,6 +112,8 @@ class CompareWorker:
         overwrite: compare complete inputs again too.
     """
 
+    prepare, chunk = None, 8
+
     def __init__(
         self,
         index: Index,
@@ -126,6 +128,27 @@ class CompareWorker:
         self.search, self.report, self.overwrite = search, report, overwrite
         self._bundled: dict[int, SrModel | None] = {}
         self._ways: dict[str, Enlarge] = {}
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Any, ...]]:
+        """In another process nobody is told of steps."""
+        return type(self), self._arguments(self.prior, self.model, None)
+
+    def on(self, device: torch.device) -> Self:
+        """Returns the worker with prior and network on a device."""
+        model = None if self.model is None else on_device(self.model, device)
+        prior = on_device(self.prior, device)
+        return type(self)(*self._arguments(prior, model, self.report))
+
+    def _arguments(self, prior: Prior, model: SrModel | None, report: Any) -> tuple[Any, ...]:
+        return self.index, prior, self.config, model, self.search, report, self.overwrite
+
+    def among(self, tasks: Sequence[CompareTask]) -> Self:
+        """Returns the worker itself."""
+        return self
+
+    def group(self, task: CompareTask) -> str:
+        """Returns the name of the input."""
+        return task.stem
 
     def known(self, task: CompareTask) -> Row | None:
         """Returns the row of an input that is complete."""

@@ -32,7 +32,7 @@ from pulse_sr.jobs.compare_worker import (
     complete_row,
 )
 from pulse_sr.jobs.executors.local import run_local
-from pulse_sr.jobs.job import Job
+from pulse_sr.jobs.job import Executor, Job
 from pulse_sr.jobs.manifest import NAME, PAGE, Index, Row, check_manifest, read_rows
 from pulse_sr.jobs.plan import check_search
 from pulse_sr.jobs.stems import list_inputs
@@ -94,13 +94,17 @@ class ComparePlan:
         ]
 
     def carry_out(
-        self, search: Search | None = None, progress: OnProgress | None = None
+        self,
+        search: Search | None = None,
+        progress: OnProgress | None = None,
+        executor: Executor = run_local,
     ) -> Generator[Row, None, None]:
         """Compares the inputs; yields the manifest row of each when it is done.
 
         Args:
             search: stands in for `pulse_sr.inversion.stream.search_images`.
-            progress: called during each search.
+            progress: called during each search, by an executor of this process.
+            executor: who does the work.
 
         Raises:
             SetupError: the disk is full.
@@ -120,7 +124,7 @@ class ComparePlan:
             report,
             self.overwrite,
         )
-        yield from Job(self.tasks, worker, index, lambda out: None).carry_out(run_local)
+        yield from Job(self.tasks, worker, index, lambda out: None).carry_out(executor)
 
 
 def plan_compare(
@@ -131,6 +135,7 @@ def plan_compare(
     *,
     prior: Prior | None = None,
     model: SrModel | None = None,
+    device: str | None = None,
 ) -> ComparePlan:
     """Finds inputs and truths, loads prior and network; writes nothing.
 
@@ -140,6 +145,7 @@ def plan_compare(
         config: of the search.
         options: what it is compared with.
         prior, model: loaded ones, in place of those of `options`.
+        device: where they are loaded to; None: that of `config`.
 
     Raises:
         UsageError: a path does not exist, an input lies in `out` or has no truth, or an option does
@@ -151,11 +157,11 @@ def plan_compare(
     truths = _truths(paths, options.truth)
     refuse_inputs([*paths, *filter(None, truths)], out, below=[out])
     check_manifest(out)
-    device = choose_device(config.device)
-    prior = prior or registry.load_prior(options.prior, device)
+    place = choose_device(device or config.device)
+    prior = prior or registry.load_prior(options.prior, place)
     check_search(config, prior, "never")
     if model is None and options.model is not None:
-        model = registry.load_network(options.model, device)
+        model = registry.load_network(options.model, place)
     networks = [each["sha256"] for each in registry.bundled("sr").values()]
     settings = [_REVISION, config.samples, [model.sha256] if model else networks]
     tasks = []

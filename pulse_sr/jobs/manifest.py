@@ -184,6 +184,8 @@ def check_manifest(out: Path, page: bool = False) -> None:
 class Index:
     """The manifest as a run knows it, whose own rows are written in batches, from any thread.
 
+    A pickled copy knows the rows and keeps those that are put, but writes none.
+
     Args:
         out: the run folder.
         rows: of its manifest.
@@ -197,6 +199,14 @@ class Index:
         self._waiting: list[Row] = []
         self._mutex = threading.Lock()
         self._next = time.monotonic() + _BATCH_S
+        self._is_copy = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"out": self.out, "rows": self.rows}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["out"], state["rows"].values())  # type: ignore[misc]
+        self._is_copy = True
 
     def put(self, row: Row) -> None:
         """Adds a row, or replaces the one of the same stem; it is written with its batch.
@@ -206,6 +216,8 @@ class Index:
         """
         with self._mutex:
             self.rows[row["stem"]] = row
+            if self._is_copy:
+                return
             self._waiting.append(row)
             if time.monotonic() >= self._next:
                 self._flush()

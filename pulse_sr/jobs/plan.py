@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,6 +52,8 @@ def plan_run(
     prior: Prior | None = None,
     *,
     looking: Callable[[int, int], None] | None = None,
+    device: str | None = None,
+    opening: Callable[[str], None] | None = None,
 ) -> Plan:
     """Finds the inputs, loads the prior and decides what to do with each input; writes nothing.
 
@@ -63,6 +66,9 @@ def plan_run(
         options: those of the run.
         prior: a loaded prior, in place of `options.prior`.
         looking: called with (inputs looked at, inputs) before each of them.
+        device: where prior and network are loaded to; None: that of `config`.
+        opening: called with the name of each folder that is written to, before its pictures are
+            opened here: so that they can be fetched.
 
     Raises:
         UsageError: a path does not exist, an input lies where results go, or an option does not
@@ -71,14 +77,15 @@ def plan_run(
     """
     out = check_out(out)
     paths = find_images([str(each) for each in inputs], recursive=options.recursive, out=out)
+    device = device or config.device
     if prior is None:
-        prior = _load_prior(options.prior, config.device)
+        prior = _load_prior(options.prior, device)
     check_search(config, prior, options.align)
     check_manifest(out, page=True)
     shard = options.shard
     ordered = sorted(paths, key=lambda path: str(path.resolve())) if shard else paths
     entries = list_inputs(out, ordered)
-    plan = Plan((), out, config, options, prior, _background(options, config.device))
+    plan = Plan((), out, config, options, prior, _background(options, device))
     failures = None if options.overwrite or options.retry_failed else _failures(out)
     intake = Intake(out, config, prior, options, [each.stem for each in entries])
     tasks: list[Task] = []
@@ -86,7 +93,7 @@ def plan_run(
         if shard is None or i % shard[1] == shard[0]:
             if looking is not None:
                 looking(i, len(entries))
-            tasks += _tasks(plan, intake, entry, failures)
+            tasks += _tasks(plan, intake, entry, failures, opening)
     folders = {out / stem for task in tasks for stem in (task.stem, task.base)}
     refuse_inputs(paths, out, below=folders)
     rows = {row["stem"]: row for row in read_rows(out)}
@@ -106,14 +113,21 @@ def _guarded(task: Task, out: Path, row: Row | None, *, steps: bool) -> Task:
     return task
 
 
-def _tasks(plan: Plan, intake: Intake, entry: Input, failures: Failures | None) -> list[Task]:
+def _tasks(
+    plan: Plan,
+    intake: Intake,
+    entry: Input,
+    failures: Failures | None,
+    opening: Callable[[str], None] | None,
+) -> list[Task]:
     """What to do with one input: with each of its faces, if it is a photo."""
+    task = functools.partial(_task, plan, entry, failures=failures, opening=opening)
     try:
         parts = intake.parts(entry)
     except InputError as refusal:
         part = Part(entry.stem)
-        return [_task(plan, entry, part, failures, f"{entry.sha256} {plan.options.align}", refusal)]
-    return [_task(plan, entry, part, failures, _identity(part, entry.sha256)) for part in parts]
+        return [task(part, f"{entry.sha256} {plan.options.align}", refusal=refusal)]
+    return [task(part, _identity(part, entry.sha256)) for part in parts]
 
 
 def _identity(part: Part, sha256: str) -> str:
@@ -126,8 +140,10 @@ def _task(
     plan: Plan,
     entry: Input,
     part: Part,
-    failures: Failures | None,
     identity: str,
+    *,
+    failures: Failures | None,
+    opening: Callable[[str], None] | None,
     refusal: PulseError | None = None,
 ) -> Task:
     stem = part.stem
@@ -135,9 +151,13 @@ def _task(
     done: tuple[int, ...] = ()
     if not plan.options.overwrite:
         done = store.done_indices(plan.out / stem, wanted, with_steps=plan.options.save_steps)
+    folder = plan.out / stem
     samples = 0 if part.left_out else plan.config.samples
-    if len(done) < samples:  # those that are there will be read
-        folder = plan.out / stem
+    missing = len(done) < samples
+    kept = not (missing or part.left_out) and store.has_order(folder, plan.options.cluster)
+    if opening is not None and not kept:
+        opening(stem)
+    if missing:  # those that are there will be read
         done = tuple(k for k in done if is_whole(folder / sample_name(k)))
     indices = tuple(k for k in range(samples) if k not in done)
     earlier = None

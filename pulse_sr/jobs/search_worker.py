@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, Self
+
+import torch
 
 from pulse_sr.config import SearchConfig
 from pulse_sr.errors import InputError, SetupError, UsageError, describe_error, is_disk_full
@@ -20,9 +22,15 @@ from pulse_sr.jobs.plan import Plan
 from pulse_sr.jobs.reading import Reader, TaskRequest
 from pulse_sr.jobs.result_record import read_record
 from pulse_sr.jobs.task import ENLARGE, Task
+from pulse_sr.models.registry import on_device
 from pulse_sr.priors.base import Prior
+from pulse_sr.search.capacity import MOST_SLOTS
 
 log = logging.getLogger(__name__)
+
+#: A copy of a worker gets inputs of so many samples at a time: twice what the most slots take,
+#: since they run empty at the end of its stream.
+_CHUNK_SAMPLES = 2 * MOST_SLOTS
 
 #: Called with the request and how far its search is.
 Report = Callable[[TaskRequest, SearchProgress], None]
@@ -84,17 +92,24 @@ class SearchWorker:
         search: the stream of searches.
         report: called during each search, None: nobody is.
         pasting: called while photos are written (`photo.OnPasting`).
+        samples: how many the whole run asks for; None: the plan.
     """
+
+    prepare = None
 
     def __init__(
         self,
         plan: Plan,
         index: Index,
         search: Search,
-        report: Report | None,
+        report: Report | None = None,
         pasting: OnPasting | None = None,
+        samples: int | None = None,
     ) -> None:
         self.plan, self.index, self.search, self.report = plan, index, search, report
+        asked = sum(len(task.indices) for task in plan.tasks)
+        self.samples = asked if samples is None else samples
+        self.chunk = max(1, _CHUNK_SAMPLES // plan.config.samples)
         self.reader = Reader(plan)
         self.photos = Photos(
             plan.out,
@@ -104,6 +119,30 @@ class SearchWorker:
             plan.background,
             pasting,
         )
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Any, ...]]:
+        """In another process nobody is told of steps, and `among` says which tasks there are."""
+        plan = replace(self.plan, tasks=())
+        return type(self), (plan, self.index, self.search, None, None, self.samples)
+
+    def on(self, device: torch.device) -> Self:
+        """Returns the worker with prior and network on a device."""
+        plan, background = self.plan, self.plan.background
+        prior = on_device(plan.prior, device)
+        background = None if background is None else on_device(background, device)
+        return self._with(replace(plan, prior=prior, background=background))
+
+    def among(self, tasks: Sequence[Task]) -> Self:
+        """Returns the worker for a part of the tasks."""
+        return self._with(replace(self.plan, tasks=tuple(tasks)))
+
+    def _with(self, plan: Plan) -> Self:
+        told = (self.report, self.photos.pasting)
+        return type(self)(plan, self.index, self.search, *told, self.samples)
+
+    def group(self, task: Task) -> str:
+        """Returns the stem of the input: a photo is put together where its faces were found."""
+        return task.base
 
     def known(self, task: Task) -> Record | None:
         """Returns the record of an input that is complete, or is not tried again."""
@@ -127,8 +166,7 @@ class SearchWorker:
     ) -> Generator[tuple[TaskRequest, Result | Exception], None, None]:
         """Searches the inputs."""
         plan = self.plan
-        samples = sum(len(task.indices) for task in plan.tasks)
-        return self.search(requests, plan.prior, plan.config, self.report, samples=samples)
+        return self.search(requests, plan.prior, plan.config, self.report, samples=self.samples)
 
     def place(self, request: TaskRequest) -> int:
         """Returns the place of the task of a request."""

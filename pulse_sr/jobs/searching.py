@@ -11,7 +11,7 @@ from pulse_sr.files.atomic import make_folder, remove_leftovers
 from pulse_sr.inversion.stream import SearchProgress
 from pulse_sr.jobs import store
 from pulse_sr.jobs.executors.local import run_local
-from pulse_sr.jobs.job import Job
+from pulse_sr.jobs.job import Executor, Job
 from pulse_sr.jobs.manifest import Index, Row, base_of, drop_rows
 from pulse_sr.jobs.photo import OnPasting
 from pulse_sr.jobs.plan import Plan, plan_run
@@ -34,6 +34,7 @@ def run(
     *,
     search: Search | None = None,
     progress: OnProgress | None = None,
+    executor: Executor = run_local,
     **options: Any,
 ) -> Generator[Record, None, None]:
     """Searches faces for all inputs and writes them to `out`; yields a record after each input.
@@ -46,7 +47,8 @@ def run(
         config: the settings; None is `SearchConfig()`.
         prior: a loaded prior, a name or a path; None is the default one.
         search: stands in for `pulse_sr.inversion.stream.search_images`.
-        progress: called during each search.
+        progress: called during each search, by an executor of this process.
+        executor: who does the work, see `executors.choice`.
         **options: fields of `RunOptions`: align, cluster, save_steps, overwrite, retry_failed, ...
 
     Raises:
@@ -56,7 +58,7 @@ def run(
     if isinstance(prior, str | Path):
         prior, options["prior"] = None, str(prior)
     plan = plan_run(inputs, out, config or SearchConfig(), RunOptions(**options), prior)
-    return run_plan(plan, search=search, progress=progress)
+    return run_plan(plan, search=search, progress=progress, executor=executor)
 
 
 def run_plan(
@@ -65,6 +67,7 @@ def run_plan(
     search: Search | None = None,
     progress: OnProgress | None = None,
     pasting: OnPasting | None = None,
+    executor: Executor = run_local,
 ) -> Generator[Record, None, None]:
     """Carries out a plan: see `run`. The page is written at the end, also after an interruption.
 
@@ -76,7 +79,7 @@ def run_plan(
     index = Index(plan.out, drop_rows(plan.out, _of_other_names(plan)))
     report = None if progress is None else lambda request, step: progress(request.task, step)
     worker = SearchWorker(plan, index, search, report, pasting)
-    yield from Job(plan.tasks, worker, index, store.write_page).carry_out(run_local)
+    yield from Job(plan.tasks, worker, index, store.write_page).carry_out(executor)
 
 
 def _of_other_names(plan: Plan) -> Callable[[Row], bool]:

@@ -146,7 +146,7 @@ def set_order(folder: Path, *, cluster: bool) -> Document:
         SetupError: the disk is full, or the place can not be written.
     """
     document = read_record(folder) or {}
-    if not document.get("samples") or cluster == ("cluster" in document):
+    if _has_order(document, cluster):
         return document
     samples = document["samples"]
     pixels = np.stack([read_pixels(folder / each["file"]) for each in samples])
@@ -156,6 +156,15 @@ def set_order(folder: Path, *, cluster: bool) -> Document:
     write_grid(folder, pixels, document)
     write_atomic(folder / RECORD, json_bytes(document))
     return document
+
+
+def has_order(folder: Path, cluster: bool) -> bool:
+    """Whether the samples of a folder are shown as `set_order` would; true if it has none."""
+    return _has_order(read_record(folder) or {}, cluster)
+
+
+def _has_order(document: Document, cluster: bool) -> bool:
+    return not document.get("samples") or cluster == ("cluster" in document)
 
 
 def write_failure(

@@ -8,10 +8,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, Self, TypedDict
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from pulse_sr.images.places import check_place
 from pulse_sr.images.png import png_parts
 from pulse_sr.jobs.manifest import NAME, Index, NotedShape, Row, read_rows
 from pulse_sr.jobs.stems import Input, belongs
+from pulse_sr.models.registry import on_device
 from pulse_sr.sr.files import SrModel
 from pulse_sr.sr.tiling import Tiling, enlarge
 
@@ -78,10 +79,25 @@ class UpscaleWorker:
         overwrite: make complete pictures again too.
     """
 
+    prepare, chunk = None, 8
+
     def __init__(self, index: Index, model: SrModel, tiling: Tiling, overwrite: bool) -> None:
         self.out, self.index, self.model, self.tiling = index.out, index, model, tiling
         self.overwrite = overwrite
         self.mark = fingerprint(model)
+
+    def on(self, device: torch.device) -> Self:
+        """Returns the worker with its network on a device."""
+        model = on_device(self.model, device)
+        return type(self)(self.index, model, self.tiling, self.overwrite)
+
+    def among(self, tasks: Sequence[Input]) -> Self:
+        """Returns the worker itself."""
+        return self
+
+    def group(self, task: Input) -> str:
+        """Returns the name of the picture."""
+        return task.stem
 
     def known(self, task: Input) -> Row | None:
         """Returns the row of a picture that is complete."""

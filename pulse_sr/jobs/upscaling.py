@@ -18,7 +18,7 @@ from pulse_sr.files.paths import check_out
 from pulse_sr.images.find import find_images
 from pulse_sr.images.places import refuse_inputs
 from pulse_sr.jobs.executors.local import run_local
-from pulse_sr.jobs.job import Job
+from pulse_sr.jobs.job import Executor, Job
 from pulse_sr.jobs.manifest import NAME, Index, Row, check_manifest
 from pulse_sr.jobs.stems import Input, list_inputs
 from pulse_sr.jobs.upscale_worker import UpscaleWorker, fingerprint, is_complete, known_rows
@@ -72,7 +72,7 @@ class UpscalePlan:
             for e in self.entries
         ]
 
-    def carry_out(self) -> Generator[Row, None, None]:
+    def carry_out(self, executor: Executor = run_local) -> Generator[Row, None, None]:
         """Enlarges the pictures; yields the manifest row of each when it is done.
 
         Raises:
@@ -86,7 +86,7 @@ class UpscalePlan:
             index.put(row)
         tiling = choose_tiling(self.model.network, self.tile)
         worker = UpscaleWorker(index, self.model, tiling, self.overwrite)
-        yield from Job(self.entries, worker, index, lambda out: None).carry_out(run_local)
+        yield from Job(self.entries, worker, index, lambda out: None).carry_out(executor)
 
 
 def plan_upscale(

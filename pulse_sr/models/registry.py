@@ -9,7 +9,7 @@ import logging
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, TypedDict
+from typing import Annotated, TypedDict, TypeVar
 
 import torch
 from msgspec import Meta
@@ -151,6 +151,25 @@ def load_network(name_or_path: str | Path | None = None, device: torch.device = 
     network: SrModel = model.build()
     network.name = model.name
     return network
+
+
+M = TypeVar("M", Prior, SrModel)
+
+
+def on_device(model: M, device: torch.device) -> M:
+    """A prior or a network on a device: read from its file again, unless it is there already.
+
+    One that was never in a file stays where it is.
+
+    Raises:
+        UsageError, SetupError: see `load_prior`.
+    """
+    if model.device.type == device.type or model.file is None:
+        return model
+    load = load_prior if isinstance(model, Prior) else load_network
+    moved: M = load(model.file, device)  # type: ignore[assignment]
+    moved.name = model.name
+    return moved
 
 
 def load_network_of_scale(scale: int, device: torch.device = _CPU) -> SrModel | None:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Generic
 
 from pulse_sr.errors import SetupError
 from pulse_sr.inversion.background import Background, read_ahead
-from pulse_sr.jobs.job import A, Q, R, T, Worker
+from pulse_sr.jobs.job import A, Q, R, T, Worker, in_order
 
 #: Threads that write: a quarter of the cores. Writing an input of 128 px takes about 0.2 s of one.
 _WRITERS = max(1, min(4, (os.cpu_count() or 1) // 4))
@@ -24,19 +24,39 @@ _WRITERS = max(1, min(4, (os.cpu_count() or 1) // 4))
 
 def run_local(tasks: Sequence[T], worker: Worker[T, Q, A, R]) -> Iterator[R]:
     """Does the tasks in this process: an `Executor`."""
-    return _Run(tasks, worker).records()
+    return in_order(as_done(tasks, worker))
+
+
+def as_done(
+    tasks: Sequence[T],
+    worker: Worker[T, Q, A, R],
+    read: Callable[[int, T], Q] | None = None,
+) -> Generator[tuple[int, R], None, None]:
+    """Does the tasks in this process.
+
+    Args:
+        tasks: what is to be done.
+        worker: does it.
+        read: stands in for `worker.read`; called for one task after the other.
+
+    Yields:
+        the place of each task and its record, when that is there.
+    """
+    return _Run(tasks, worker, read or worker.read).records()
 
 
 class _Run(Generic[T, Q, A, R]):
-    """What is known of each task; records come in the order of the tasks."""
+    """What is known of each task, and not told yet."""
 
-    def __init__(self, tasks: Sequence[T], worker: Worker[T, Q, A, R]) -> None:
-        self.tasks, self.worker, self.next = tasks, worker, 0
+    def __init__(
+        self, tasks: Sequence[T], worker: Worker[T, Q, A, R], read: Callable[[int, T], Q]
+    ) -> None:
+        self.tasks, self.worker, self.read = tasks, worker, read
         self.known: dict[int, R] = {}
         self.writing: dict[int, Future[R]] = {}
 
-    def records(self) -> Iterator[R]:
-        """See `Executor`."""
+    def records(self) -> Generator[tuple[int, R], None, None]:
+        """See `as_done`."""
         try:
             yield from self._worked()
             yield from self._ready()
@@ -47,7 +67,7 @@ class _Run(Generic[T, Q, A, R]):
                 yield from self._ready()
             raise
 
-    def _worked(self) -> Iterator[R]:
+    def _worked(self) -> Iterator[tuple[int, R]]:
         with (
             Background("write", _WRITERS, most=_WRITERS + 2) as writing,
             contextlib.closing(read_ahead(self._requests())) as requests,
@@ -67,7 +87,7 @@ class _Run(Generic[T, Q, A, R]):
                 continue
             started = time.perf_counter()
             try:
-                request = self.worker.read(place, task)
+                request = self.read(place, task)
             except SetupError:
                 raise
             except Exception as error:
@@ -76,14 +96,14 @@ class _Run(Generic[T, Q, A, R]):
             else:
                 yield request
 
-    def _ready(self) -> Iterator[R]:
-        """The records up to the first input that is not on disk.
+    def _ready(self) -> Iterator[tuple[int, R]]:
+        """The records that are there and were not told.
 
         Raises:
             SetupError: one could not be written.
         """
         for place in [place for place, future in self.writing.items() if future.done()]:
             self.known[place] = self.writing.pop(place).result()
-        while self.next in self.known:
-            yield self.known.pop(self.next)
-            self.next += 1
+        while self.known:
+            place = min(self.known)
+            yield place, self.known.pop(place)

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Required, TypedDict
+from typing import Annotated, Any, Required, TypedDict
 
 import torch
+from msgspec import Meta
 
 from pulse_sr.errors import SetupError, UsageError, cut, first_line
 from pulse_sr.files.digest import file_sha256
@@ -46,7 +47,7 @@ class LatentsShape(TypedDict, total=False):
 class HeaderShape(TypedDict):
     """What is read of the header of a prior."""
 
-    name: str
+    name: Annotated[str, Meta(max_length=1000)]  # it is drawn into pictures
     config: dict[str, Any]
     latents: LatentsShape
     card: CardShape

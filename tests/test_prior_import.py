@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import http.server
 import json
-import os
 import math
+import os
 import threading
 from dataclasses import replace
 

@@ -33,9 +33,13 @@ def colour_of(image, place):
     return tuple(int(c) for c in np.asarray(image.convert("RGB"))[place])
 
 
+#: What makes a picture ours: others are never removed.
+OURS = {"Software": "pulse-sr"}
+
+
 def record(folder, ends, steps=20):
     """A search whose sample k is 40 + 10 k bright and a bit brighter with every step."""
-    frames = StepFrames(folder, steps)
+    frames = StepFrames(folder, steps, OURS)
     for index, end in enumerate(ends):
         for step in range(end):
             frames.on_step(index, step, flat(40 + 10 * index + step), 10.0 + step)
@@ -80,7 +84,7 @@ def test_frames_are_on_disk_at_once_and_hold_the_image(tmp_path):
 
 
 def test_a_sample_that_begins_anew_drops_what_it_had(tmp_path):
-    frames = StepFrames(tmp_path, 10)
+    frames = StepFrames(tmp_path, 10, OURS)
     for step in range(8):
         frames.on_step(0, step, flat(10), 5.0)
         frames.on_step(1, step, flat(10), 5.0)
@@ -115,11 +119,13 @@ def test_damaged_matches_are_none(tmp_path):
 def test_removing_frames_leaves_other_files(tmp_path):
     record(tmp_path, [3, 3])
     (tmp_path / "mine.txt").write_text("a file of the user")
+    Image.new("RGB", (4, 4)).save(tmp_path / "sample_00_step_0009.png")
     remove_frames(tmp_path, 0)
-    assert not frames_of(tmp_path, 0)
+    assert list(frames_of(tmp_path, 0)) == [9]
     assert len(frames_of(tmp_path, 1)) == 3
     remove_frames(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"mine.txt", "sample_00_step_0009.png"}
 
 
 def test_the_gif_shows_each_step_holds_ended_samples_and_ends_with_the_files(tmp_path):

@@ -6,15 +6,18 @@ import os
 import sys
 import types
 
-import fake_search
 import pytest
+
+# Processes that test side by side (`-n`) share the cores; torch would take all of them in each, as
+# many as there are when it is imported.
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
+
+import fake_search
 
 # Tests see the PyTorch reference of every op unless they ask for another by name: results must not
 # depend on which test has loaded the compiled library before.
 os.environ["STYLEGAN_OPS"] = "ref"
-# Processes that test side by side (`-n`) share the cores; torch asks for all of them in each.
-if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 
 
 def pytest_collection_modifyitems(config, items):

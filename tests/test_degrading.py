@@ -12,6 +12,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
+import pulse_sr
 from pulse_sr.cli import main
 from pulse_sr.errors import InputError
 from pulse_sr.images.read import read_image
@@ -75,7 +76,7 @@ def test_a_last_jpeg_gives_the_file_that_decodes_to_the_picture(photo):
     made = degrade_picture(photo, "pillow:box|jpeg:40", 4)
     low = degrade(photo, "pillow:box", 4)
     buffer = io.BytesIO()
-    picture(low).save(buffer, "JPEG", quality=40)
+    picture(low).save(buffer, "JPEG", quality=40, comment=f"pulse-sr {pulse_sr.__version__}")
     assert made.jpeg == buffer.getvalue()
     decoded = np.asarray(Image.open(buffer)).transpose(2, 0, 1)
     np.testing.assert_array_equal(made.pixels, decoded)

@@ -135,7 +135,7 @@ def test_framings(pickle_file, tmp_path):
         else:
             assert np.allclose(template[: len(expected)], expected)
     for bad in ("nowhere.json", str(pickle_file)):
-        with pytest.raises(UsageError, match=r"--framing .* is no framing"):
+        with pytest.raises(UsageError, match=r"--framing .* (is no framing|does not exist)"):
             pulse_sr.import_prior(pickle_file, tmp_path / "x", framing=bad)
     file.write_text('{"eyes": []}')
     with pytest.raises(UsageError, match="is no framing"):

@@ -212,7 +212,10 @@ def test_what_is_no_network_is_refused(tmp_path):
             header["config"][name] = asked
             other = tmp_path / "other.safetensors"
             other.write_bytes(safetensors.torch.save(tensors, {"pulse-sr": json.dumps(header)}))
-            with pytest.raises(SetupError, match=r"other\.safetensors does not hold the tensors"):
+            with pytest.raises(
+                SetupError,
+                match=r"other\.safetensors (does not hold the tensors|is not a readable)|is damaged",
+            ):
                 read_model(other)
     for value in (math.nan, math.inf):
         network.body[0].weight.data[0, 0, 0, 0] = value

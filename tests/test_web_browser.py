@@ -55,6 +55,8 @@ class Server:
             text=True,
         )
         line = self.process.stderr.readline()
+        while line.startswith("info: "):
+            line = self.process.stderr.readline()
         assert "the page is at" in line, line + self.process.stderr.read()
         self.address = re.search(r"http://\S+(?=;)", line)[0]
         self.port = int(self.address.rsplit(":", 1)[1])
@@ -205,9 +207,7 @@ def test_a_small_face_becomes_samples_and_an_archive(visit, shoot, real, tmp_pat
     with zipfile.ZipFile(tmp_path / "all.zip") as packed:
         assert packed.testzip() is None
         assert set(packed.namelist()) == expected | {"index.html", "manifest.json"}
-    foreign = [
-        url for url in visitor.asked if not url.startswith((server.address, "data:", "blob:"))
-    ]
+    foreign = [url for url in visitor.asked if not url.startswith((real.address, "data:", "blob:"))]
     assert foreign == []
     assert visitor.complaints == []
 

@@ -31,7 +31,7 @@ _NEEDED = (
         "matplotlib",
         "imagehash",
     ),
-    *("click", "jinja2", "safetensors"),
+    *("click", "jinja2", "msgspec", "safetensors"),
 )
 _OPTIONAL = ("torchvision", "lpips", "face-alignment", "ninja", "pytorch-optimizer", "scikit-image")
 _CPU_FILE = Path("/proc/cpuinfo")

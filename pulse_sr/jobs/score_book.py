@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from pulse_sr.files.atomic import write_atomic, write_text_atomic
 from pulse_sr.files.documents import Amount, Count, check_shape, json_line, record_in
@@ -24,7 +24,7 @@ class RecordShape(TypedDict):
     """What is read back of a record."""
 
     images: Count
-    seconds: Amount
+    seconds: NotRequired[Amount]
     scores: dict[str, float | None]
     best: bool
 

@@ -110,10 +110,11 @@ def look(path: Path, prior: Prior, max_pixels: float) -> Look:
     size, out = (image.width, image.height), path.parent / "none"
     side, remarks = None, list(image.notes)
     tasks = plan_search(path, out, prior, settings(prior, size, None)).tasks
-    if tasks[0].face is None and tasks[0].refusal is None:
+    too_fine = tasks[0].refusal is not None or tasks[0].left_out
+    if tasks[0].face is None and not too_fine:
         return _small_face(image, remarks)
     framed = frame_faces(image, make_landmarks(), framing_of(prior.card))
-    if tasks[0].refusal is not None:
+    if too_fine:
         side, remarks = _usual_side(prior), [*remarks, _too_fine(prior)]
         tasks = plan_search(path, out, prior, settings(prior, size, side)).tasks
     if tasks[0].face is None:

@@ -214,7 +214,7 @@ def test_what_is_no_network_is_refused(tmp_path):
             other.write_bytes(safetensors.torch.save(tensors, {"pulse-sr": json.dumps(header)}))
             with pytest.raises(
                 SetupError,
-                match=r"other\.safetensors (does not hold the tensors|is not a readable)|is damaged",
+                match=r"not hold the tensors|not a readable|is damaged",
             ):
                 read_model(other)
     for value in (math.nan, math.inf):

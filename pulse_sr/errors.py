@@ -76,7 +76,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory of the machine or of a GPU is used up."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    words = ("can't allocate memory", "not enough memory", "out of memory")  # torch's, on a CPU
+    # torch's on a CPU, and Python's where a thread finds no room for its stack
+    words = ("can't allocate memory", "not enough memory", "out of memory", "start new thread")
     return isinstance(error, RuntimeError) and any(each in str(error).lower() for each in words)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import types
@@ -43,14 +42,6 @@ def _has_nvcc():
         return cuda is not None and bool(toolchain.find_nvcc(cuda))
     except toolchain.BuildError:
         return False
-
-
-@pytest.fixture(autouse=True)
-def loggers():
-    """Our loggers, which a library that a test has loaded may have switched off."""
-    for name, logger in logging.root.manager.loggerDict.items():
-        if name.startswith("pulse_sr") and isinstance(logger, logging.Logger):
-            logger.disabled = False
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -134,9 +134,10 @@ def test_framings(pickle_file, tmp_path):
             assert template is None
         else:
             assert np.allclose(template[: len(expected)], expected)
-    for bad in ("nowhere.json", str(pickle_file)):
-        with pytest.raises(UsageError, match=r"--framing .* (is no framing|does not exist)"):
-            pulse_sr.import_prior(pickle_file, tmp_path / "x", framing=bad)
+    with pytest.raises(UsageError, match=r"--framing nowhere\.json does not exist"):
+        pulse_sr.import_prior(pickle_file, tmp_path / "x", framing="nowhere.json")
+    with pytest.raises(UsageError, match=r"--framing .* is no framing"):
+        pulse_sr.import_prior(pickle_file, tmp_path / "x", framing=str(pickle_file))
     file.write_text('{"eyes": []}')
     with pytest.raises(UsageError, match="is no framing"):
         pulse_sr.import_prior(pickle_file, tmp_path / "x", framing=str(file))

@@ -68,6 +68,26 @@ def test_bands_that_are_made_smaller_are_the_whole_picture_made_smaller(dtype, f
     assert np.abs(made.astype(int) - expected.astype(int)).max() <= 1
 
 
+class Float64(torch.nn.Module):
+    """A network that computes in float64."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network.double()
+
+    def forward(self, x):
+        return self.network(x.double())
+
+
+def refusal(name, asked):
+    """What is said of a file whose header asks for something: JSON, its shape, its tensors."""
+    if asked == 10**4000 or asked != asked:
+        return "is not a readable network"
+    if name == "scale" and not (isinstance(asked, int) and 1 <= asked <= 100_000):
+        return "is damaged"
+    return "does not hold the tensors"
+
+
 def whole(bands):
     return np.concatenate(list(bands), axis=1)
 
@@ -95,11 +115,12 @@ def test_tiles_give_what_the_whole_picture_gives(name, arguments, size):
     with torch.no_grad():
         direct = (network(x)[0].clamp(0, 1) * 65535).round().numpy()
     assert np.abs(at_once - direct).max() <= 1
-    tiled = whole(enlarge(network, pixels, Tiling(16, overlap))).astype(int)
-    # Values that differ by 1e-6 may round to neighbouring levels, but few of them do.
-    apart = np.abs(tiled - at_once)
-    assert apart.max() <= 1
-    assert apart.mean() <= 0.01
+    # In float64: what differs by 1e-7 would be rounded to another of 65536 levels now and then.
+    at_once, tiled = (
+        whole(enlarge(Float64(network), pixels, tiling)).astype(int)
+        for tiling in (Tiling(128, 0), Tiling(16, overlap))
+    )
+    assert np.abs(tiled - at_once).max() <= 1e-5 * 65535
 
 
 def test_without_overlap_tiles_have_seams():
@@ -212,10 +233,7 @@ def test_what_is_no_network_is_refused(tmp_path):
             header["config"][name] = asked
             other = tmp_path / "other.safetensors"
             other.write_bytes(safetensors.torch.save(tensors, {"pulse-sr": json.dumps(header)}))
-            with pytest.raises(
-                SetupError,
-                match=r"not hold the tensors|not a readable|is damaged",
-            ):
+            with pytest.raises(SetupError, match=rf"other\.safetensors {refusal(name, asked)}"):
                 read_model(other)
     for value in (math.nan, math.inf):
         network.body[0].weight.data[0, 0, 0, 0] = value

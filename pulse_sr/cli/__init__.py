@@ -26,6 +26,7 @@ from pulse_sr.cli.console import (
     VERBOSE_KEY,
     Terminated,
     emit_json,
+    give_up,
     print_error,
     say,
 )
@@ -119,6 +120,7 @@ class LazyGroup(click.Group):
             print_error("terminated", _RESUMES)
             sys.exit(TERMINATED)
         except Exception as error:  # help and version on a stdout that can not be written
+            give_up(sys.stdout)
             sys.exit(_report({}, error))
         finally:
             if before is not None:

@@ -22,15 +22,12 @@ from pulse_sr.report.table import Columns, Rows, result_document
 def _free(ctx: click.Context, param: click.Parameter, out: Path | None) -> Path | None:
     """Refuses, before anything is measured, to replace a file that holds no results."""
     from pulse_sr.files.atomic import make_folder
-    from pulse_sr.files.documents import load_json
+    from pulse_sr.files.documents import read_json
 
     if out is not None:
         make_folder(out.parent)
     if out is not None and out.exists():
-        try:
-            found = load_json(out)
-        except (OSError, ValueError):
-            found = None
+        found = read_json(out, quiet=True)
         if not isinstance(found, dict) or "columns" not in found:
             raise UsageError(f"{out} exists and holds no results", "choose another --output FILE")
     return out

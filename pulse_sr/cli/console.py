@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -44,6 +44,8 @@ class Console:
         self.quiet, self.as_json = quiet, as_json
         #: Changes what is printed: paths of this machine that stand for URLs.
         self.named: Callable[[str], str] = lambda text: text
+        #: Loggers, with those below, of which only errors are printed.
+        self.muted: tuple[str, ...] = ()
         self._terminal = sys.stderr is not None and sys.stderr.isatty() and not quiet
         self._live = False
         _set_up_logging(self, verbose)
@@ -95,8 +97,10 @@ def print_error(message: str, hint: str = "") -> None:
 
 def say(text: str) -> None:
     """Prints a line on stderr; one that can not be written is no reason to stop."""
-    with contextlib.suppress(OSError, ValueError):
+    try:
         click.echo(text, err=True)
+    except (OSError, ValueError):
+        give_up(sys.stderr)
 
 
 def print_result(text: str) -> None:
@@ -113,14 +117,15 @@ def print_result(text: str) -> None:
             return
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or reason
-            _give_up_stdout()
+            give_up(sys.stdout)
     raise SetupError(f"stdout can not be written: {reason}", "write it to a file: > FILE")
 
 
-def _give_up_stdout() -> None:
+def give_up(stream: TextIO | None) -> None:
     """Lets nothing more be tried: at its end Python writes what is left in the buffer."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if stream is not None:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def emit_json(document: Any, named: Callable[[str], str] = str) -> None:
@@ -202,6 +207,8 @@ class _Lines(logging.Handler):
         self.console, self._said = console, set[str]()
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno < logging.ERROR and record.name.startswith(self.console.muted):
+            return
         if getattr(record, "live", False):  # progress
             self.console.live(record.getMessage())
             return

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import click
 
 from pulse_sr.cli.console import INTERRUPTED, TERMINATED, Console, Terminated, emit_json
@@ -29,7 +27,7 @@ def command(options: ServeOptions, console: Console) -> int:
             console.line("everybody who reaches this address can use it: there is no password")
 
     # The page says to each visitor what becomes of the faces; the terminal names nobody's files.
-    logging.getLogger("pulse_sr.alignment").setLevel(logging.ERROR)
+    console.muted = ("pulse_sr.alignment",)
     console.live("loading the prior")
     try:
         serve(options, ready)

@@ -68,12 +68,13 @@ def is_finite(document: Any) -> bool:
     return not isinstance(document, float) or math.isfinite(document)
 
 
-def parse_json(text: bytes | str, shape: Any = Any) -> Any:
+def parse_json(text: bytes | str, shape: Any = Any, *, nan_as_null: bool = False) -> Any:
     """The document that a text holds.
 
     Args:
-        text: JSON without nan and infinity, in which no object has two entries of one name.
+        text: JSON in which no object has two entries of one name.
         shape: a type that `msgspec` knows; what it does not name may be there as well.
+        nan_as_null: take the words NaN and Infinity, which are not JSON, for null.
 
     Returns:
         the document as it is written, of plain dicts, lists, strings and finite numbers.
@@ -85,7 +86,10 @@ def parse_json(text: bytes | str, shape: Any = Any) -> Any:
         raise ValueError(f"it has more than {MOST_BYTES // 2**20} MB")
     try:
         document = json.loads(
-            text, parse_constant=_no_number, parse_int=_whole, object_pairs_hook=_object
+            text,
+            parse_constant=_null if nan_as_null else _no_number,
+            parse_int=_whole,
+            object_pairs_hook=_object,
         )
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
@@ -161,10 +165,15 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
 def record_in(line: bytes) -> dict[str, Any] | None:
     """The record that a line holds; None for a damaged one."""
     try:
-        record: dict[str, Any] = parse_json(line, dict)
+        # Logs of earlier versions have a bare NaN where a loss was not finite.
+        record: dict[str, Any] = parse_json(line, dict, nan_as_null=True)
     except ValueError:
         return None
     return record
+
+
+def _null(name: str) -> None:
+    return None
 
 
 def _no_number(name: str) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar
 
 import safetensors
 import safetensors.torch
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from pulse_sr.errors import SetupError, cut, first_line
 from pulse_sr.files.atomic import write_atomic
 from pulse_sr.files.documents import Count, check_shape, json_text, parse_json
+
+N = TypeVar("N", bound=nn.Module)
 
 #: What the two functions that read raise when a file is missing, damaged or of another kind.
 UNREADABLE = (OSError, ValueError, LookupError, TypeError, safetensors.SafetensorError)
@@ -118,8 +121,8 @@ def check_shapes(expected: Mapping[str, Tensor], found: Mapping[str, tuple[int, 
             raise ValueError(f"{cut(name)}: shape {shapes[0]} expected, {shapes[1]} found")
 
 
-def check_finite(tensors: Mapping[str, Tensor], file: Path) -> None:
-    """Refuses weights that are not numbers.
+def check_finite(tensors: Mapping[str, Tensor], file: Path, prefix: str = "") -> None:
+    """Refuses weights that are not numbers; their names in the file begin with `prefix`.
 
     Raises:
         SetupError: a tensor has nan or infinite values; the message names it.
@@ -128,10 +131,35 @@ def check_finite(tensors: Mapping[str, Tensor], file: Path) -> None:
         if values.is_floating_point() and not values.isfinite().all():
             bad = values.numel() - int(values.isfinite().sum())
             raise SetupError(
-                f"{file}: {bad} of the {values.numel()} values of tensor {cut(name)} are nan or "
-                "infinite",
+                f"{file}: {bad} of the {values.numel()} values of tensor {cut(prefix + name)} are "
+                "nan or infinite",
                 "the file is damaged: restore it, get it again, or train it again",
             )
+
+
+def load_network(file: Path, build: Callable[[], N], prefix: str = "") -> N:
+    """A network with the weights of a file, float32 on the CPU; too large a one is never built.
+
+    Args:
+        file: with the tensors of `network.state_dict()`, whose names begin with `prefix`.
+        build: makes the network that the file's header describes.
+        prefix: see `read_tensors`.
+
+    Raises:
+        UNREADABLE: the file is damaged, or holds other tensors than the network has.
+        SetupError: a weight is nan or infinite.
+    """
+    with torch.device("meta"):  # shapes alone: a header may ask for more than there is
+        expected = build()
+    check_shapes(expected.state_dict(), read_shapes(file, prefix))
+    weights = {
+        name: value.float() if value.is_floating_point() else value
+        for name, value in read_tensors(file, prefix).items()
+    }
+    check_finite(weights, file, prefix)
+    network = build()
+    network.load_state_dict(weights)
+    return network
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from pulse_sr.config import RunOptions, SearchConfig
 from pulse_sr.errors import PulseError
 from pulse_sr.images.face import FaceOfPhoto, face_of_record
 from pulse_sr.images.read import read_image, read_size
-from pulse_sr.jobs.manifest import Row, base_of, read_rows
+from pulse_sr.jobs.manifest import Row, base_of
 from pulse_sr.jobs.result_record import read_record
 from pulse_sr.jobs.stems import Names, face_names
 from pulse_sr.jobs.task import Input, fingerprint
@@ -49,6 +49,7 @@ class Intake:
 
     Args:
         out: the run folder.
+        rows: of its manifest.
         config: the settings of the search.
         prior: the prior; its card names the framing.
         options: which faces of photos.
@@ -58,13 +59,13 @@ class Intake:
     def __init__(
         self,
         out: Path,
+        rows: Sequence[Row],
         config: SearchConfig,
         prior: Prior,
         options: RunOptions,
         stems: Sequence[str],
     ) -> None:
         self.out, self.config, self.prior, self.options = out, config, prior, options
-        rows = read_rows(out)
         self.names = Names(rows, stems)
         self.rows: dict[str, list[Row]] = {}
         for row in rows:

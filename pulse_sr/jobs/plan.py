@@ -86,8 +86,9 @@ def plan_run(
     ordered = sorted(paths, key=lambda path: str(path.resolve())) if shard else paths
     entries = list_inputs(out, ordered)
     plan = Plan((), out, config, options, prior, _background(options, device))
-    failures = None if options.overwrite or options.retry_failed else _failures(out)
-    intake = Intake(out, config, prior, options, [each.stem for each in entries])
+    rows = read_rows(out)
+    failures = None if options.overwrite or options.retry_failed else _failures(rows)
+    intake = Intake(out, rows, config, prior, options, [each.stem for each in entries])
     tasks: list[Task] = []
     for i, entry in enumerate(entries):
         if shard is None or i % shard[1] == shard[0]:
@@ -96,9 +97,9 @@ def plan_run(
             tasks += _tasks(plan, intake, entry, failures, opening)
     folders = {out / stem for task in tasks for stem in (task.stem, task.base)}
     refuse_inputs(paths, out, below=folders)
-    rows = {row["stem"]: row for row in read_rows(out)}
+    by_stem = {row["stem"]: row for row in rows}
     steps = options.save_steps
-    guarded = (_guarded(task, out, rows.get(task.stem), steps=steps) for task in tasks)
+    guarded = (_guarded(task, out, by_stem.get(task.stem), steps=steps) for task in tasks)
     return replace(plan, tasks=tuple(guarded))
 
 
@@ -186,11 +187,11 @@ def _action(indices: tuple[int, ...], started: bool, failed_before: bool) -> str
     return "extend" if started else "search"
 
 
-def _failures(out: Path) -> Failures:
+def _failures(rows: Sequence[Row]) -> Failures:
     """The failed rows of the manifest, by stem and fingerprint (which holds the file's hash)."""
     return {
         (row["stem"], str(row.get("fingerprint"))): row
-        for row in read_rows(out)
+        for row in rows
         if row.get("status") == "failed"
     }
 

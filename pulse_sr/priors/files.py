@@ -20,8 +20,8 @@ from pulse_sr.files.tensors import (
     UNREADABLE,
     CardShape,
     check_finite,
-    check_shapes,
     explain_damage,
+    load_network,
     read_shapes,
     read_tensors,
     read_tensors_header,
@@ -132,17 +132,9 @@ def read_prior(path: Path, device: torch.device | str = "cpu") -> Prior:
     header = read_header(file)
     architecture = ARCHITECTURES[header["architecture"]]
     with explain_damage(file):
-        config = dict(header["config"])
-        with torch.device("meta"):  # shapes alone: a header may ask for more than there is
-            expected = architecture.build(config)
-        check_shapes(expected.state_dict(), read_shapes(file, "G."))
-        width = getattr(expected.config, "w_dim", expected.config.z_dim)
-        _check_latents(read_shapes(file, "latents."), width)
-        tensors = {name: value.float() for name, value in read_tensors(file).items()}
-        check_finite(tensors, file)
-        generator = architecture.build(config)
-        generator.load_state_dict({k[2:]: v for k, v in tensors.items() if k.startswith("G.")})
-        statistics = _statistics(header["latents"], tensors, file)
+        generator = load_network(file, lambda: architecture.build(dict(header["config"])), "G.")
+        width = getattr(generator.config, "w_dim", generator.config.z_dim)
+        statistics = _statistics(file, header["latents"], width)
         name, card = str(header["name"]), dict(header["card"])
     statistics = replace(
         statistics, **{key: getattr(statistics, key).to(device) for key in STATISTICS}
@@ -158,22 +150,19 @@ def read_prior(path: Path, device: torch.device | str = "cpu") -> Prior:
     return prior
 
 
-def _check_latents(shapes: Mapping[str, tuple[int, ...]], width: int) -> None:
-    expected = {"mean": (width,), "std": (width,), "cholesky": (width, width)}
-    for key, shape in expected.items():
+def _statistics(file: Path, header: Mapping[str, Any], width: int) -> LatentStatistics:
+    """The Gaussian in a file; it has to be finite, and its deviations above 0."""
+    shapes = read_shapes(file, "latents.")
+    for key, shape in {"mean": (width,), "std": (width,), "cholesky": (width, width)}.items():
         if shapes.get(key) != shape:
             raise ValueError(f"latents.{key}: shape {shape} expected, {shapes.get(key)} found")
-
-
-def _statistics(
-    header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], file: Path
-) -> LatentStatistics:
-    """The Gaussian in a file whose tensors are finite; its deviations have to be above 0."""
     # Files from before FastGAN name no slope.
     count, slope = int(header["count"]), float(header.get("slope", STYLEGAN2_SLOPE))
     if count < 0 or not 0 < slope <= 1:
         raise ValueError(f"{count} latents and a slope of {slope}")
-    found = {key: tensors[f"latents.{key}"] for key in STATISTICS}
+    tensors = read_tensors(file, "latents.")
+    found = {key: tensors[key].float() for key in STATISTICS}
+    check_finite(found, file, "latents.")
     for key, deviations in (("std", found["std"]), ("cholesky", found["cholesky"].diagonal())):
         if (deviations <= 0).any():
             raise SetupError(

@@ -18,11 +18,8 @@ from pulse_sr.files.documents import Place, check_description
 from pulse_sr.files.tensors import (
     UNREADABLE,
     CardShape,
-    check_finite,
-    check_shapes,
     explain_damage,
-    read_shapes,
-    read_tensors,
+    load_network,
     read_tensors_header,
     require_shape,
     write_tensors,
@@ -167,16 +164,7 @@ def read_model(path: Path, device: torch.device | str = "cpu") -> SrModel:
     header = read_model_header(file)
     architecture = header["architecture"]
     with explain_damage(file):
-        with torch.device("meta"):  # shapes alone: a header may ask for more than there is
-            expected = build_network(architecture, header["config"])
-        check_shapes(expected.state_dict(), read_shapes(file))
-        weights = {
-            name: value.float() if value.is_floating_point() else value
-            for name, value in read_tensors(file).items()
-        }
-        check_finite(weights, file)
-        network = build_network(architecture, header["config"])
-        network.load_state_dict(weights)
+        network = load_network(file, lambda: build_network(architecture, header["config"]))
     network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
     digest = file_sha256(file)
     return SrModel(header["name"], architecture, network, header["card"], digest, file)

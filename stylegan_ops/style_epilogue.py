@@ -104,9 +104,9 @@ def _reference(
         noise = noise * strength
     if noise is None:
         y = torch.addcmul(b, x, d)
-    elif noise.shape[0] == 1:
-        y = torch.addcmul(torch.add(b, noise, alpha=gain), x, d)
     else:
+        # Noise and bias added up first would lose the memory format of x where N is 1: the next
+        # operations then mix two formats, ten times as slow.
         y = torch.addcmul(noise * gain, x, d).add_(b)
     y = F.leaky_relu_(y, alpha)
     y = y if clamp is None else y.clamp(-clamp, clamp)

@@ -102,8 +102,8 @@ def _reference(
     b = (b * gain)[None, :, None, None]
     if noise is not None and strength is not None:
         noise = noise * strength
-    # Noise and bias added up first would lose the memory format of x where N is 1: the next operations
-    # then mix two formats, ten times as slow.
+    # Noise and bias added up first would lose the memory format of x where N is 1: what follows
+    # then mixes two formats, ten times as slow.
     y = torch.addcmul(b, x, d) if noise is None else torch.addcmul(noise * gain, x, d).add_(b)
     y = F.leaky_relu_(y, alpha)
     y = y if clamp is None else y.clamp(-clamp, clamp)

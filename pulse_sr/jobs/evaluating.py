@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from pulse_sr import __version__
-from pulse_sr.devices import choose_device
+from pulse_sr.devices import choose_device, keep_freed_memory
 from pulse_sr.errors import InputError, UsageError
 from pulse_sr.files import paths
 from pulse_sr.files.atomic import make_folder, write_atomic
@@ -140,6 +140,7 @@ def evaluate(plan: Plan, listener: Listener = lambda done, total, stem: None) ->
     Raises:
         SetupError: the disk is full.
     """
+    keep_freed_memory()
     matched, settings, options = plan.matched, plan.settings, plan.options
     names = options.metrics or METRICS
     evaluation = Evaluation(names, len(matched.inputs), settings, options.seed)

@@ -51,7 +51,7 @@ COMPARED = "compare.json"
 
 #: Rows wait this long at most for more of them, in seconds; and so many times as long as the last
 #: batch took, so that writing stays a small part of a run with any number of inputs.
-_BATCH_S, _BATCH_SHARE = 5.0, 20.0
+_BATCH_S, _BATCH_SHARE = 0.5, 20.0
 
 Row = dict[str, Any]
 Status = Literal["ok", "below_target", "failed"]

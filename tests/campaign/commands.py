@@ -58,13 +58,13 @@ class Command:
     Attributes:
         words: its command line.
         write: makes what it reads in the folder `in`.
-        keeps: whether what has a record is never made again.
+        keeps: what is never made again: what has a "record", or a row in the "list" of the folder.
         repeats: whether it may be called again where its result is complete.
     """
 
     words: str
     write: Callable[[Path], object]
-    keeps: bool = False
+    keeps: str = ""
     repeats: bool = True
 
     def prepare(self, place: Path) -> None:
@@ -162,12 +162,12 @@ COMMANDS = {
         "run in/faces -o out --prior in/prior.safetensors --align never --scale 4 "
         "--samples 2 --steps 6 --batch 2",
         _for_run,
-        keeps=True,
+        keeps="record",
     ),
     "upscale": Command(
         "upscale in/pictures -o out --model in/model.safetensors --tile 32",
         _for_upscale,
-        keeps=True,
+        keeps="record",
     ),
     "train-prior": Command(
         "train-prior in/images -o out --arch stylegan2 --channel-base 64 --channel-max 8 "
@@ -178,6 +178,6 @@ COMMANDS = {
     "train-sr": Command(
         "train-sr in/photos -o out --config in/recipe.toml --snapshot 0.04", _for_train_sr
     ),
-    "align": Command("align in/photos -o out", _for_align, keeps=True),
+    "align": Command("align in/photos -o out", _for_align, keeps="list"),
     "prior import": Command("prior import in/tiny.pkl -o out/prior", _for_import, repeats=False),
 }

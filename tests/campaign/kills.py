@@ -69,6 +69,10 @@ class Undisturbed:
         names = [name for name in found if name.startswith("out/") and name.endswith(".json")]
         same = [name for name in names if found[name] == self.result.get(name)]
         files = [place / name for name in same if not name.endswith("manifest.json")]
+        if self.command.keeps == "list":
+            manifest = place / "out" / "manifest.json"
+            listed = manifest.read_text() if manifest.exists() else ""
+            files = [file for file in files if f'"{file.stem}"' in listed]
         return {path: _written(path) for path in files}
 
 

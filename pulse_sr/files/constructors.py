@@ -82,7 +82,7 @@ def view_of(
         raise Forbidden("a tensor without a storage")
     size, stride = _whole_numbers(size), _whole_numbers(stride)
     [offset] = _whole_numbers((offset,))
-    if len(size) != len(stride) or len(size) > MAX_DIMS:
+    if len(size) != len(stride):
         raise Forbidden(f"a tensor of {len(size)} sizes and {len(stride)} strides")
     count = math.prod(size)
     last = offset + sum((s - 1) * step for s, step in zip(size, stride, strict=True))
@@ -92,10 +92,11 @@ def view_of(
 
 
 def _whole_numbers(values: Any) -> tuple[int, ...]:
-    proper = isinstance(values, tuple | list) and all(
-        type(each) is int and 0 <= each < 2**62 for each in values
-    )
-    if not proper:
+    """The sizes of a tensor. Products of many numbers, and the members of a tensor, would take
+    more time and memory than the file has bytes."""
+    if not isinstance(values, tuple | list) or len(values) > MAX_DIMS:
+        raise Forbidden(f"a shape that is no list of up to {MAX_DIMS} sizes")
+    if not all(type(each) is int and 0 <= each < 2**62 for each in values):
         raise Forbidden("sizes that are no whole numbers")
     return tuple(values)
 
@@ -111,10 +112,10 @@ def _dictionary(*pairs: Any) -> dict[Any, Any]:
         return {}
     # Protocols before 2 give the pairs at once.
     result: dict[Any, Any] = {}
-    for key, value in _short(*pairs):
-        if not isinstance(key, str):
-            raise Forbidden("a key that is no text")
-        result[key] = value
+    for pair in _short(*pairs):
+        if not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[0], str):
+            raise Forbidden("an entry that is no pair of a text and a value")
+        result[pair[0]] = pair[1]
     return result
 
 
@@ -202,7 +203,7 @@ def _numbers(data: Any, number_format: Any, shape: Any, order: Any) -> Tensor:
     if isinstance(data, str):  # written by Python 2
         data = data.encode("latin1")
     size = math.prod(shape) * number_format.dtype.itemsize
-    if not isinstance(data, bytes | bytearray) or len(data) != size or len(shape) > MAX_DIMS:
+    if not isinstance(data, bytes | bytearray) or len(data) != size:
         raise Damaged(f"an array of the shape {list(shape)} without its {size} bytes")
     array = np.frombuffer(data, number_format.dtype).reshape(shape, order=order)
     return torch.from_numpy(array.astype(number_format.dtype.newbyteorder("="), order="C"))
@@ -218,7 +219,7 @@ CONSTRUCTORS: Mapping[str, Constructor] = {
     **_with_names("builtins __builtin__", "set frozenset", _set),
     **_with_names("copyreg copy_reg", "_reconstructor", new_object),
     **_with_names("_codecs", "encode", _encode),
-    **_with_names("torch", "Size", tuple),
+    **_with_names("torch", "Size", _whole_numbers),
     **_with_names("torch", "device", _text),
     **_with_names("torch._utils", "_rebuild_tensor _rebuild_tensor_v2", view_of),
     **_with_names("torch._utils", "_rebuild_parameter", _parameter),

@@ -16,11 +16,17 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
+from pulse_sr.errors import first_line
+
 #: Largest number of operations, and nesting of what comes out.
 MAX_OPERATIONS, MAX_DEPTH = 2_000_000, 200
 #: torch writes one whole number of ten bytes; nothing longer is needed.
 MAX_INTEGER_BITS = 128
 
+#: What functions of the table raise for arguments that make no sense; RuntimeError is torch's.
+_WRONG_ARGUMENTS = (
+    *(TypeError, ValueError, LookupError, AttributeError, OverflowError, RuntimeError),
+)
 #: What a call may copy.
 _COPIED = (str, bytes, bytearray, list, tuple, set, dict)
 
@@ -291,15 +297,15 @@ class Unpickler:
     def _called(self, constructor: Constructor, arguments: Any) -> Any:
         if not isinstance(arguments, tuple):
             raise Forbidden("a call without a tuple of arguments")
-        for each in arguments:
-            parts = each if isinstance(each, tuple) else (each,)
-            self.left -= sum(len(part) for part in parts if isinstance(part, _COPIED))
+        inner = [part for each in arguments if isinstance(each, tuple) for part in each]
+        given = [arguments, *arguments, *inner]
+        self.left -= sum(len(each) for each in given if isinstance(each, _COPIED))
         if self.left < 0:
             raise Forbidden("calls that copy more than the whole file")
         try:
             return constructor(*arguments)
-        except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
-            raise Forbidden(f"arguments that no model file has ({error})") from error
+        except _WRONG_ARGUMENTS as error:
+            raise Forbidden(f"arguments that no model file has ({first_line(error)})") from error
 
     def persistent_id(self, name: str | None) -> None:
         """Puts what a persistent id stands for on the stack."""

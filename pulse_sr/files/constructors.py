@@ -16,7 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pulse_sr.files.unpickler import Constructor, Damaged, Forbidden, Global, Record, new_object
+from pulse_sr.files.unpickler import (
+    Constructor,
+    Damaged,
+    Forbidden,
+    Global,
+    Record,
+    describe,
+    new_object,
+)
 
 MAX_DIMS = 8
 
@@ -66,7 +74,7 @@ def storage_dtype(kind: Any) -> torch.dtype:
         Forbidden: it is no storage class.
     """
     if not isinstance(kind, Global) or kind.name not in STORAGES:
-        raise Forbidden(f"a storage of the kind {kind!s:.60}")
+        raise Forbidden(f"a storage of the kind {describe(kind)}")
     return STORAGES[kind.name]
 
 
@@ -162,7 +170,7 @@ class NumberFormat:
 
     def __init__(self, name: Any, *rest: Any) -> None:
         if not isinstance(name, str) or not re.fullmatch(r"[<>|=]?(f[248]|[iu][1248]|b1)", name):
-            raise Forbidden(f"numbers of the format {name!s:.20}")
+            raise Forbidden(f"numbers of the format {describe(name)}")
         self.dtype = np.dtype(name)
 
     def set_state(self, state: Any) -> None:
@@ -217,6 +225,7 @@ CONSTRUCTORS: Mapping[str, Constructor] = {
     **_with_names("collections", "OrderedDict", _dictionary),
     **_with_names("dnnlib dnnlib.util", "EasyDict", _dictionary),
     **_with_names("builtins __builtin__", "set frozenset", _set),
+    **_with_names("builtins __builtin__", "bytes", lambda: b""),  # how protocol 2 has none
     **_with_names("copyreg copy_reg", "_reconstructor", new_object),
     **_with_names("_codecs", "encode", _encode),
     **_with_names("torch", "Size", _whole_numbers),

@@ -261,7 +261,7 @@ class Unpickler:
         function, arguments = self._pop(2)
         constructor = self.constructors.get(getattr(function, "name", ""))
         if not isinstance(function, Global) or constructor is None:
-            raise Forbidden(f"a call of {_describe(function)}")
+            raise Forbidden(f"a call of {describe(function)}")
         self.push(self._called(constructor, arguments))
 
     def new(self, _: Any) -> None:
@@ -272,12 +272,12 @@ class Unpickler:
         """Makes an object of a class, as `new` does: keywords are refused."""
         kind, arguments, keywords = self._pop(3)
         if keywords != {}:
-            raise Forbidden(f"keywords for {_describe(kind)}")
+            raise Forbidden(f"keywords for {describe(kind)}")
         self.push(self._new(kind, arguments))
 
     def _new(self, kind: Any, arguments: Any) -> Any:
         if not isinstance(kind, Global):
-            raise Forbidden(f"an object of {_describe(kind)}")
+            raise Forbidden(f"an object of {describe(kind)}")
         if kind.name in self.constructors:
             return self._called(self.constructors[kind.name], arguments)
         if arguments != ():
@@ -319,7 +319,7 @@ def new_object(kind: Any, base: Any = None, state: Any = None) -> Record:
     """Stands for `copyreg._reconstructor`, with which old protocols make an object of a class."""
     proper = isinstance(base, Global) and base.name in ("builtins.object", "__builtin__.object")
     if not isinstance(kind, Global) or not proper or state is not None:
-        raise Forbidden(f"an object of {_describe(kind)} with a state of its base")
+        raise Forbidden(f"an object of {describe(kind)} with a state of its base")
     return Record(kind.name)
 
 
@@ -339,7 +339,10 @@ def _key(key: Any) -> Any:
     return key
 
 
-def _describe(value: Any) -> str:
+def describe(value: Any) -> str:
+    """A name or a text as it stands in the file, of anything else its kind; one short line."""
+    if isinstance(value, str):
+        return f"{value[:40]!a}"
     return value.name if isinstance(value, Global) else f"an object ({type(value).__name__})"
 
 

@@ -25,7 +25,8 @@ from pulse_sr.priors.stylegan2 import RESAMPLE_TAPS, StyleGAN2Config
 
 N = TypeVar("N", bound=nn.Module)
 
-MAX_MODULES_DEEP, MAX_RESOLUTION = 16, 4096
+#: Largest resolution, number of names of a file's modules and tensors, and length of one.
+MAX_RESOLUTION, MAX_NAMES, MAX_NAME = 4096, 100_000, 1000
 _MEAN = "mapping.w_avg"
 #: Endings of the names of tensors that a file may lack.
 _FREE = (_MEAN, "noise_const", "num_batches_tracked")
@@ -69,24 +70,26 @@ def state_of(record: Record, path: Path) -> dict[str, Any]:
     return record.state
 
 
-def tensors_of(record: Record, path: Path, depth: int = 0) -> dict[str, Tensor]:
+def tensors_of(record: Record, path: Path) -> dict[str, Tensor]:
     """Parameters and buffers of a module that was pickled whole, as its `state_dict` names them.
 
     Raises:
-        SetupError: a record is none of a module, or modules are nested too deeply.
+        SetupError: a record is none of a module, or modules hold one another without end.
     """
-    if depth > MAX_MODULES_DEEP:
-        raise SetupError(f"{path}: modules more than {MAX_MODULES_DEEP} deep", _AGAIN)
-    state = state_of(record, path)
     found: dict[str, Tensor] = {}
-    for kind in ("_parameters", "_buffers"):
-        own = state.get(kind)
-        if isinstance(own, dict):
-            found |= {str(name): value for name, value in own.items() if isinstance(value, Tensor)}
-    for name, module in state["_modules"].items():
-        if isinstance(module, Record):
-            inside = tensors_of(module, path, depth + 1)
-            found |= {f"{name}.{key}": value for key, value in inside.items()}
+    modules, left = [("", record)], MAX_NAMES
+    for prefix, module in modules:
+        state = state_of(module, path)
+        for kind in ("_parameters", "_buffers", "_modules"):
+            own = state.get(kind)
+            for key, value in own.items() if isinstance(own, dict) else ():
+                name, left = f"{prefix}{key}", left - 1
+                if left < 0 or len(name) > MAX_NAME:
+                    raise SetupError(f"{path}: modules hold one another without end", _AGAIN)
+                if isinstance(value, Tensor):
+                    found[name] = value
+                elif isinstance(value, Record):
+                    modules.append((f"{name}.", value))
     return found
 
 
@@ -181,8 +184,8 @@ def network_of(
     with torch.device("meta"):  # shapes alone
         expected = build().state_dict()
     chosen = {
-        key: weights[key].float()
-        for key in expected
+        key: weights[key] if value.ndim else weights[key].squeeze()  # some write [1] for a number
+        for key, value in expected.items()
         if key in weights and not key.startswith(unused)
     }
     free = {
@@ -194,6 +197,10 @@ def network_of(
         check_shapes(expected, {k: tuple(v.shape) for k, v in (free | chosen).items()})
     except ValueError as error:
         raise SetupError(f"{path}: its tensors do not fit ({first_line(error)})", _AGAIN) from error
+    stored = {each.untyped_storage().data_ptr(): each.untyped_storage() for each in chosen.values()}
+    if sum(map(torch.numel, chosen.values())) > sum(each.nbytes() for each in stored.values()):
+        raise SetupError(f"{path}: its tensors share their numbers", _AGAIN)
+    chosen = {key: value.float() for key, value in chosen.items()}
     check_finite(chosen, path)
     rng = torch.Generator().manual_seed(0)
     for key, value in free.items():

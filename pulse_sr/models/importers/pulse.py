@@ -54,7 +54,7 @@ def import_pulse(content: Any, path: Path) -> Imported | None:
 
 def _tensors(content: Any) -> dict[str, Tensor]:
     pairs = content.items() if isinstance(content, dict) else ()
-    return {str(key): value.float() for key, value in pairs if isinstance(value, Tensor)}
+    return {str(key): value for key, value in pairs if isinstance(value, Tensor)}
 
 
 def _other(path: Path, name: str, key: str) -> dict[str, Tensor]:

@@ -188,9 +188,6 @@ HANDWRITTEN = {
     "huge whole number": b"\x80\x02\x8b" + struct.pack("<i", 1000) + b"\x7f" * 1000 + b".",
     "long shape": op("ctorch~Size~((" + f"I{2**61}~" * 9 + "ttR"),
     "deep list as a format": b"\x80\x02cnumpy\ndtype\n(" + b"]" * 9999 + b"a" * 9998 + b"tR.",
-    "deep list as a storage": in_zip(
-        b"(U\x07storage" + b"]" * 9999 + b"a" * 9998 + op("S'0'~S'cpu'~I4~tQ")
-    ),
     "method of a class of the table": b"\x80\x04\x8c\x05torch\x8c\x0fSize.__reduce__\x93.",
     "object of the old style, of the table": op("(S'a'~icollections~OrderedDict~"),
     "arguments given again": (
@@ -240,6 +237,7 @@ STORAGES = {
     "a size that is a text": storage_id(count="S'4'~"),
     "a view of another": storage_id(rest="(I0~t"),
     "two entries": "(S'storage'~S'0'~tQ",
+    "a deep list": "(S'storage'~" + "]" * 9999 + "a" * 9998 + "S'0'~S'cpu'~I4~tQ",
 }
 
 

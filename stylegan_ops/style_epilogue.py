@@ -102,12 +102,9 @@ def _reference(
     b = (b * gain)[None, :, None, None]
     if noise is not None and strength is not None:
         noise = noise * strength
-    if noise is None:
-        y = torch.addcmul(b, x, d)
-    elif noise.shape[0] == 1:
-        y = torch.addcmul(torch.add(b, noise, alpha=gain), x, d)
-    else:
-        y = torch.addcmul(noise * gain, x, d).add_(b)
+    # Noise and bias added up first would lose the memory format of x where N is 1: what follows
+    # then mixes two formats, ten times as slow.
+    y = torch.addcmul(b, x, d) if noise is None else torch.addcmul(noise * gain, x, d).add_(b)
     y = F.leaky_relu_(y, alpha)
     y = y if clamp is None else y.clamp(-clamp, clamp)
     y = y.to(x.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 
@@ -10,9 +11,11 @@ import pytest
 from click.testing import CliRunner
 from pictures import smooth
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from pulse_sr.cli import main
 from pulse_sr.cli.console import progress_bar
+from pulse_sr.images.write import OWN_MARK
 from pulse_sr.jobs.stems import clean_stem
 from pulse_sr.operators.degrading import degrade
 
@@ -104,12 +107,13 @@ def test_a_folder_of_pictures(run, folders):
 
 
 def test_the_convention_is_that_of_the_options(run):
-    words = "--metrics", "psnr", "--channels", "y", "--crop", "4", "--json", "-o", "out"
+    words = "--metrics", "psnr,niqe-set", "--channels", "y", "--crop", "4", "--json", "-o", "out"
     document = json.loads(run(*words).stdout)
     assert document["settings"]["convention"] == (
         "Y (BT.601, studio range), without 4 px at each side"
     )
     assert document["table"][0]["convention"].startswith(document["settings"]["convention"])
+    assert "without 4 px at each side" in document["table"][1]["convention"]
     plain = json.loads(run("--metrics", "psnr", "--json").stdout)
     assert document["table"][0]["value"] != plain["table"][0]["value"]
 
@@ -197,6 +201,46 @@ def test_labels_that_make_no_groups(run, folders, text, message):
     found = run("--metrics", "psnr", "--by", "labels.csv")
     assert found.exit_code == 2
     assert message in found.stderr
+
+
+def test_groups_whose_pictures_can_not_be_read(run, folders):
+    """What was measured is written: the other group alone, its inputs counted anew."""
+    lines = [f"face{i}.png,{'ab'[i % 2]}" for i in range(6)]
+    (folders / "labels.csv").write_text("file,kind\n" + "\n".join(lines))
+    for i in (0, 2, 4):
+        (folders / "results" / f"face{i}.png").write_bytes(b"no picture")
+    found = run("--metrics", "psnr", "--by", "labels.csv", "--json")
+    assert found.exit_code == 1
+    document = json.loads(found.stdout)
+    assert list(document["groups"]["kind"]) == ["b"]
+    assert document["groups"]["kind"]["b"]["table"][0]["value"] == document["table"][0]["value"]
+    assert document["gaps"] == {"kind": {}}
+
+
+def test_the_page_has_tables_and_plots(run, folders):
+    """What came from outside is text there; nothing is loaded from elsewhere."""
+    lines = [f"face{i}.png,{'<i>' if i % 2 else 'b'}" for i in range(6)]
+    (folders / "labels.csv").write_text("file,kind\n" + "\n".join(lines))
+    (folders / "results" / "face0.png").rename(folders / "results" / "<b>.png")
+    run("--metrics", "psnr,squeezenet,frechet", "--by", "labels.csv")
+    out = folders / "results-eval"
+    page = (out / "index.html").read_text()
+    document = json.loads((out / "metrics.json").read_text())
+    for text in (
+        "RGB, no crop, 8 bits, peak 255, mean over images",
+        f"{document['table'][0]['value']:.4g} dB",
+        "skipped: it needs 513 images in each set",
+        "&lt;i&gt; (3)",
+        "<summary>1 results have no reference</summary>",
+        "&lt;b&gt;",
+    ):
+        assert text in page
+    assert "<i>" not in page
+    assert "index.html" in document["files"]
+    plot = base64.b64encode((out / "perception.png").read_bytes()).decode()
+    assert f'src="data:image/png;base64,{plot}"' in page
+    assert "http" not in page
+    assert run("--metrics", "psnr").exit_code == 1  # the page is ours to write again
 
 
 def test_what_does_not_match_is_named(run, folders):
@@ -362,6 +406,17 @@ def test_pictures_of_several_sizes(run, folders):
         assert rows[name]["skipped"].endswith("there are 96x96 and 97x120")
 
 
+def test_a_picture_without_a_number_is_named(run, folders):
+    """By metrics of images, which go without it, and by those of sets, which have none then."""
+    for name in ("truth", "results"):
+        write(folders / name / "face4.png", smooth(5, 5))
+    ssim, spectrum = json.loads(run("--metrics", "ssim,spectrum", "--json").stdout)["table"]
+    assert ssim["inputs"] == 5
+    assert spectrum["value"] is None
+    for row in (ssim, spectrum):
+        assert row["skipped"].startswith("1 of 6 inputs, the first is face4: ")
+
+
 def test_a_folder_of_upscale(run, folders):
     """Pictures beside records and a manifest, which tells what failed."""
     rows = [{"stem": f"face{i}", "path": "x", "status": "ok"} for i in range(6)]
@@ -373,6 +428,78 @@ def test_a_folder_of_upscale(run, folders):
     document = json.loads(found.stdout)
     assert document["inputs"] == 6
     assert document["failed"] == [{"stem": "lost", "error": "y is empty", "hint": ""}]
+
+
+@pytest.fixture
+def compared(folders):
+    """What `compare` leaves: two pictures of each input, of which its record names the methods."""
+    for i in range(4):
+        folder = folders / "compared" / f"face{i}"
+        folder.mkdir(parents=True)
+        (folders / "results" / f"face{i}.png").rename(folder / "sample.png")
+        write(folder / "nearest.png", smooth(SIDE, SIDE))
+        methods = [
+            {"method": name, "title": name, "file": f"{name}.png", "lr_psnr": 40.0}
+            for name in ("nearest", "sample")
+        ]
+        record = {"operator": {"spec": "bicubic"}, "methods": methods}
+        (folder / "compare.json").write_text(json.dumps(record))
+    return folders
+
+
+def test_a_folder_of_compare(run, compared):
+    sample = json.loads(run("--metrics", "psnr", "--json", results="compared").stdout)
+    assert sample["images"][0]["samples"] == ["compared/face0/sample.png"]
+    words = "--metrics", "psnr", "--picture", "nearest", "--json"
+    nearest = json.loads(run(*words, results="compared").stdout)
+    assert nearest["inputs"] == 4
+    assert nearest["images"][0]["values"]["psnr"] == 200
+    (compared / "compared" / "face1" / "compare.json").write_text("{}")
+    found = run("--metrics", "psnr", "--json", results="compared")
+    assert found.exit_code == 1
+    assert "face1/compare.json is damaged" in json.loads(found.stdout)["failed"][0]["error"]
+
+
+def test_a_picture_that_there_is_not(run, compared):
+    found = run("--picture", "none", results="compared")
+    assert found.exit_code == 1
+    assert "compare.json has no picture 'none' (nearest, sample)" in found.stderr
+    found = run("--picture", "nearest")
+    assert found.exit_code == 2
+    assert "results has no */compare.json" in found.stderr
+
+
+def test_samples_that_were_gathered_in_a_folder(run, folders):
+    """Pictures of this program are results too, beside other files and subfolders."""
+    own = PngInfo()
+    own.add_text(OWN_MARK, "{}")
+    for path in (folders / "results").iterdir():
+        with Image.open(path) as image:
+            image.save(path, pnginfo=own)
+    (folders / "results" / "notes.txt").write_text("x")
+    found = run("--metrics", "psnr", "-o", "results/eval")
+    assert found.exit_code == 0
+    assert found.stderr == "6 inputs measured; tables and plots in results/eval\n"
+    found = run("--metrics", "psnr", results="results/eval")
+    assert found.exit_code == 2
+    assert "has no images" in found.stderr
+
+
+def test_the_folder_of_one_input(run, folders, monkeypatch):
+    make_run_folder(folders)
+    monkeypatch.chdir(folders / "run" / "face2")
+    words = "eval", ".", "--reference", "../../truth", "--metrics", "psnr", "--json", "-o", "../out"
+    document = json.loads(CliRunner().invoke(main, words).stdout)
+    assert [row["stem"] for row in document["images"]] == ["face2"]
+
+
+def test_a_run_folder_without_a_whole_record(run, folders):
+    make_run_folder(folders)
+    for path in (folders / "run").glob("*/result.json"):
+        path.write_text("{")
+    found = run(results="run")
+    assert found.exit_code == 1
+    assert "run holds no pictures to measure: run/face0/result.json is damaged" in found.stderr
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"status": "ok", "samples": 3}', '{"status": "ok"}'])

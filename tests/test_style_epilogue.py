@@ -150,6 +150,14 @@ def test_the_up_sampling_convolution_ends_in_it(impl, device):
     assert_close(y, expected)
 
 
+@pytest.mark.parametrize("maps", [0, 1])
+def test_one_image_keeps_its_memory_format(maps):
+    x, d, b, noise, _, style = make_inputs(maps, False, True, False, 1)
+    noise = None if noise is None else noise[:1]
+    for each in style_epilogue(x[:1], d[:1], b, noise, style=style[:1], impl="ref"):
+        assert each.stride()[1] == 1  # else the next operations mix two formats
+
+
 def test_nothing_to_compute_is_an_error():
     x, d, b = torch.zeros(1, 1, 1, 1), torch.ones(1, 1), torch.zeros(1)
     with pytest.raises(ValueError, match="keep is False and there is no style"):

@@ -80,12 +80,13 @@ def test_a_number_that_was_changed_is_found_and_put_right(script, project):
     assert script.rendered(page.read_text(), project / "docs" / "results") == text
 
 
-def test_a_table_beside_the_markers_is_found(script, project, monkeypatch):
+@pytest.mark.parametrize("name", ["benchmarks", "experiments"])
+def test_a_table_beside_the_markers_is_found(script, project, name):
     page = project / "docs" / "page.md"
     page.write_text(page.read_text() + "\n| a | b |\n|---|---|\n| words | only |\n| x | 3 dB |\n")
     assert script.complaints(project) == []
-    monkeypatch.setattr(script, "ALL_RENDERED", ("docs/page.md",))
-    assert script.complaints(project) == ["docs/page.md: a typed row: | x | 3 dB |"]
+    page.rename(page.with_name(f"{name}.md"))
+    assert script.complaints(project) == [f"docs/{name}.md: a typed row: | x | 3 dB |"]
 
 
 def test_a_part_has_what_the_whole_says(script, project):

@@ -387,6 +387,15 @@ def test_stop_ends_a_search_and_closing_its_generator_too(page, guests, small):
         running.close()
 
 
+def test_what_a_stopped_search_still_tells_is_what_stop_told(page, guests, small):
+    asked(page, guests, small)
+    running = page.search([], 0, "bicubic", 3, "ilo", 0, ONE)
+    next(running)
+    page.stop(ONE)
+    assert page.stopped(ONE) == list(running)[-1]
+    assert guests.of("one").outcome is None
+
+
 # ---- what comes in ----
 
 

@@ -53,7 +53,7 @@ def command(
     dry_run: bool,
     console: Console,
 ) -> int:
-    """Measure the results in RESULT_DIR (of run or upscale, or any pictures) against references.
+    """Measure the results in RESULT_DIR (of run, upscale, compare, or any) against references.
 
     Every number stands with the convention that it was taken by. A metric whose weight file is
     missing is skipped with what to fetch; nothing takes its place.

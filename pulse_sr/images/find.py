@@ -91,15 +91,18 @@ def listed_inputs(inputs: Sequence[str]) -> list[str]:
 
 
 def pictures_by_stem(folder: Path) -> dict[str, Path]:
-    """The pictures of a folder by their names without suffix.
+    """The pictures of a folder by their names without suffix, samples of this program too.
 
     Raises:
         UsageError: it is no folder, has no pictures, or two of them of one name.
     """
     check_path(folder, FOLDER)
     found: dict[str, list[Path]] = defaultdict(list)
-    for path in find_images([str(folder)]):
-        found[path.stem].append(path)
+    for path in sorted(folder.iterdir()):
+        if path.name[0] != "." and kind_of(path.name) in image_suffixes() and path.is_file():
+            found[path.stem].append(path)
+    if not found:
+        raise UsageError(f"the folder {folder} has no images", _GIVE_IMAGES)
     for stem, paths in found.items():
         if len(paths) > 1:
             names = " and ".join(path.name for path in paths)

@@ -25,7 +25,7 @@ from pulse_sr.inversion.result import Result
 from pulse_sr.inversion.stream import Request
 from pulse_sr.jobs.comparison import METHODS, SYNTHETIC, enlargements, inside, measured, titles
 from pulse_sr.jobs.drawing import read_pixels
-from pulse_sr.jobs.manifest import Index, MethodShape, NotedShape, Row
+from pulse_sr.jobs.manifest import COMPARED, Index, MethodShape, NotedShape, Row
 from pulse_sr.jobs.provenance import XMP, settings_of, text_chunks
 from pulse_sr.jobs.record import input_entry, timing_entry
 from pulse_sr.jobs.task import Input
@@ -37,7 +37,7 @@ from pulse_sr.sr.files import SrModel
 
 log = logging.getLogger(__name__)
 
-RECORD, PICTURE = "compare.json", "compare.png"
+RECORD, PICTURE = COMPARED, "compare.png"
 #: The text chunk by which a picture is known as one of ours.
 MARK = "pulse-sr:compare"
 

@@ -19,13 +19,14 @@ import numpy as np
 import torch
 
 from pulse_sr import __version__
-from pulse_sr.devices import choose_device
+from pulse_sr.devices import choose_device, keep_freed_memory
 from pulse_sr.errors import InputError, UsageError
 from pulse_sr.files import paths
 from pulse_sr.files.atomic import make_folder, write_atomic
 from pulse_sr.files.documents import FileName, json_bytes, read_json
 from pulse_sr.images.places import check_place, refuse_inputs
-from pulse_sr.jobs.labels import Labels, group_inputs, read_labels
+from pulse_sr.jobs.labels import group_inputs, read_labels
+from pulse_sr.jobs.manifest import PAGE
 from pulse_sr.jobs.result_files import Matched, ResultFiles, match_files, read_case
 from pulse_sr.metrics.convention import Convention
 from pulse_sr.metrics.evaluation import Entry, Evaluation
@@ -33,6 +34,7 @@ from pulse_sr.metrics.options import METRICS, EvalOptions
 from pulse_sr.metrics.power_spectrum import TO_DECIBELS, ring_frequencies
 from pulse_sr.metrics.registry import REGISTRY, Settings
 from pulse_sr.operators.spec import parse_operator
+from pulse_sr.report.evaluation_page import evaluation_page
 from pulse_sr.report.evaluation_plots import draw_calibration, draw_perception, draw_spectra
 
 RECORD = "metrics.json"
@@ -74,7 +76,7 @@ class Plan:
         out: where the files go.
         options: which metrics, by which convention.
         matched: the files.
-        labels: of the references; None: no groups.
+        groups: of `matched.inputs`, by their labels.
         settings: what metrics are prepared with.
     """
 
@@ -83,7 +85,7 @@ class Plan:
     out: Path
     options: EvalOptions
     matched: Matched
-    labels: Labels | None
+    groups: Groups
     settings: Settings
 
     def describe(self) -> Document:
@@ -103,7 +105,7 @@ def plan_evaluation(results: Path, references: Path, out: Path, options: EvalOpt
     """Finds the files and checks all that can be checked before one is read.
 
     Args:
-        results: a run folder, or a folder of pictures.
+        results: a folder of `run`, of `compare`, or of pictures.
         references: pictures of the same stems and sizes.
         out: where the files go.
         options: which metrics, by which convention.
@@ -111,18 +113,18 @@ def plan_evaluation(results: Path, references: Path, out: Path, options: EvalOpt
     Raises:
         UsageError: folders that do not match (`match_files`), labels that make no groups, files in
             the way in `out`, or a folder that is an input.
+        InputError: none of the results has pictures.
         SetupError: no such device.
     """
     paths.check_out(out)
     device = choose_device(options.device)
     spec = parse_operator(options.operator or "bicubic").text
-    matched = match_files(results, references, options.lr, spec)
+    matched = match_files(results, references, options.lr, spec, options.picture)
     check_out(out, (results, references, *([options.lr] if options.lr else [])))
-    labels = None if options.by is None else read_labels(options.by)
-    if labels is not None:
-        group_inputs(labels, _references(matched.inputs))
+    truths = {each.stem: each.reference for each in matched.inputs if each.reference is not None}
+    groups = {} if options.by is None else group_inputs(read_labels(options.by), truths)
     settings = Settings(Convention(options.channels, options.crop), options.weights, device)
-    return Plan(results, references, out, options, matched, labels, settings)
+    return Plan(results, references, out, options, matched, groups, settings)
 
 
 def evaluate(plan: Plan, listener: Listener = lambda done, total, stem: None) -> Document:
@@ -138,11 +140,13 @@ def evaluate(plan: Plan, listener: Listener = lambda done, total, stem: None) ->
     Raises:
         SetupError: the disk is full.
     """
+    keep_freed_memory()
     matched, settings, options = plan.matched, plan.settings, plan.options
     names = options.metrics or METRICS
     evaluation = Evaluation(names, len(matched.inputs), settings, options.seed)
-    done, failed = _measure(matched.inputs, evaluation, settings, listener)
-    groups = group_inputs(plan.labels, _references(done)) if plan.labels and done else {}
+    places, failed = _measure(matched.inputs, evaluation, settings, listener)
+    done = [matched.inputs[place] for place in places]
+    groups = _groups_of(places, plan.groups)
     document = {
         "schema": SCHEMA,
         "version": __version__,
@@ -177,7 +181,7 @@ def check_out(out: Path, inputs: Sequence[Path]) -> None:
         UsageError: see above.
     """
     refuse_inputs(inputs, out, below=[out])
-    files = [out / name for name in (RECORD, TABLE, IMAGES, *PLOTS)]
+    files = [out / name for name in (RECORD, TABLE, IMAGES, PAGE, *PLOTS)]
     known = read_json(out / RECORD, RecordShape)
     named = () if known is None else known["files"]
     if known is None and (out / RECORD).exists() and _is_table(out / TABLE):  # damaged, but ours
@@ -194,23 +198,33 @@ def _is_table(path: Path) -> bool:
         return False
 
 
-def _references(inputs: Sequence[ResultFiles]) -> dict[str, Path]:
-    return {each.stem: each.reference for each in inputs if each.reference is not None}
-
-
 def _measure(
     inputs: Sequence[ResultFiles], evaluation: Evaluation, settings: Settings, listener: Listener
-) -> tuple[list[ResultFiles], list[Document]]:
-    """Takes in one input after the other; those that can not be read are rows of their own."""
+) -> tuple[list[int], list[Document]]:
+    """Takes in one input after the other: the places of those read, and rows of the others."""
     done, failed = [], []
     for i, files in enumerate(inputs):
         try:
-            evaluation.add(read_case(files, settings))
-            done.append(files)
+            evaluation.add(read_case(files, settings), files.stem)
+            done.append(i)
         except (InputError, UsageError) as error:
             failed.append({"stem": files.stem, "error": error.message, "hint": error.hint})
         listener(i + 1, len(inputs), files.stem)
     return done, failed
+
+
+def _groups_of(places: Sequence[int], groups: Groups) -> Groups:
+    """The groups of the inputs at some places, which are counted anew; without empty ones."""
+    new = {place: i for i, place in enumerate(places)}
+    kept = {
+        column: {
+            name: [new[place] for place in found if place in new]
+            for name, found in each.items()
+            if not new.keys().isdisjoint(found)
+        }
+        for column, each in groups.items()
+    }
+    return {column: each for column, each in kept.items() if each}
 
 
 def _row(entry: Entry, settings: Settings) -> Document:
@@ -278,10 +292,12 @@ def _image_row(place: int, files: ResultFiles, evaluation: Evaluation) -> Docume
 
 def _write(out: Path, document: Document, evaluation: Evaluation, groups: Groups) -> None:
     """Writes all files, the record last."""
+    plots = _plots(evaluation, groups)
     files = {
         TABLE: _csv(_table_rows(document)),
         IMAGES: _csv(_image_rows(document)),
-        **_plots(evaluation, groups),
+        PAGE: evaluation_page(document, plots).encode("utf-8", "backslashreplace"),
+        **plots,
     }
     make_folder(out)
     for name in PLOTS:  # of an earlier evaluation with other metrics

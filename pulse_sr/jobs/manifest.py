@@ -47,6 +47,7 @@ NAME = "manifest.json"
 PAGE = "index.html"
 RECORD = "result.json"
 PHOTO = "photo.json"
+COMPARED = "compare.json"
 
 #: Rows wait this long at most for more of them, in seconds; and so many times as long as the last
 #: batch took, so that writing stays a small part of a run with any number of inputs.

@@ -20,7 +20,7 @@ from pulse_sr.files.documents import FileName, load_json
 from pulse_sr.files.paths import FOLDER, check_path
 from pulse_sr.images.find import pictures_by_stem
 from pulse_sr.images.read import read_image
-from pulse_sr.jobs.manifest import RECORD, Status, read_rows
+from pulse_sr.jobs.manifest import COMPARED, RECORD, MethodShape, Status, read_rows
 from pulse_sr.jobs.result_record import GridShape
 from pulse_sr.jobs.stems import clean_stem
 from pulse_sr.metrics.case import Case
@@ -50,6 +50,13 @@ class RecordShape(TypedDict, total=False):
     error: str
     samples: list[SampleShape]
     grid: GridShape
+    operator: OperatorShape
+
+
+class ComparisonShape(TypedDict):
+    """What is read of a `compare.json`."""
+
+    methods: list[MethodShape]
     operator: OperatorShape
 
 
@@ -93,20 +100,29 @@ class Matched:
     without_result: tuple[str, ...]
 
 
-def match_files(results: Path, references: Path, low: Path | None, operator: str) -> Matched:
+def match_files(
+    results: Path,
+    references: Path,
+    low: Path | None = None,
+    operator: str = "",
+    picture: str | None = None,
+) -> Matched:
     """Finds results and the reference of each, the file of the same stem.
 
     Args:
-        results: folder of `run` (a `result.json` for each input), or of pictures.
+        results: folder of `run` (a `result.json` for each input), of `compare`, or of pictures.
         references: folder of pictures.
         low: folder of low-res inputs of the same stems, for results that do not name their own.
         operator: what made those.
+        picture: of a folder of `compare`, which of its pictures; None: the sample.
 
     Raises:
-        UsageError: a folder that does not exist or has no images, two files of the same stem, or no
-            stem in common.
+        UsageError: a folder that does not exist or has no images, two files of the same stem, no
+            stem in common, or a picture of what is no folder of `compare`.
+        InputError: none of the results has pictures.
     """
-    found = _find_results(results)
+    found = _find_results(results, picture)
+    failed = tuple(each for each in found if each.error)
     truths = _by_result_name(references)
     lows = {} if low is None else _by_result_name(low)
     inputs = [
@@ -119,6 +135,8 @@ def match_files(results: Path, references: Path, low: Path | None, operator: str
         for each in found
         if each.stem in truths and not each.error
     ]
+    if failed and len(failed) == len(found):
+        raise InputError(f"{results} holds no pictures to measure: {failed[0].error}")
     if not inputs:
         raise UsageError(
             f"no result in {results} has the stem of a reference in {references} "
@@ -128,7 +146,7 @@ def match_files(results: Path, references: Path, low: Path | None, operator: str
     stems = {each.stem for each in found}
     return Matched(
         tuple(inputs),
-        tuple(each for each in found if each.error),
+        failed,
         tuple(each.stem for each in found if each.stem not in truths and not each.error),
         tuple(stem for stem in truths if stem not in stems),
     )
@@ -143,12 +161,20 @@ def _few(stems: Sequence[str]) -> str:
     return ", ".join(stems[:3]) + (", ..." if len(stems) > 3 else "") if stems else "none"
 
 
-def _find_results(folder: Path) -> list[ResultFiles]:
+def _find_results(folder: Path, picture: str | None) -> list[ResultFiles]:
     """What a folder holds, by stem."""
     check_path(folder, FOLDER)
     records = sorted(folder.rglob(RECORD))
+    compared = [] if records else sorted(folder.glob(f"*/{COMPARED}"))
+    if picture is not None and not compared:
+        raise UsageError(
+            f"--picture names one of those that compare writes, {folder} has no */{COMPARED}",
+            "leave it out, or give the folder of compare",
+        )
     if records:
         found = [_of_record(path, folder) for path in records]
+    elif compared:
+        found = [_of_comparison(path, picture or "sample") for path in compared]
     else:
         found = [ResultFiles(stem, (path,)) for stem, path in _by_result_name(folder).items()]
     known = {each.stem for each in found}
@@ -163,15 +189,15 @@ def _find_results(folder: Path) -> list[ResultFiles]:
 def _of_record(path: Path, root: Path) -> ResultFiles:
     """The files that a `result.json` names; what is damaged is an input that failed."""
     folder = path.parent
-    stem = folder.relative_to(root).as_posix() if folder != root else folder.name
+    stem = folder.relative_to(root).as_posix() if folder != root else folder.resolve().name
     try:
         document = load_json(path, RecordShape)
     except (OSError, ValueError) as error:
-        return ResultFiles(stem, error=f"{path} is damaged ({first_line(error)})")
+        return _damaged(stem, path, first_line(error))
     if document["status"] == "failed":
         return ResultFiles(stem, error=document.get("error", "it failed"))
     if "samples" not in document:
-        return ResultFiles(stem, error=f"{path} is damaged (it names no samples)")
+        return _damaged(stem, path, "it names no samples")
     samples = tuple(folder / each["file"] for each in document["samples"])
     grid, spec = document.get("grid"), document.get("operator", {}).get("spec", "")
     window = grid and (grid["side"], tuple(grid["rows"]), tuple(grid["columns"]))
@@ -181,6 +207,24 @@ def _of_record(path: Path, root: Path) -> ResultFiles:
     return ResultFiles(
         stem, samples, low=low if low.is_file() else None, operator=spec, grid=window
     )
+
+
+def _of_comparison(path: Path, picture: str) -> ResultFiles:
+    """One of the pictures that a `compare.json` names."""
+    stem = path.parent.name
+    try:
+        document = load_json(path, ComparisonShape)
+    except (OSError, ValueError) as error:
+        return _damaged(stem, path, first_line(error))
+    files = {each["method"]: each["file"] for each in document["methods"]}
+    if picture not in files:
+        return ResultFiles(stem, error=f"{path} has no picture {picture!r} ({', '.join(files)})")
+    spec = document["operator"].get("spec", "")
+    return ResultFiles(stem, (path.parent / files[picture],), operator=spec)
+
+
+def _damaged(stem: str, path: Path, why: str) -> ResultFiles:
+    return ResultFiles(stem, error=f"{path} is damaged ({why})")
 
 
 def read_case(files: ResultFiles, settings: Settings) -> Case:

@@ -98,7 +98,9 @@ class Evaluation:
                 self._missing[name] = f"{error.message}; {error.hint}"
         self.values: dict[str, list[float]] = {name: [] for name in self._of_case}
         self.each: dict[str, list[list[float]]] = {name: [] for name in self._of_case}
-        self._reasons: dict[str, str] = {}
+        self._stems: list[str] = []
+        #: Metric, or what is gathered -> place of an input -> why it has none.
+        self._reasons: dict[str, dict[int, str]] = {}
         self._sizes: list[tuple[int, int]] = []
         self._kept: dict[str, list[Pair | None]] = {kind: [] for kind in self._gatherers}
         self._calibration: dict[int, list[tuple[Array, Array]]] = {}
@@ -112,8 +114,9 @@ class Evaluation:
                 metric.gathers, count, self._seed, settings.weights, settings.device
             )
 
-    def add(self, case: Case) -> None:
-        """Takes in the next input."""
+    def add(self, case: Case, stem: str = "") -> None:
+        """Takes in the next input; `stem` is its name in what is said of it."""
+        self._stems.append(stem)
         self._sizes.append((int(case.truth.shape[1]), int(case.truth.shape[2])))
         for name, measure in self._of_case.items():
             found = self._tried(name, measure, case) or []
@@ -130,8 +133,17 @@ class Evaluation:
         try:
             return measure(case)
         except ValueError as error:
-            self._reasons.setdefault(name, str(error))
+            self._reasons.setdefault(name, {})[len(self._stems) - 1] = str(error)
             return None
+
+    def _without(self, name: str, places: Sequence[int]) -> str:
+        """Which of the inputs have no number, and why."""
+        reasons = self._reasons.get(name, {})
+        lost = [place for place in places if place in reasons]
+        if not lost or len(lost) == len(places):
+            return reasons[lost[0]] if lost else ""
+        first = f"the first is {self._stems[lost[0]]}"
+        return f"{len(lost)} of {len(places)} inputs, {first}: {reasons[lost[0]]}"
 
     def table(self, rows: Sequence[int] | None = None) -> list[Entry]:
         """All metrics of all inputs, or of those at some places."""
@@ -140,34 +152,29 @@ class Evaluation:
     def _entry(self, name: str, rows: Sequence[int] | None) -> Entry:
         if name in self._missing:
             return Entry(name, None, None, 0, self._missing[name], missing=True)
-        if name in self._of_case:
-            return self._mean(name, rows)
-        return self._of_sets(name, rows)
+        places = range(len(self._sizes)) if rows is None else rows
+        return (self._mean if name in self._of_case else self._of_sets)(name, places)
 
-    def _mean(self, name: str, rows: Sequence[int] | None) -> Entry:
-        values = self.known(name, rows)
+    def _mean(self, name: str, places: Sequence[int]) -> Entry:
+        values, without = self.known(name, places), self._without(name, places)
         if not len(values):
-            return Entry(name, None, None, 0, self._reasons.get(name, "there are no inputs"))
-        total = len(self.values[name]) if rows is None else len(rows)
-        reason = "" if len(values) == total else f"{total - len(values)} of {total} inputs: "
-        reason += self._reasons.get(name, "") if reason else ""
+            return Entry(name, None, None, 0, without or "there are no inputs")
         interval = interval_of_mean(values, self._seed)
-        return Entry(name, float(values.mean()), interval, len(values), reason)
+        return Entry(name, float(values.mean()), interval, len(values), without)
 
-    def known(self, name: str, rows: Sequence[int] | None = None) -> Array:
-        """The numbers of the inputs that have one."""
-        values = np.array(self.values[name], dtype=np.float64)
-        values = values if rows is None else values[list(rows)]
+    def known(self, name: str, places: Sequence[int]) -> Array:
+        """The numbers of those of some inputs that have one."""
+        values = np.array(self.values[name], dtype=np.float64)[list(places)]
         return values[~np.isnan(values)]
 
-    def _of_sets(self, name: str, rows: Sequence[int] | None) -> Entry:
+    def _of_sets(self, name: str, places: Sequence[int]) -> Entry:
         metric = REGISTRY[name]
         assert metric.of_sets is not None
-        places = range(len(self._sizes)) if rows is None else rows
         pairs = [self._kept[metric.gathers][i] for i in places]
         known = [each for each in pairs if each is not None]
         if len(known) < len(pairs) or not pairs:
-            return Entry(name, None, None, 0, self._reasons.get(metric.gathers, "no inputs"))
+            without = self._without(metric.gathers, places)
+            return Entry(name, None, None, 0, without or "there are no inputs")
         sizes = [self._sizes[i] for i in places]
         ours, theirs = (Gathered([pair[side] for pair in known], sizes) for side in (0, 1))
         try:

@@ -20,6 +20,7 @@ from pulse_sr.options import (
     path,
     seed_option,
     suggest,
+    text,
     whole,
 )
 
@@ -58,8 +59,8 @@ def _known(value: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _names_of(text: str) -> tuple[str, ...]:
-    return () if text == "all" else tuple(part.strip() for part in text.split(","))
+def _names_of(listed: str) -> tuple[str, ...]:
+    return () if listed == "all" else tuple(part.strip() for part in listed.split(","))
 
 
 #: Metrics, in a text with commas.
@@ -92,6 +93,9 @@ class EvalOptions(Options):
         None, "Low-res inputs of results that do not name theirs, for LR consistency.", FOLDER
     )
     operator: str | None = option(None, "What made those.", OPERATOR, unset="bicubic")
+    picture: str | None = option(
+        None, "Of a folder of compare: which picture of each input.", text("NAME"), unset="sample"
+    )
     weights: Path | None = option(
         None,
         "Folder of the files of AlexNet, VGG-16 and Inception.",

@@ -155,9 +155,11 @@ def _sliced(ours: Gathered, theirs: Gathered) -> float:
 
 
 _PIXELS = "8 bits, peak 255, mean over images"
+_SAME = f"identical: {HIGHEST_DB:.0f} dB"
 _SQUEEZENET = "SqueezeNet 1.0 (bundled), RGB, images under 224 px enlarged to it"
 _INCEPTION = "Inception-v3 2015-12-05 (TorchScript of StyleGAN2-ADA), which resizes to 299 px"
 _FIRST = "first sample of each input against the references"
+_NIQE = "Y, parameters of BasicSR, blocks of 96 px"
 
 
 def _plain(text: str) -> Callable[[Convention], str]:
@@ -182,14 +184,12 @@ def _by_weights(title: str, name: str, words: str) -> Metric:
     return Metric(title, "", LOWER, _plain(words), partial(_perceptual, name))
 
 
-def _of_sets(
-    title: str, better: str, words: str, measure: OfSets, gathers: str, unit: str = ""
-) -> Metric:
-    return Metric(title, unit, better, _plain(words), of_sets=measure, gathers=gathers)
+def _of_sets(title: str, better: str, words: str, measure: OfSets, gathers: str) -> Metric:
+    return Metric(title, "", better, _plain(words), of_sets=measure, gathers=gathers)
 
 
 REGISTRY: dict[str, Metric] = {
-    "psnr": _of_case("PSNR", "dB", HIGHER, _with(f"{_PIXELS}; identical: 200 dB"), _psnr),
+    "psnr": _of_case("PSNR", "dB", HIGHER, _with(f"{_PIXELS}; {_SAME}"), _psnr),
     "ssim": _of_case(
         "SSIM",
         "",
@@ -201,7 +201,10 @@ REGISTRY: dict[str, Metric] = {
         "LR consistency",
         "dB",
         HIGHER,
-        _plain("result through the operator in float64 against the low-res input; RGB, no crop"),
+        _plain(
+            "result through the operator in float64 against the low-res input; RGB, no crop; "
+            f"{_SAME}"
+        ),
         _lr_psnr,
     ),
     "lpips-alex": _by_weights(
@@ -222,7 +225,7 @@ REGISTRY: dict[str, Metric] = {
         "NIQE",
         "",
         LOWER,
-        lambda convention: f"Y, parameters of BasicSR, blocks of 96 px, {convention.border}",
+        lambda convention: f"{_NIQE}, {convention.border}",
         _niqe,
     ),
     "brisque": _of_case(
@@ -236,7 +239,7 @@ REGISTRY: dict[str, Metric] = {
         "PSNR of the samples' mean",
         "dB",
         HIGHER,
-        _with(f"{_PIXELS}; mean rounded"),
+        _with(f"{_PIXELS}; mean rounded; {_SAME}"),
         _of_several(_psnr_of_mean),
     ),
     "diversity": _of_case(
@@ -260,12 +263,13 @@ REGISTRY: dict[str, Metric] = {
         _plain("share of the truth's values in the interval of type 6 quantiles, +- half a level"),
         _of_several(_coverage),
     ),
-    "niqe-set": _of_sets(
+    "niqe-set": Metric(
         "NIQE of the set",
+        "",
         LOWER,
-        "Y, parameters of BasicSR, blocks of 96 px of the first samples pooled",
-        lambda ours, theirs: niqe_of_set(ours.blocks),
-        "blocks",
+        lambda convention: f"{_NIQE} of the first samples pooled, {convention.border}",
+        of_sets=lambda ours, theirs: niqe_of_set(ours.blocks),
+        gathers="blocks",
     ),
     "frechet": _of_sets(
         "Fréchet (SqueezeNet)", LOWER, f"{_SQUEEZENET}; {_FIRST}; no FID", _frechet, "features"
@@ -294,14 +298,16 @@ REGISTRY: dict[str, Metric] = {
     "sliced-wasserstein": _of_sets(
         "sliced Wasserstein x 1000",
         LOWER,
-        f"7x7 patches of Laplacian levels, mean over levels, {PATCHES} patches, 512 directions",
+        "RGB, 7x7 patches of Laplacian levels, mean over levels, "
+        f"{PATCHES} patches, 512 directions; {_FIRST}",
         _sliced,
         "patches",
     ),
     "spectrum": _of_sets(
         "spectral discrepancy",
         LOWER,
-        "mean square difference of mean radial log spectra, each scaled to [0, 1] (UpConv's rings)",
+        "luma, mean square difference of mean radial log spectra, each scaled to [0, 1] "
+        f"(UpConv's rings); {_FIRST}",
         lambda ours, theirs: spectral_discrepancy(ours.of_one_size().rows, theirs.rows),
         "profile",
     ),

@@ -45,7 +45,8 @@ class Epilogue(nn.Module):
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
         """`x` `[N, C, r, r]`, style row `w` `[N, D]`, noise `[N or 1, 1, r, r]` or None."""
         if noise is not None:
-            x = x + (self.noise_strength[:, None, None] * noise).to(x.dtype)
+            # The product alone would lose the memory format of x where N is 1.
+            x = torch.addcmul(x, self.noise_strength[:, None, None].to(x.dtype), noise.to(x.dtype))
         x = F.leaky_relu(x, SLOPE).to(torch.promote_types(x.dtype, torch.float32))
         var, mean = torch.var_mean(x, dim=[2, 3], correction=0, keepdim=True)
         scale, shift = self.affine(w)[:, :, None, None].to(x.dtype).chunk(2, dim=1)

@@ -89,6 +89,7 @@ def draw_calibration(calibration: Calibration) -> bytes:
     left.set_title(f"coverage, {calibration.inputs} inputs x {count} samples")
     right.bar(np.arange(count + 1), 100 * calibration.ranks, color="C0", label="these samples")
     right.axhline(100 / (count + 1), color="0.4", linestyle="--", label="calibrated")
+    right.xaxis.get_major_locator().set_params(integer=True)
     right.set_xlabel("rank: samples below the truth's pixel value")
     right.set_ylabel("share of pixel values (%)")
     right.set_title("rank histogram of the truth")

@@ -117,6 +117,9 @@ class Handlers:
             try:
                 yield from self._follow(search)
                 search.wait()
+                if search.stopped:  # what is told here may reach the page after `stopped`
+                    yield self._told_stopped()
+                    return
                 visit.outcome = self._gather(visit, search)
             finally:  # also where gradio closes this generator: by Stop, or as the visitor left
                 search.stop()
@@ -195,6 +198,9 @@ class Handlers:
         visit = self.visits.find(_session(request))
         if visit is not None and visit.search is not None:
             visit.search.wait()
+        return self._told_stopped()
+
+    def _told_stopped(self) -> Changes:
         said = markup.said("Stopped. Nothing of this search was kept.")
         return self._idle() | {self.parts.status: gr.update(value=said, visible=True)}
 

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 _TRIES = 2
 #: Seconds that a process may take to start.
 _START_S = 600.0
+#: A chunk is never smaller than this part of the largest: a stream that is not full is slow.
+_LEAST = 16
 #: Seconds without an answer before the log says so.
 _SILENCE_S = 60.0
 
@@ -193,8 +195,9 @@ class Spread(Generic[T, Q, A, R]):
         if self.again:
             chunk = self.again.popleft()
         else:
-            share = -(-len(self.fresh) // (2 * self.count))
-            chunk = [self.fresh.popleft() for _ in range(min(self.worker.chunk, share))]
+            most, left = self.worker.chunk, len(self.fresh)
+            share = max(-(-left // (2 * self.count)), most // _LEAST)
+            chunk = [self.fresh.popleft() for _ in range(min(most, share, left))]
         places = [place for group in chunk for place in group]
         method = host.do if self.worker.prepare is None else host.read
         streaming = method.options(num_returns="streaming")

@@ -15,6 +15,7 @@ import torch
 from foreign_checkpoints import (
     nvidia_pickle,
     pickled,
+    plain_module,
     projected_gan_pickle,
     tensorflow_pickle,
 )
@@ -202,12 +203,43 @@ def test_missing_and_infinite_tensors_are_damage(tmp_path):
     with pytest.raises(SetupError, match=r"do not fit .*b16\.conv1\.bias"):
         read_foreign(written(tmp_path, nvidia_pickle(weights)))
     weights = changed(**{"synthesis.b4.const": torch.full((32, 4, 4), torch.nan)})
-    with pytest.raises(SetupError, match=r"b4\.const holds numbers that are not finite"):
+    with pytest.raises(SetupError, match=r"b4\.const are nan or infinite"):
         read_foreign(written(tmp_path, nvidia_pickle(weights)))
     weights = changed()
     del weights["mapping.fc0.weight"], weights["mapping.fc0.bias"]
     with pytest.raises((SetupError, UsageError)):
         read_foreign(written(tmp_path, nvidia_pickle(weights)))
+
+
+def test_a_small_file_builds_no_large_network(tmp_path):
+    """A width that is told by a shape alone: 8192 x 8192 x 9 numbers for each convolution."""
+    wide = {f"synthesis.b{r}.conv1.weight": torch.zeros(8192, 1) for r in (4, 8, 16, 32)}
+    with pytest.raises(SetupError, match="do not fit"):
+        read_foreign(written(tmp_path, nvidia_pickle(changed(**wide))))
+
+
+def test_a_tensor_of_no_dimensions_is_damage(tmp_path):
+    scalar = changed(**{"synthesis.b4.torgb.weight": torch.tensor(1.0)})
+    with pytest.raises(SetupError, match="layers are incomplete"):
+        read_foreign(written(tmp_path, nvidia_pickle(scalar)))
+
+
+def test_modules_that_hold_one_another_come_to_an_end(tmp_path):
+    """Twelve levels, each ten times in the one above: few bytes."""
+    module = plain_module("torch.nn.Module", nn_state({}))
+    for _ in range(12):
+        module = plain_module("torch.nn.Module", nn_state({str(i): module for i in range(10)}))
+    with pytest.raises(SetupError, match="without end"):
+        read_foreign(written(tmp_path, pickled({"G_ema": module}, 4)))
+
+
+def nn_state(modules):
+    return torch.nn.Module().__dict__ | {"_modules": modules}
+
+
+def test_safetensors_are_told_to_need_no_import():
+    with pytest.raises(UsageError, match="needs no import"):
+        read_foreign(FOLDER / f"{NVIDIA}.safetensors")
 
 
 def test_half_of_pulses_files_is_not_enough(pulse_folder, tmp_path):

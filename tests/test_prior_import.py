@@ -159,7 +159,7 @@ def test_nothing_is_overwritten_and_nothing_half_stays(pickle_file, tmp_path, ca
         pulse_sr.import_prior(bad)
     weights["synthesis.b32.torgb.weight"] = torch.full((3, 16, 1, 1), math.nan)
     bad.write_bytes(nvidia_pickle(weights))
-    with pytest.raises(SetupError, match=r"synthesis\.b32\.torgb\.weight holds numbers"):
+    with pytest.raises(SetupError, match=r"synthesis\.b32\.torgb\.weight are nan"):
         pulse_sr.import_prior(bad)
     assert [each.name for each in cache.iterdir()] == ["a"]
 
@@ -178,9 +178,10 @@ def test_remove(pickle_file, cache):
 def test_a_damaged_prior_in_the_cache_is_left_out(pickle_file, cache, caplog):
     for name in ("a", "b"):
         pulse_sr.import_prior(pickle_file, name=name)
-    (cache / "a" / "model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}")
-    names = [model.name for model in registry.list_priors()]
-    assert ("a" in names, "b" in names) == (False, True)
+    for content in (b"\x08\0\0\0\0\0\0\0{}", b""):
+        (cache / "a" / "model.safetensors").write_bytes(content)
+        names = [model.name for model in registry.list_priors()]
+        assert ("a" in names, "b" in names) == (False, True)
     assert "left out:" in caplog.text
 
 
@@ -321,6 +322,22 @@ def test_the_table_of_downloads_is_complete():
         assert entry.commercial is False or "NC" not in entry.licence
 
 
+def test_an_empty_folder_that_is_there_is_filled(pickle_file, tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "out")
+    result = call("prior", "import", pickle_file, "-o", ".", "--licence", "CC-BY-NC-4.0")
+    assert result.exit_code == 0, result.output
+    assert sorted(os.listdir()) == sorted(importing.FILES)
+    assert "Not for commercial use" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_info_imports_nothing(pickle_file, cache):
+    result = call("prior", "info", pickle_file)
+    assert result.exit_code == 2
+    assert f"pulse-sr prior import {pickle_file}" in result.stderr
+    assert not cache.exists()
+
+
 def test_what_a_killed_import_left_is_cleared_and_nothing_else(tmp_path):
     """Folders of processes that are gone; not of running ones, not with a file of the user's."""
     dead, running = 99_999_999, os.getpid()
@@ -333,6 +350,7 @@ def test_what_a_killed_import_left_is_cleared_and_nothing_else(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / file).write_text("x")
         (tmp_path / name / f".{dead}-0123456789ab.tmp").write_text("x")
+    importing._free_folder(tmp_path / "prior", "prior")
     with importing._staged(tmp_path / "prior") as folder:
         (folder / "model.safetensors").write_text("y")
     left = {path.name for path in tmp_path.glob(".*")} - {"cache"}

@@ -18,7 +18,7 @@ import torch
 from foreign_checkpoints import Call, named, pickled
 
 from pulse_sr.errors import SetupError, UsageError
-from pulse_sr.files.checkpoints import read_checkpoint
+from pulse_sr.files.checkpoints import MAX_FILE_BYTES, read_checkpoint
 from pulse_sr.files.unpickler import MAX_DEPTH, MAX_OPERATIONS, Record
 
 
@@ -186,6 +186,16 @@ HANDWRITTEN = {
     "record in a set": b"\x80\x04\x8f(" + op("ctorch.nn~Linear~)\x81\x90"),
     "set of lists": op("c__builtin__~set~(((I1~lltR"),
     "huge whole number": b"\x80\x02\x8b" + struct.pack("<i", 1000) + b"\x7f" * 1000 + b".",
+    "long shape": op("ctorch~Size~((" + f"I{2**61}~" * 9 + "ttR"),
+    "deep list as a format": b"\x80\x02cnumpy\ndtype\n(" + b"]" * 9999 + b"a" * 9998 + b"tR.",
+    "method of a class of the table": b"\x80\x04\x8c\x05torch\x8c\x0fSize.__reduce__\x93.",
+    "object of the old style, of the table": op("(S'a'~icollections~OrderedDict~"),
+    "arguments given again": (
+        op("ctorch~device~(I1~" + "I1~" * 5000 + "tp0~")[:-1]
+        + b"R0ctorch\ndevice\nq\x01"
+        + b"h\x01h\x00R0" * 5000
+        + b"N."
+    ),
     "adding to a number": op("I1~I2~a"),
     "setting in a list": op("]I1~I2~s"),
     "streams in streams": in_storage_bytes(in_storage_bytes(in_storage_bytes(b"N."))),
@@ -227,6 +237,7 @@ STORAGES = {
     "a size that is a text": storage_id(count="S'4'~"),
     "a view of another": storage_id(rest="(I0~t"),
     "two entries": "(S'storage'~S'0'~tQ",
+    "a deep list": "(S'storage'~" + "]" * 9999 + "a" * 9998 + "S'0'~S'cpu'~I4~tQ",
 }
 
 
@@ -250,6 +261,26 @@ TENSORS = {
 def test_a_tensor_that_is_not_there_is_damage(tmp_path, what):
     with pytest.raises(SetupError, match="is damaged or truncated"):
         read(tmp_path, in_zip(TENSORS[what], bytes(16)))
+
+
+@pytest.mark.parametrize("call", ["ctorch~Size~(", "ccollections~OrderedDict~(("])
+def test_the_members_of_a_tensor_are_never_made_objects(tmp_path, call):
+    """A million of them would take a thousand times the bytes of the file."""
+    number = 1_000_000
+    storage = storage_id("torch~ByteStorage", count=f"I{number}~")
+    inside = tensor(f"(I{number}~t", storage=storage)[:-1]
+    end = op("ltR" if call.endswith("((") else "tR")
+    refused(tmp_path, in_zip(op(call)[:-1] + inside + end, bytes(number)))
+
+
+def test_an_archive_without_torchs_pickle_is_named(tmp_path):
+    stream = io.BytesIO()
+    np.savez(stream, a=np.zeros(3))
+    refused(tmp_path, stream.getvalue(), "a zip archive with 0 data.pkl")
+
+
+def test_no_bytes_in_an_old_protocol(tmp_path):
+    assert read(tmp_path, pickle.dumps([b"", b"x"], 2)) == [b"", b"x"]
 
 
 def test_negative_sizes_and_strides_are_refused(tmp_path):
@@ -427,10 +458,14 @@ def test_nothing_is_imported(tmp_path):
 
 
 def test_there_is_no_such_file(tmp_path):
-    with pytest.raises(UsageError, match="can not be read: No such file"):
+    with pytest.raises(UsageError, match="does not exist"):
         read_checkpoint(tmp_path / "x.pt")
-    with pytest.raises(UsageError, match="can not be read"):
+    with pytest.raises(UsageError, match="is a folder"):
         read_checkpoint(tmp_path)
+    with open(tmp_path / "huge.pt", "wb") as file:
+        file.truncate(MAX_FILE_BYTES + 1)
+    with pytest.raises(UsageError, match="the limit is"):
+        read_checkpoint(tmp_path / "huge.pt")
 
 
 # damage

@@ -52,9 +52,9 @@ def list_command(console: Console) -> int:
 @standard_options
 def info_command(prior: str | None, console: Console) -> int:
     """Show the card of a prior; without a name, of the default one. Checks its checksum."""
-    from pulse_sr.api import load_prior
+    from pulse_sr.models.registry import load_prior
 
-    loaded = load_prior(prior, "cpu")
+    loaded = load_prior(prior)
     own = {"name": loaded.name, "resolution": loaded.resolution, "sha256": loaded.sha256}
     card = _ordered({**loaded.card, **own})
     if console.as_json:

@@ -18,6 +18,7 @@ import torch
 
 from pulse_sr.errors import SetupError, UsageError
 from pulse_sr.files.constructors import CONSTRUCTORS, Storage, is_record, storage_dtype
+from pulse_sr.files.paths import FILE, check_path
 from pulse_sr.files.unpickler import Constructor, Damaged, Forbidden, Unpickler
 
 MAX_FILE_BYTES, MAX_MEMBERS, MAX_STREAMS_INSIDE = 16 * 2**30, 100_000, 2
@@ -38,11 +39,12 @@ def read_checkpoint(path: Path) -> Any:
         UsageError: there is no such file, or it holds what no model file needs.
         SetupError: it is damaged or truncated.
     """
+    check_path(path, FILE, MAX_FILE_BYTES)
     try:
         with open(path, "rb") as file:
             size = file.seek(0, io.SEEK_END)
-            if not 0 < size <= MAX_FILE_BYTES:
-                raise Damaged(f"it has {size} bytes")
+            if not size:
+                raise Damaged("it has 0 bytes")
             file.seek(0)
             if file.read(2) == b"PK":
                 return _read_zip(file, size)
@@ -127,8 +129,10 @@ def _read_zip(content: IO[bytes], size: int) -> Any:
         with zipfile.ZipFile(content) as archive:
             members = {each.filename: each for each in archive.infolist()}
             _check_members(members, size)
-            [pickle] = [name for name in members if name.endswith("data.pkl")]
-            return _read_members(archive, members, pickle.removesuffix("data.pkl"))
+            pickles = [name for name in members if name.endswith("data.pkl")]
+            if len(pickles) != 1:
+                raise Forbidden(f"a zip archive with {len(pickles)} data.pkl, where torch has one")
+            return _read_members(archive, members, pickles[0].removesuffix("data.pkl"))
     except (*_BAD_ZIP, *_BAD_ZIP_FIELDS) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise Damaged(f"the archive can not be read ({reason})") from error

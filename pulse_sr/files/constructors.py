@@ -16,7 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pulse_sr.files.unpickler import Constructor, Damaged, Forbidden, Global, Record, new_object
+from pulse_sr.files.unpickler import (
+    Constructor,
+    Damaged,
+    Forbidden,
+    Global,
+    Record,
+    describe,
+    new_object,
+)
 
 MAX_DIMS = 8
 
@@ -66,7 +74,7 @@ def storage_dtype(kind: Any) -> torch.dtype:
         Forbidden: it is no storage class.
     """
     if not isinstance(kind, Global) or kind.name not in STORAGES:
-        raise Forbidden(f"a storage of the kind {kind!s:.60}")
+        raise Forbidden(f"a storage of the kind {describe(kind)}")
     return STORAGES[kind.name]
 
 
@@ -82,7 +90,7 @@ def view_of(
         raise Forbidden("a tensor without a storage")
     size, stride = _whole_numbers(size), _whole_numbers(stride)
     [offset] = _whole_numbers((offset,))
-    if len(size) != len(stride) or len(size) > MAX_DIMS:
+    if len(size) != len(stride):
         raise Forbidden(f"a tensor of {len(size)} sizes and {len(stride)} strides")
     count = math.prod(size)
     last = offset + sum((s - 1) * step for s, step in zip(size, stride, strict=True))
@@ -92,10 +100,11 @@ def view_of(
 
 
 def _whole_numbers(values: Any) -> tuple[int, ...]:
-    proper = isinstance(values, tuple | list) and all(
-        type(each) is int and 0 <= each < 2**62 for each in values
-    )
-    if not proper:
+    """The sizes of a tensor. Products of many numbers, and the members of a tensor, would take
+    more time and memory than the file has bytes."""
+    if not isinstance(values, tuple | list) or len(values) > MAX_DIMS:
+        raise Forbidden(f"a shape that is no list of up to {MAX_DIMS} sizes")
+    if not all(type(each) is int and 0 <= each < 2**62 for each in values):
         raise Forbidden("sizes that are no whole numbers")
     return tuple(values)
 
@@ -111,10 +120,10 @@ def _dictionary(*pairs: Any) -> dict[Any, Any]:
         return {}
     # Protocols before 2 give the pairs at once.
     result: dict[Any, Any] = {}
-    for key, value in _short(*pairs):
-        if not isinstance(key, str):
-            raise Forbidden("a key that is no text")
-        result[key] = value
+    for pair in _short(*pairs):
+        if not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[0], str):
+            raise Forbidden("an entry that is no pair of a text and a value")
+        result[pair[0]] = pair[1]
     return result
 
 
@@ -161,7 +170,7 @@ class NumberFormat:
 
     def __init__(self, name: Any, *rest: Any) -> None:
         if not isinstance(name, str) or not re.fullmatch(r"[<>|=]?(f[248]|[iu][1248]|b1)", name):
-            raise Forbidden(f"numbers of the format {name!s:.20}")
+            raise Forbidden(f"numbers of the format {describe(name)}")
         self.dtype = np.dtype(name)
 
     def set_state(self, state: Any) -> None:
@@ -202,7 +211,7 @@ def _numbers(data: Any, number_format: Any, shape: Any, order: Any) -> Tensor:
     if isinstance(data, str):  # written by Python 2
         data = data.encode("latin1")
     size = math.prod(shape) * number_format.dtype.itemsize
-    if not isinstance(data, bytes | bytearray) or len(data) != size or len(shape) > MAX_DIMS:
+    if not isinstance(data, bytes | bytearray) or len(data) != size:
         raise Damaged(f"an array of the shape {list(shape)} without its {size} bytes")
     array = np.frombuffer(data, number_format.dtype).reshape(shape, order=order)
     return torch.from_numpy(array.astype(number_format.dtype.newbyteorder("="), order="C"))
@@ -216,9 +225,10 @@ CONSTRUCTORS: Mapping[str, Constructor] = {
     **_with_names("collections", "OrderedDict", _dictionary),
     **_with_names("dnnlib dnnlib.util", "EasyDict", _dictionary),
     **_with_names("builtins __builtin__", "set frozenset", _set),
+    **_with_names("builtins __builtin__", "bytes", lambda: b""),  # how protocol 2 has none
     **_with_names("copyreg copy_reg", "_reconstructor", new_object),
     **_with_names("_codecs", "encode", _encode),
-    **_with_names("torch", "Size", tuple),
+    **_with_names("torch", "Size", _whole_numbers),
     **_with_names("torch", "device", _text),
     **_with_names("torch._utils", "_rebuild_tensor _rebuild_tensor_v2", view_of),
     **_with_names("torch._utils", "_rebuild_parameter", _parameter),

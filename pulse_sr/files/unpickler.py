@@ -16,11 +16,17 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
+from pulse_sr.errors import first_line
+
 #: Largest number of operations, and nesting of what comes out.
 MAX_OPERATIONS, MAX_DEPTH = 2_000_000, 200
 #: torch writes one whole number of ten bytes; nothing longer is needed.
 MAX_INTEGER_BITS = 128
 
+#: What functions of the table raise for arguments that make no sense; RuntimeError is torch's.
+_WRONG_ARGUMENTS = (
+    *(TypeError, ValueError, LookupError, AttributeError, OverflowError, RuntimeError),
+)
 #: What a call may copy.
 _COPIED = (str, bytes, bytearray, list, tuple, set, dict)
 
@@ -255,7 +261,7 @@ class Unpickler:
         function, arguments = self._pop(2)
         constructor = self.constructors.get(getattr(function, "name", ""))
         if not isinstance(function, Global) or constructor is None:
-            raise Forbidden(f"a call of {_describe(function)}")
+            raise Forbidden(f"a call of {describe(function)}")
         self.push(self._called(constructor, arguments))
 
     def new(self, _: Any) -> None:
@@ -266,12 +272,12 @@ class Unpickler:
         """Makes an object of a class, as `new` does: keywords are refused."""
         kind, arguments, keywords = self._pop(3)
         if keywords != {}:
-            raise Forbidden(f"keywords for {_describe(kind)}")
+            raise Forbidden(f"keywords for {describe(kind)}")
         self.push(self._new(kind, arguments))
 
     def _new(self, kind: Any, arguments: Any) -> Any:
         if not isinstance(kind, Global):
-            raise Forbidden(f"an object of {_describe(kind)}")
+            raise Forbidden(f"an object of {describe(kind)}")
         if kind.name in self.constructors:
             return self._called(self.constructors[kind.name], arguments)
         if arguments != ():
@@ -291,15 +297,15 @@ class Unpickler:
     def _called(self, constructor: Constructor, arguments: Any) -> Any:
         if not isinstance(arguments, tuple):
             raise Forbidden("a call without a tuple of arguments")
-        for each in arguments:
-            parts = each if isinstance(each, tuple) else (each,)
-            self.left -= sum(len(part) for part in parts if isinstance(part, _COPIED))
+        inner = [part for each in arguments if isinstance(each, tuple) for part in each]
+        given = [arguments, *arguments, *inner]
+        self.left -= sum(len(each) for each in given if isinstance(each, _COPIED))
         if self.left < 0:
             raise Forbidden("calls that copy more than the whole file")
         try:
             return constructor(*arguments)
-        except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
-            raise Forbidden(f"arguments that no model file has ({error})") from error
+        except _WRONG_ARGUMENTS as error:
+            raise Forbidden(f"arguments that no model file has ({first_line(error)})") from error
 
     def persistent_id(self, name: str | None) -> None:
         """Puts what a persistent id stands for on the stack."""
@@ -313,7 +319,7 @@ def new_object(kind: Any, base: Any = None, state: Any = None) -> Record:
     """Stands for `copyreg._reconstructor`, with which old protocols make an object of a class."""
     proper = isinstance(base, Global) and base.name in ("builtins.object", "__builtin__.object")
     if not isinstance(kind, Global) or not proper or state is not None:
-        raise Forbidden(f"an object of {_describe(kind)} with a state of its base")
+        raise Forbidden(f"an object of {describe(kind)} with a state of its base")
     return Record(kind.name)
 
 
@@ -333,7 +339,10 @@ def _key(key: Any) -> Any:
     return key
 
 
-def _describe(value: Any) -> str:
+def describe(value: Any) -> str:
+    """A name or a text as it stands in the file, of anything else its kind; one short line."""
+    if isinstance(value, str):
+        return f"{value[:40]!a}"
     return value.name if isinstance(value, Global) else f"an object ({type(value).__name__})"
 
 

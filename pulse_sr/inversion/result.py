@@ -61,7 +61,7 @@ class Result:
 
     Attributes:
         observation: the input, and what the search knew of it.
-        prior_name, prior_sha256, resolution: the prior.
+        prior_name, prior_sha256, prior_licence, resolution: the prior.
         config: the settings of the search.
         samples_list: the samples, in the order of their indices.
         timing: seconds by name, such as `search_s`.
@@ -87,6 +87,7 @@ class Result:
     notes: tuple[str, ...] = ()
     slots: int = 0
     diagnostics: dict[str, Any] | None = None
+    prior_licence: str = "unknown"
 
     @property
     def scale(self) -> int:

@@ -198,6 +198,7 @@ class _Open(Generic[R]):
             observation=self.observation,
             prior_name=prior.name,
             prior_sha256=prior.sha256,
+            prior_licence=str(prior.card.get("licence") or "unknown"),
             resolution=prior.resolution,
             config=config,
             samples_list=tuple(sample for sample, _ in finished),

@@ -21,9 +21,15 @@ import torch
 from pulse_sr.alignment.geometry import FFHQ, framing_of
 from pulse_sr.devices import choose_device
 from pulse_sr.errors import SetupError, UsageError, first_line, is_disk_full
-from pulse_sr.files.atomic import is_running, remove_leftovers, write_text_atomic
+from pulse_sr.files.atomic import (
+    is_running,
+    make_folder,
+    remove_leftovers,
+    write_text_atomic,
+)
 from pulse_sr.files.digest import file_sha256
 from pulse_sr.files.documents import load_json
+from pulse_sr.files.lock import folder_lock
 from pulse_sr.files.paths import FILE, check_out, check_path
 from pulse_sr.images.write import write_png
 from pulse_sr.models import registry
@@ -48,7 +54,6 @@ CARD_NAME, SAMPLES_NAME = "README.md", "samples.png"
 FILES = (FILE_NAME, BANK_NAME, SAMPLES_NAME, CARD_NAME)
 FRAMINGS = ("ffhq", "bundled")
 GRID_SIDE = 3
-#: Of a --framing file.
 
 
 def import_prior(
@@ -249,6 +254,7 @@ def _free_folder(out: str | Path | None, name: str) -> Path:
     if out is None and name in registry.bundled():
         raise UsageError(f"{name!r} is the name of a bundled prior", "--name NAME")
     target = _cache() / name if out is None else check_out(out)
+    _clear_killed(target)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         hint = f"pulse-sr prior remove {name}, or --name NAME" if out is None else "-o DIR"
         raise UsageError(f"{target} is there already", hint)
@@ -257,13 +263,21 @@ def _free_folder(out: str | Path | None, name: str) -> Path:
 
 @contextlib.contextmanager
 def _staged(target: Path) -> Iterator[Path]:
-    """A folder beside the target that becomes the target when all is written."""
-    _clear_killed(target)
-    folder = target.parent / f".{target.name}-{os.getpid()}-{secrets.token_hex(4)}"
+    """A folder beside the target that becomes the target when all is written.
+
+    One inside of a target that is there: that may be a mount, or all of its place that is the
+    user's. The prior itself moves last.
+    """
+    place = target if target.is_dir() else target.parent
+    folder = place / f".{target.name}-{os.getpid()}-{secrets.token_hex(4)}"
     try:
         folder.mkdir(parents=True)
         yield folder
-        os.replace(folder, target)
+        if place == target:
+            for name in reversed(FILES):
+                os.replace(folder / name, target / name)
+        else:
+            os.replace(folder, target)
     except OSError as error:
         words = "the disk is full" if is_disk_full(error) else error.strerror or str(error)
         raise SetupError(f"{target} can not be written: {words}", "-o DIR") from error
@@ -273,8 +287,10 @@ def _staged(target: Path) -> Iterator[Path]:
 
 def _clear_killed(target: Path) -> None:
     """Removes what killed imports to this target left, where only our files lie in it."""
+    if os.name != "posix":
+        return
     name = re.compile(rf"\.{re.escape(target.name)}-(\d{{1,9}})-[0-9a-f]{{8}}")
-    for folder in target.parent.glob(".*") if os.name == "posix" else ():
+    for folder in (*target.parent.glob(".*"), *target.glob(".*")):
         found = name.fullmatch(folder.name)
         if found and folder.is_dir() and not folder.is_symlink() and not is_running(int(found[1])):
             remove_leftovers(folder)
@@ -306,4 +322,8 @@ def _import_into_cache(file: Path, device: str) -> Path:
         file,
         name,
     )
-    return import_prior(file, name=name, device=device).path.parent
+    cache = _cache()
+    make_folder(cache)
+    with folder_lock(cache):  # other processes of the same run want it at the same time
+        found = _imported_before(file)
+        return found or import_prior(file, name=name, device=device).path.parent

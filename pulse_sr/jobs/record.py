@@ -56,6 +56,7 @@ def make_document(
             "name": result.prior_name,
             "sha256": result.prior_sha256,
             "resolution": result.resolution,
+            "licence": result.prior_licence,
             "source": prior_source,
         },
         "method": result.config.method,

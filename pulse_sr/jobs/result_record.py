@@ -70,6 +70,7 @@ class PriorShape(TypedDict, total=False):
     name: Required[str]
     sha256: Required[str]
     resolution: Required[Side]
+    licence: str
     source: str | None
 
 

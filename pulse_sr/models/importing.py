@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pulse_sr.errors import SetupError, UsageError, first_line
 from pulse_sr.files.checkpoints import read_checkpoint
+from pulse_sr.models.detect import is_foreign
 from pulse_sr.models.importers.fastgan import import_fastgan, import_projected_gan
 from pulse_sr.models.importers.layout import Imported, refuse
 from pulse_sr.models.importers.lucidrains import import_lucidrains
@@ -25,6 +27,9 @@ IMPORTERS: tuple[Callable[[Any, Path], Imported | None], ...] = (
     import_nvidia,
 )
 
+#: What comes of tensors and attributes that are missing, or have other shapes or kinds.
+_INCOMPLETE = (LookupError, ValueError, TypeError, AttributeError, RuntimeError, OverflowError)
+
 
 def read_foreign(path: Path) -> Imported:
     """The generator in a checkpoint of another program.
@@ -34,9 +39,20 @@ def read_foreign(path: Path) -> Imported:
             searched.
         SetupError: the file is damaged.
     """
+    if path.is_file() and not is_foreign(path):
+        raise UsageError(
+            f"{path} is a safetensors file: one of pulse-sr needs no import, no other can be read",
+            f"pulse-sr run INPUT... --prior {path}",
+        )
     content = read_checkpoint(path)
     for each in IMPORTERS:
-        found = each(content, path)
+        try:
+            found = each(content, path)
+        except _INCOMPLETE as error:
+            raise SetupError(
+                f"{path}: its layers are incomplete ({type(error).__name__}: {first_line(error)})",
+                "the file is damaged or of another program: download it again",
+            ) from error
         if found is not None:
             return found
     raise refuse(path, f"no generator of a known program ({_describe(content)})")

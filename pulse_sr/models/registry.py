@@ -193,12 +193,12 @@ def list_networks() -> list[Model]:
 
 
 def installed_models() -> list[Model]:
-    """The imported priors; one that is damaged is left out, with a warning."""
+    """The imported priors; one that is damaged, or no prior, is left out, with a warning."""
     found = []
     for folder in installed().values():
         try:
             found.append(describe(folder, _CPU))
-        except SetupError as error:
+        except (SetupError, UsageError) as error:
             log.warning("left out: %s", error.message)
     return found
 

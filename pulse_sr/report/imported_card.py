@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 from pulse_sr.priors.base import Prior
 
 _NON_COMMERCIAL = (
     "**Not for commercial use**: the licence of these weights, or of the data that they were "
     "trained on, forbids it."
 )
+
+#: As in CC-BY-NC-4.0 or LicenseRef-NVIDIA-Source-Code-NC, and in words.
+_WORDS_OF_IT = re.compile(r"\bNC\b|non-?commercial", re.IGNORECASE)
 
 
 def imported_card(prior: Prior, samples: str, size: int) -> str:
@@ -33,7 +38,7 @@ def imported_card(prior: Prior, samples: str, size: int) -> str:
     }
     lines = [f"# {prior.name}", "", "| | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in rows.items()]
-    if card.get("commercial_use") is False:
+    if card.get("commercial_use") is False or _WORDS_OF_IT.search(card["licence"]):
         lines += ["", _NON_COMMERCIAL]
     if card["licence"] == "unknown":
         lines += ["", "Its licence is unknown: ask those who made the file before you use it."]

@@ -106,6 +106,7 @@ def settings_of(record: Record) -> dict[str, Any]:
     prior = record["prior"]
     return {
         "prior": f"{prior['name']}, {prior['resolution']} px, sha256 {prior['sha256']}",
+        "licence of the prior": prior.get("licence", "unknown"),
         **record.get("options", {}),
         "operator": _operator(record["operator"]),
         "seconds": ", ".join(f"{key[:-2]} {value}" for key, value in record["timing"].items()),

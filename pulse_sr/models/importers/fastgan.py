@@ -19,7 +19,7 @@ from pulse_sr.errors import SetupError, first_line
 from pulse_sr.files.unpickler import Record
 from pulse_sr.models.importers.layout import (
     Imported,
-    load_weights,
+    network_of,
     refuse,
     state_of,
     tensor_dict,
@@ -108,14 +108,8 @@ def _config(
 def _generator(
     tensors: Mapping[str, Tensor], config: FastGANConfig, path: Path
 ) -> FastGANGenerator:
-    generator = FastGANGenerator(config)
-    own = generator.state_dict()
-    small = f"to_{config.small_side}."  # the second image is not needed to search
-    chosen = {key: tensors[key] for key in own if key in tensors}
-    chosen |= {key: value for key, value in own.items() if key.startswith(small)}
-    chosen |= {k: v for k, v in own.items() if k.endswith("num_batches_tracked")}
-    load_weights(generator, chosen, path)
-    return generator.eval()
+    unused = (f"to_{config.small_side}.",)  # the second image is not needed to search
+    return network_of(lambda: FastGANGenerator(config), tensors, path, unused).eval()
 
 
 def _named(average: list[Any], tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:

@@ -8,21 +8,28 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn as nn
 from torch import Tensor
 
 from pulse_sr.errors import SetupError, UsageError, first_line
+from pulse_sr.files.tensors import check_finite, check_shapes
 from pulse_sr.files.unpickler import Record
 from pulse_sr.priors import stylegan2
 from pulse_sr.priors.stylegan2 import RESAMPLE_TAPS, StyleGAN2Config
 
-MAX_MODULES_DEEP, MAX_RESOLUTION = 16, 4096
+N = TypeVar("N", bound=nn.Module)
+
+#: Largest resolution, number of names of a file's modules and tensors, and length of one.
+MAX_RESOLUTION, MAX_NAMES, MAX_NAME = 4096, 100_000, 1000
+_MEAN = "mapping.w_avg"
+#: Endings of the names of tensors that a file may lack.
+_FREE = (_MEAN, "noise_const", "num_batches_tracked")
 #: Samples that the mean style is estimated from where a file holds none.
 MEAN_SAMPLES = 16384
 
@@ -63,24 +70,26 @@ def state_of(record: Record, path: Path) -> dict[str, Any]:
     return record.state
 
 
-def tensors_of(record: Record, path: Path, depth: int = 0) -> dict[str, Tensor]:
+def tensors_of(record: Record, path: Path) -> dict[str, Tensor]:
     """Parameters and buffers of a module that was pickled whole, as its `state_dict` names them.
 
     Raises:
-        SetupError: a record is none of a module, or modules are nested too deeply.
+        SetupError: a record is none of a module, or modules hold one another without end.
     """
-    if depth > MAX_MODULES_DEEP:
-        raise SetupError(f"{path}: modules more than {MAX_MODULES_DEEP} deep", _AGAIN)
-    state = state_of(record, path)
     found: dict[str, Tensor] = {}
-    for kind in ("_parameters", "_buffers"):
-        own = state.get(kind)
-        if isinstance(own, dict):
-            found |= {str(name): value for name, value in own.items() if isinstance(value, Tensor)}
-    for name, module in state["_modules"].items():
-        if isinstance(module, Record):
-            inside = tensors_of(module, path, depth + 1)
-            found |= {f"{name}.{key}": value for key, value in inside.items()}
+    modules, left = [("", record)], MAX_NAMES
+    for prefix, module in modules:
+        state = state_of(module, path)
+        for kind in ("_parameters", "_buffers", "_modules"):
+            own = state.get(kind)
+            for key, value in own.items() if isinstance(own, dict) else ():
+                name, left = f"{prefix}{key}", left - 1
+                if left < 0 or len(name) > MAX_NAME:
+                    raise SetupError(f"{path}: modules hold one another without end", _AGAIN)
+                if isinstance(value, Tensor):
+                    found[name] = value
+                elif isinstance(value, Record):
+                    modules.append((f"{name}.", value))
     return found
 
 
@@ -107,14 +116,14 @@ def stylegan2_of(
 ) -> stylegan2.Generator:
     """A StyleGAN2 generator from tensors under the names of the official PyTorch release.
 
-    The shape follows from the tensors. `mapping.w_avg` is estimated if it is missing, fixed noise
-    maps that are missing are drawn.
+    The shape follows from the tensors; see `network_of` for those that may be missing.
 
     Raises:
         UsageError: it is no unconditional StyleGAN2 of three channels in the skip architecture.
         SetupError: tensors are missing or have other shapes.
+        LookupError, ValueError: there are none of some layer, or they have no shape of one.
     """
-    config = _stylegan2_config(weights, path, lr_multiplier)
+    config = _stylegan2_config(weights, lr_multiplier)
     sides = config.sides
     if any(re.search(r"\.skip\.weight$", key) for key in weights):
         raise refuse(path, "a StyleGAN2 of the residual architecture, only skip is supported")
@@ -124,40 +133,20 @@ def stylegan2_of(
     if channels != 3:
         raise refuse(path, f"a StyleGAN2 of {channels} channels, only RGB is supported")
     check_filters(weights, path)
-    generator = stylegan2.Generator(config)
-    own = generator.state_dict()
-    chosen = {key: weights[key] for key in own if key in weights}
-    for key in own:
-        if key.endswith("noise_const") and key not in chosen:
-            chosen[key] = own[key]
-    drawn = "mapping.w_avg" not in chosen
-    if drawn:
-        chosen["mapping.w_avg"] = own["mapping.w_avg"]
-    load_weights(generator, chosen, path)
-    if drawn:
-        estimate_mean(generator)
-    return generator
+    return network_of(lambda: stylegan2.Generator(config), weights, path)
 
 
-def _stylegan2_config(
-    weights: Mapping[str, Tensor], path: Path, lr_multiplier: float
-) -> StyleGAN2Config:
-    try:
-        sides = [2**k for k in range(2, MAX_RESOLUTION.bit_length())]
-        channels = [
-            len(weights[name])
-            for name in (f"synthesis.b{side}.conv1.weight" for side in sides)
-            if name in weights
-        ]
-        layers = sum(bool(re.fullmatch(r"mapping\.fc\d+\.weight", key)) for key in weights)
-        w_dim, z_dim = weights["mapping.fc0.weight"].shape
-        return StyleGAN2Config(
-            2 ** (len(channels) + 1), z_dim, w_dim, layers, tuple(channels), lr_multiplier
-        )
-    except (LookupError, ValueError, TypeError) as error:
-        raise SetupError(
-            f"{path}: the layers of its StyleGAN2 are incomplete ({first_line(error)})", _AGAIN
-        ) from error
+def _stylegan2_config(weights: Mapping[str, Tensor], lr_multiplier: float) -> StyleGAN2Config:
+    sides = [2**k for k in range(2, MAX_RESOLUTION.bit_length())]
+    channels = [
+        len(weights[name])
+        for name in (f"synthesis.b{side}.conv1.weight" for side in sides)
+        if name in weights
+    ]
+    layers = sum(bool(re.fullmatch(r"mapping\.fc\d+\.weight", key)) for key in weights)
+    w_dim, z_dim = weights["mapping.fc0.weight"].shape
+    resolution = 2 ** (len(channels) + 1)
+    return StyleGAN2Config(resolution, z_dim, w_dim, layers, tuple(channels), lr_multiplier)
 
 
 def check_filters(weights: Mapping[str, Tensor], path: Path) -> None:
@@ -171,29 +160,61 @@ def check_filters(weights: Mapping[str, Tensor], path: Path) -> None:
     for key, value in weights.items():
         if re.search(r"(resample_filter|blur\.kernel|upsample\.kernel)$", key):
             value = value.float()
-            if value.shape != (4, 4) or (value / value.sum() - expected).abs().max() > 1e-4:
+            near = value.shape == (4, 4) and (value / value.sum() - expected).abs().max() < 1e-4
+            if not near:  # nor is one of zeros
                 raise refuse(path, f"a StyleGAN2 whose {key} is not [1, 3, 3, 1]")
 
 
-def load_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Gives a network its tensors, all of them finite.
+def network_of(
+    build: Callable[[], N], weights: Mapping[str, Tensor], path: Path, unused: tuple[str, ...] = ()
+) -> N:
+    """A network with the tensors of a file, float32; one that the file can not fill is never built.
+
+    Fixed noise maps that are missing are drawn, a mean style that is missing is estimated.
+
+    Args:
+        build: makes the network, of which the file may ask for more than there is memory.
+        weights: by the names of its `state_dict`, and others.
+        path: the file.
+        unused: beginnings of the names of tensors that do not matter.
 
     Raises:
         SetupError: some are missing, have other shapes, or are not finite.
     """
-    bad = [key for key, value in weights.items() if not value.float().isfinite().all()]
-    if bad:
-        raise SetupError(f"{path}: {bad[0]} holds numbers that are not finite", _AGAIN)
+    with torch.device("meta"):  # shapes alone
+        expected = build().state_dict()
+    chosen = {
+        key: weights[key] if value.ndim else weights[key].squeeze()  # some write [1] for a number
+        for key, value in expected.items()
+        if key in weights and not key.startswith(unused)
+    }
+    free = {
+        key: value
+        for key, value in expected.items()
+        if key not in chosen and (key.startswith(unused) or key.endswith(_FREE))
+    }
     try:
-        network.load_state_dict({key: value.float() for key, value in weights.items()})
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()]
-        reason = lines[1] if len(lines) > 1 else lines[0]
-        raise SetupError(f"{path}: its tensors do not fit ({reason[:200]})", _AGAIN) from error
+        check_shapes(expected, {k: tuple(v.shape) for k, v in (free | chosen).items()})
+    except ValueError as error:
+        raise SetupError(f"{path}: its tensors do not fit ({first_line(error)})", _AGAIN) from error
+    stored = {each.untyped_storage().data_ptr(): each.untyped_storage() for each in chosen.values()}
+    if sum(map(torch.numel, chosen.values())) > sum(each.nbytes() for each in stored.values()):
+        raise SetupError(f"{path}: its tensors share their numbers", _AGAIN)
+    chosen = {key: value.float() for key, value in chosen.items()}
+    check_finite(chosen, path)
+    rng = torch.Generator().manual_seed(0)
+    for key, value in free.items():
+        if key.endswith("noise_const"):
+            chosen[key] = torch.randn(value.shape, generator=rng)
+    network = build()
+    network.load_state_dict(chosen, strict=False)
+    if _MEAN in free:
+        _estimate_mean(network)
+    return network
 
 
 @torch.no_grad()
-def estimate_mean(generator: Any) -> None:
+def _estimate_mean(generator: Any) -> None:
     """Makes the mean style that of 16,384 samples."""
     rng = torch.Generator().manual_seed(0)
     total = torch.zeros(generator.config.w_dim, dtype=torch.float64)

@@ -12,14 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pulse_sr.errors import SetupError, first_line
-from pulse_sr.models.importers.layout import (
-    Imported,
-    estimate_mean,
-    load_weights,
-    refuse,
-    tensor_dict,
-)
+from pulse_sr.models.importers.layout import Imported, network_of, refuse, tensor_dict
 from pulse_sr.priors.stylegan2_bilinear import BilinearConfig, Generator
 
 #: The learning-rate multiplier of its mapping, an option that files do not hold.
@@ -45,16 +38,8 @@ def import_lucidrains(content: Any, path: Path) -> Imported | None:
         raise refuse(path, "a lucidrains StyleGAN2 with attention layers, which are not supported")
     if "GE.initial_block" not in tensors:
         raise refuse(path, "a lucidrains StyleGAN2 without a constant (--no-const)")
-    try:
-        generator = _generator(tensors, path)
-    except (LookupError, ValueError, TypeError, RuntimeError) as error:
-        raise SetupError(
-            f"{path}: its layers are incomplete ({first_line(error)})", "download the file again"
-        ) from error
-    estimate_mean(generator)
-    return Imported(
-        "stylegan2-bilinear", generator, "checkpoint of lucidrains' stylegan2-pytorch", [*NOTES]
-    )
+    source = "checkpoint of lucidrains' stylegan2-pytorch"
+    return Imported("stylegan2-bilinear", _generator(tensors, path), source, [*NOTES])
 
 
 def _generator(tensors: Mapping[str, Tensor], path: Path) -> Generator:
@@ -69,14 +54,10 @@ def _generator(tensors: Mapping[str, Tensor], path: Path) -> Generator:
     start = F.conv2d(
         start, tensors["GE.initial_conv.weight"], tensors["GE.initial_conv.bias"], padding=1
     )
-    weights = {"synthesis.const": start[0], "mapping.w_avg": torch.zeros(width)}
-    weights |= _mapping(tensors, layers, width)
-    rng = torch.Generator().manual_seed(0)
+    weights = {"synthesis.const": start[0]} | _mapping(tensors, layers, width)
     for i in range(sides):
-        weights |= _block(tensors, i, rng)
-    generator = Generator(config)
-    load_weights(generator, weights, path)
-    return generator
+        weights |= _block(tensors, i)
+    return network_of(lambda: Generator(config), weights, path)
 
 
 def _mapping(tensors: Mapping[str, Tensor], layers: list[int], width: int) -> dict[str, Tensor]:
@@ -91,8 +72,8 @@ def _mapping(tensors: Mapping[str, Tensor], layers: list[int], width: int) -> di
     return found
 
 
-def _block(tensors: Mapping[str, Tensor], i: int, rng: torch.Generator) -> dict[str, Tensor]:
-    theirs, ours, side = f"GE.blocks.{i}", f"synthesis.b{4 << i}", 4 << i
+def _block(tensors: Mapping[str, Tensor], i: int) -> dict[str, Tensor]:
+    theirs, ours = f"GE.blocks.{i}", f"synthesis.b{4 << i}"
     found: dict[str, Tensor] = {}
     for number in (1, 2):
         layer = f"{ours}.conv{number - 1}"
@@ -101,7 +82,6 @@ def _block(tensors: Mapping[str, Tensor], i: int, rng: torch.Generator) -> dict[
             f"{layer}.weight": tensors[f"{theirs}.conv{number}.weight"],
             f"{layer}.noise_strength": tensors[f"{theirs}.to_noise{number}.weight"][:, 0],
             f"{layer}.bias": tensors[f"{theirs}.to_noise{number}.bias"],
-            f"{layer}.noise_const": torch.randn(side, side, generator=rng),
         }
     weight = tensors[f"{theirs}.to_rgb.conv.weight"]
     found |= _affine(tensors, f"{theirs}.to_rgb.to_style", f"{ours}.torgb.affine")

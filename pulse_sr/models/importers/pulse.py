@@ -12,13 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pulse_sr.errors import SetupError, UsageError, first_line
+from pulse_sr.errors import SetupError, UsageError
 from pulse_sr.files.checkpoints import read_checkpoint
-from pulse_sr.models.importers.layout import Imported, estimate_mean, he_gain, load_weights
+from pulse_sr.models.importers.layout import Imported, he_gain, network_of
 from pulse_sr.priors.fastgan_layers import up_kernel
 from pulse_sr.priors.stylegan1 import Generator
 from pulse_sr.priors.stylegan2 import StyleGAN2Config
@@ -55,7 +54,7 @@ def import_pulse(content: Any, path: Path) -> Imported | None:
 
 def _tensors(content: Any) -> dict[str, Tensor]:
     pairs = content.items() if isinstance(content, dict) else ()
-    return {str(key): value.float() for key, value in pairs if isinstance(value, Tensor)}
+    return {str(key): value for key, value in pairs if isinstance(value, Tensor)}
 
 
 def _other(path: Path, name: str, key: str) -> dict[str, Tensor]:
@@ -72,27 +71,17 @@ def _other(path: Path, name: str, key: str) -> dict[str, Tensor]:
 
 
 def _generator(tensors: Mapping[str, Tensor], path: Path) -> Generator:
-    try:
-        sides = sorted(
-            int(k.split(".")[1].split("x")[0]) for k in tensors if k.endswith("epi1.noise.weight")
-        )
-        channels = tuple(len(tensors[f"blocks.{s}x{s}.epi1.noise.weight"]) for s in sides)
-        w_dim, z_dim = tensors["dense0.weight"].shape
-        layers = sum(bool(re.fullmatch(r"dense\d+\.weight", key)) for key in tensors)
-        config = StyleGAN2Config(max(sides), z_dim, w_dim, layers, channels)
-        rng = torch.Generator().manual_seed(0)
-        weights = _mapping(tensors, layers) | _rgb(tensors)
-        for side in sides:
-            weights |= _block(tensors, side, rng)
-        generator = Generator(config)
-    except (LookupError, ValueError, TypeError, IndexError, RuntimeError) as error:
-        raise SetupError(
-            f"{path}: its layers are incomplete ({first_line(error)})",
-            "download PULSE's files again",
-        ) from error
-    load_weights(generator, weights | {"mapping.w_avg": torch.zeros(w_dim)}, path)
-    estimate_mean(generator)
-    return generator
+    sides = sorted(
+        int(k.split(".")[1].split("x")[0]) for k in tensors if k.endswith("epi1.noise.weight")
+    )
+    channels = tuple(len(tensors[f"blocks.{s}x{s}.epi1.noise.weight"]) for s in sides)
+    w_dim, z_dim = tensors["dense0.weight"].shape
+    layers = sum(bool(re.fullmatch(r"dense\d+\.weight", key)) for key in tensors)
+    config = StyleGAN2Config(max(sides), z_dim, w_dim, layers, channels)
+    weights = _mapping(tensors, layers) | _rgb(tensors)
+    for side in sides:
+        weights |= _block(tensors, side)
+    return network_of(lambda: Generator(config), weights, path)
 
 
 def _mapping(tensors: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
@@ -111,7 +100,7 @@ def _rgb(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _block(tensors: Mapping[str, Tensor], side: int, rng: torch.Generator) -> dict[str, Tensor]:
+def _block(tensors: Mapping[str, Tensor], side: int) -> dict[str, Tensor]:
     theirs, ours = f"blocks.{side}x{side}", f"synthesis.b{side}"
     conv = "conv" if side == 4 else "conv1"
     weight = tensors[f"{theirs}.{conv}.weight"]
@@ -132,7 +121,6 @@ def _block(tensors: Mapping[str, Tensor], side: int, rng: torch.Generator) -> di
             f"{ours}.epilogue{i}.noise_strength": tensors[f"{epilogue}.noise.weight"],
             f"{ours}.epilogue{i}.affine.weight": tensors[f"{epilogue}.style_mod.lin.weight"],
             f"{ours}.epilogue{i}.affine.bias": tensors[f"{epilogue}.style_mod.lin.bias"],
-            f"{ours}.epilogue{i}.noise_const": torch.randn(side, side, generator=rng),
         }
     return found
 

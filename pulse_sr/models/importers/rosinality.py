@@ -45,12 +45,12 @@ def _renamed(key: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:
         yield f"mapping.fc{int(match[1]) - 1}.{match[2]}", value
     elif key == "input.input":
         yield "synthesis.b4.const", value[0]
-    elif match := re.fullmatch(r"noises\.noise_(\d+)", key):
+    elif match := re.fullmatch(r"noises\.noise_(\d{1,2})", key):
         yield f"{_layer(int(match[1]))}.noise_const", value[0, 0]
-    elif match := re.fullmatch(r"(conv1|convs\.(\d+))\.(.+)", key):
+    elif match := re.fullmatch(r"(conv1|convs\.(\d{1,2}))\.(.+)", key):
         prefix = _layer(0 if match[2] is None else int(match[2]) + 1)
         yield from _convolution(prefix, match[3], value)
-    elif match := re.fullmatch(r"(to_rgb1|to_rgbs\.(\d+))\.(.+)", key):
+    elif match := re.fullmatch(r"(to_rgb1|to_rgbs\.(\d{1,2}))\.(.+)", key):
         side = 4 if match[2] is None else 8 << int(match[2])
         yield from _rgb(f"synthesis.b{side}.torgb", match[3], value)
 

@@ -14,8 +14,6 @@ from pulse_sr.files.constructors import Array
 from pulse_sr.files.unpickler import Record
 from pulse_sr.models.importers.layout import Imported, refuse, stylegan2_of
 
-MAX_COMPONENTS_DEEP = 4
-
 
 def import_tensorflow(content: Any, path: Path) -> Imported | None:
     """The averaged generator, the last of the three.
@@ -46,32 +44,35 @@ def import_tensorflow(content: Any, path: Path) -> Imported | None:
     return Imported("stylegan2", generator, "pickle of NVIDIA's TensorFlow StyleGAN2")
 
 
-def _variables(record: Record, depth: int = 0) -> Iterator[tuple[str, Tensor]]:
+def _variables(record: Record) -> Iterator[tuple[str, Tensor]]:
     """Variables by name, those of the component `mapping` under `mapping/...`."""
-    state = record.state if isinstance(record.state, dict) else {}
-    for pair in state.get("variables") or ():
-        if isinstance(pair, tuple | list) and len(pair) == 2:
-            name, value = pair
-            if isinstance(name, str) and isinstance(value, Array) and value.tensor is not None:
-                yield name, value.tensor
-    components = state.get("components")
-    if isinstance(components, dict) and depth < MAX_COMPONENTS_DEEP:
-        for prefix, inner in components.items():
-            if isinstance(inner, Record):
-                for name, value in _variables(inner, depth + 1):
-                    yield f"{prefix}/{name}", value
+    whole, components = _state(record), _state(record).get("components")
+    parts = [("", whole)]
+    for name in ("mapping", "synthesis"):
+        if isinstance(components, dict):
+            parts.append((f"{name}/", _state(components.get(name))))
+    for prefix, state in parts:
+        for pair in state.get("variables") or ():
+            if isinstance(pair, tuple | list) and len(pair) == 2:
+                name, value = pair
+                if isinstance(name, str) and isinstance(value, Array) and value.tensor is not None:
+                    yield f"{prefix}{name}", value.tensor
+
+
+def _state(record: Any) -> dict[str, Any]:
+    found = record.state if isinstance(record, Record) else None
+    return found if isinstance(found, dict) else {}
 
 
 def _renamed(key: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:
     """The official PyTorch name and layout of a variable."""
-    value = value.float()
     if key == "dlatent_avg":
         yield "mapping.w_avg", value
     elif match := re.fullmatch(r"mapping/Dense(\d+)/(weight|bias)", key):
         yield f"mapping.fc{match[1]}.{match[2]}", value.t() if match[2] == "weight" else value
     elif key == "synthesis/4x4/Const/const":
         yield "synthesis.b4.const", value[0]
-    elif match := re.fullmatch(r"synthesis/noise(\d+)", key):
+    elif match := re.fullmatch(r"synthesis/noise(\d{1,2})", key):
         yield f"synthesis.{_layer_of_noise(int(match[1]))}.noise_const", value[0, 0]
     elif match := re.fullmatch(r"synthesis/(\d+)x\1/(Conv|Conv0_up|Conv1|ToRGB|Skip)/(\w+)", key):
         layer = {"Conv0_up": "conv0", "ToRGB": "torgb", "Skip": "skip"}.get(match[2], "conv1")
@@ -88,7 +89,7 @@ def _layer(prefix: str, name: str, value: Tensor) -> Iterator[tuple[str, Tensor]
     elif name == "mod_weight":
         yield f"{prefix}.affine.weight", value.t()
     elif name == "mod_bias":
-        yield f"{prefix}.affine.bias", value + 1
+        yield f"{prefix}.affine.bias", value.float() + 1
 
 
 def _layer_of_noise(index: int) -> str:

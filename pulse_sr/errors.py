@@ -68,8 +68,8 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, or its kind where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """The first line of what an error says, `cut`, or its kind where it says nothing."""
+    return cut((str(error).strip().splitlines() or [type(error).__name__])[0])
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -85,7 +85,7 @@ def describe_error(error: BaseException) -> tuple[str, str, int]:
     """Returns what to tell of an error: message, hint, exit code."""
     if isinstance(error, PulseError):
         return error.message, error.hint, error.exit_code
-    line = cut(first_line(error))
+    line = first_line(error)
     if is_out_of_memory(error):
         return f"there is not enough memory: {line}", "smaller inputs, or fewer at once", 3
     if isinstance(error, RecursionError):

@@ -74,6 +74,12 @@ def refused(tmp_path, data, words=""):
     assert error.value.exit_code == 2
 
 
+def test_what_is_said_of_a_damaged_file_is_short(tmp_path):
+    with pytest.raises(SetupError, match="no string quotes around") as error:
+        read(tmp_path, b"S" + b"]" * 4000 + b"\n.")
+    assert len(error.value.message) < 200 + len(str(tmp_path))
+
+
 CALLS = [
     ("os", "system", "touch canary"),
     ("posix", "system", "touch canary"),

@@ -25,7 +25,7 @@ from pulse_sr.data.sources import (
 )
 from pulse_sr.data.tar import Tar
 from pulse_sr.data.zip import Zip, is_zip
-from pulse_sr.errors import InputError, UsageError
+from pulse_sr.errors import InputError, UsageError, first_line
 
 Tag = TypeVar("Tag")
 
@@ -177,7 +177,8 @@ def _list_shard(path: Path, number: int) -> Listing:
             return archive.list(number)
     except (*Tar.broken, *Zip.broken) as error:
         raise UsageError(
-            f"{path} is not a folder of images, nor a tar or zip of them: {error}", "check the file"
+            f"{path} is not a folder of images, nor a tar or zip of them: {first_line(error)}",
+            "check the file",
         ) from error
 
 

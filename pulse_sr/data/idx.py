@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pulse_sr.data.sources import ImageSource, Opener, Refusal, Stamp, stamp_of
-from pulse_sr.errors import InputError, UsageError
+from pulse_sr.errors import InputError, UsageError, first_line
 
 _BYTES = 8  # the type of unsigned bytes
 _IMAGES = 3  # dimensions of a list of grey images
@@ -57,7 +57,9 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
             shape = struct.unpack(f">{dimensions}I", file.read(4 * dimensions))
             data = file.read(math.prod(shape) + 1)
     except (OSError, EOFError, zlib.error, struct.error) as error:
-        raise InputError(f"{path} can not be read: {error}", "copy the file again") from error
+        raise InputError(
+            f"{path} can not be read: {first_line(error)}", "copy the file again"
+        ) from error
     if len(data) != math.prod(shape):
         raise InputError(
             f"{path} has {len(data)} bytes of pixels or more, expected {math.prod(shape)}",

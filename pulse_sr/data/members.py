@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from pulse_sr.errors import InputError
+from pulse_sr.errors import InputError, first_line
 
 #: Of a member, as of a file.
 MOST_BYTES = 1 << 30
@@ -77,7 +77,9 @@ def bytes_of(archive: Archive, member: Member) -> bytes:
     try:
         data = archive.read(member)
     except archive.broken as error:
-        raise InputError(f"{member.name} cannot be read: {error}", "pack it again") from error
+        raise InputError(
+            f"{member.name} cannot be read: {first_line(error)}", "pack it again"
+        ) from error
     if len(data) < member.size:
         raise InputError(
             f"{member.name} is cut off: {len(data)} of {member.size} bytes", "pack it again"

@@ -11,7 +11,7 @@ import zlib
 from pathlib import Path
 
 from pulse_sr.data.members import MOST_BYTES, Listing, Member, clean, follow_links
-from pulse_sr.errors import UsageError
+from pulse_sr.errors import UsageError, first_line
 
 #: A member may be unpacked to this many times its packed bytes if that is much: pictures do not
 #: pack that well, and those that do (one colour, without compression of their own) are smaller.
@@ -42,7 +42,9 @@ class Zip:
         try:
             self._file = zipfile.ZipFile(path)
         except zipfile.BadZipFile as error:
-            words = f"the list of its files, at its end, is missing or damaged ({error})"
+            words = (
+                f"the list of its files, at its end, is missing or damaged ({first_line(error)})"
+            )
             raise zipfile.BadZipFile(words) from error
 
     def list(self, shard: int) -> Listing:

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import torch
 
-from pulse_sr.errors import SetupError, UsageError
+from pulse_sr.errors import SetupError, UsageError, first_line
 from pulse_sr.files.constructors import CONSTRUCTORS, Storage, is_record, storage_dtype
 from pulse_sr.files.paths import FILE, check_path
 from pulse_sr.files.unpickler import Constructor, Damaged, Forbidden, Unpickler
@@ -63,7 +63,8 @@ def read_checkpoint(path: Path) -> Any:
         ) from error
     except Damaged as error:
         raise SetupError(
-            f"{path} is damaged or truncated: {error}", "download or copy the file again"
+            f"{path} is damaged or truncated: {first_line(error)}",
+            "download or copy the file again",
         ) from error
 
 

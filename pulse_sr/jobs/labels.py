@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pulse_sr.errors import UsageError
+from pulse_sr.errors import UsageError, first_line
 from pulse_sr.files.paths import read_text
 from pulse_sr.jobs.stems import clean_stem
 
@@ -48,7 +48,9 @@ def read_labels(path: Path) -> Labels:
         header = list(reader.fieldnames or [])
         found = list(reader)
     except csv.Error as error:
-        raise UsageError(f"--by {path} is not CSV: {error}", "give a CSV file") from error
+        raise UsageError(
+            f"--by {path} is not CSV: {first_line(error)}", "give a CSV file"
+        ) from error
     if len(header) < 2:
         raise UsageError(
             f"{path} has the columns {header}, expected one of files and one of labels",

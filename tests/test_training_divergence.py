@@ -148,6 +148,7 @@ def test_two_processes_end_together(tmp_path):
         "    t.train(Path(sys.argv[1]), 16000, processes=joined, rate=1e9)\n"
         "except PulseError as error:\n"
         "    print(joined.rank, error.exit_code, error.message)\n"
+        "t.leave_processes()\n"
     )
     script = tmp_path / "diverging.py"
     script.write_text(code)

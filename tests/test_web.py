@@ -378,6 +378,7 @@ def test_stop_ends_a_search_and_closing_its_generator_too(page, guests, small):
         lambda running: (page.stop(ONE), page.stopped(ONE)),
         lambda running: running.close(),
     ):
+        page.queued(ONE)
         running = page.search([], 0, "bicubic", 3, "ilo", 0, ONE)
         next(running)
         search = guests.of("one").search
@@ -394,6 +395,17 @@ def test_what_a_stopped_search_still_tells_is_what_stop_told(page, guests, small
     page.stop(ONE)
     assert page.stopped(ONE) == list(running)[-1]
     assert guests.of("one").outcome is None
+
+
+def test_a_search_that_was_stopped_before_its_turn_never_begins(page, guests, small):
+    asked(page, guests, small)
+    page.queued(ONE)
+    page.stop(ONE)
+    told = page.stopped(ONE)
+    assert list(page.search([], 0, "bicubic", 1, "phased", 0, ONE)) == [told]
+    assert guests.of("one").search is None
+    page.queued(ONE)
+    assert value(page, searched(page, samples=1), "gallery")["value"]
 
 
 # ---- what comes in ----

@@ -88,9 +88,11 @@ class Handlers:
             parts.results: gr.update(visible=False),
         }
 
-    def queued(self) -> Changes:
+    def queued(self, request: gr.Request) -> Changes:
         """Answers the button at once, whoever is before us."""
-        parts = self.parts
+        parts, visit = self.parts, self.visits.find(_session(request))
+        if visit is not None:
+            visit.stopped = False
         return {
             parts.find: gr.update(visible=False),
             parts.stop: gr.update(visible=True),
@@ -113,8 +115,13 @@ class Handlers:
             visit = self.visits.find(_session(request))
             if visit is None:
                 raise UsageError("there is no picture", "drop one first")
+            if visit.stopped:  # while it waited for its turn
+                yield self._told_stopped()
+                return
             search = self._begin(visit, faces, side, operator, samples, method, seed)
             try:
+                if visit.stopped:
+                    search.stop()
                 yield from self._follow(search)
                 search.wait()
                 if search.stopped:  # what is told here may reach the page after `stopped`
@@ -189,14 +196,17 @@ class Handlers:
     def stop(self, request: gr.Request) -> Changes:
         """Answers the button Stop at once, also where the search has not begun."""
         visit = self.visits.find(_session(request))
-        if visit is not None and visit.search is not None:
-            visit.search.stop()
+        if visit is not None:
+            visit.stopped = True
+            if visit.search is not None:
+                visit.search.stop()
         return {self.parts.status: gr.update(value=markup.said("Stopping at the next step ..."))}
 
     def stopped(self, request: gr.Request) -> Changes:
         """Answers when the search has ended."""
         visit = self.visits.find(_session(request))
         if visit is not None and visit.search is not None:
+            visit.search.stop()  # it may have begun after `stop`
             visit.search.wait()
         return self._told_stopped()
 

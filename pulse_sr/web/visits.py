@@ -46,6 +46,7 @@ class Visit:
         cached: where gradio keeps its upload.
         seen: when something was last heard of it, `time.monotonic`.
         searches: how many there were.
+        stopped: Stop was pressed since the last search was asked for, maybe before it began.
     """
 
     folder: Path
@@ -55,6 +56,7 @@ class Visit:
     cached: Path | None = None
     seen: float = field(default_factory=time.monotonic)
     searches: int = 0
+    stopped: bool = False
 
     def next_folder(self) -> Path:
         """Returns the folder of a new search; that of the last one is removed."""

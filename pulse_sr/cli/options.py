@@ -15,7 +15,7 @@ from click.shell_completion import CompletionItem
 
 from pulse_sr import __version__
 from pulse_sr.cli.console import JSON_KEY, VERBOSE_KEY, Console
-from pulse_sr.errors import UsageError, cut, first_line, shown
+from pulse_sr.errors import UsageError, first_line, shown
 from pulse_sr.files.paths import FILE, check_out, read_text
 from pulse_sr.files.remote import is_url
 from pulse_sr.options import (
@@ -270,7 +270,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(read_text(path, _MOST_BYTES, called="--config "))
     except (ValueError, RecursionError) as error:  # also numbers of thousands of digits
         raise UsageError(
-            f"--config {path} is not TOML: {cut(first_line(error))}",
+            f"--config {path} is not TOML: {first_line(error)}",
             'write lines such as: method = "phased"',
         ) from error
 

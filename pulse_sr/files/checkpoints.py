@@ -135,8 +135,7 @@ def _read_zip(content: IO[bytes], size: int) -> Any:
                 raise Forbidden(f"a zip archive with {len(pickles)} data.pkl, where torch has one")
             return _read_members(archive, members, pickles[0].removesuffix("data.pkl"))
     except (*_BAD_ZIP, *_BAD_ZIP_FIELDS) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise Damaged(f"the archive can not be read ({reason})") from error
+        raise Damaged(f"the archive can not be read ({first_line(error)})") from error
 
 
 def _check_members(members: Mapping[str, zipfile.ZipInfo], size: int) -> None:

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from pulse_sr.errors import SetupError, cut, first_line
+from pulse_sr.errors import SetupError, cut, first_line, kind_and_line
 from pulse_sr.files.atomic import write_atomic
 from pulse_sr.files.documents import Count, check_shape, json_text, parse_json
 
@@ -88,7 +88,7 @@ def require_shape(path: Path, header: dict[str, Any], shape: Any) -> None:
         check_shape(header, shape)
     except ValueError as error:
         raise SetupError(
-            f"the header of {path} is damaged ({cut(first_line(error))})",
+            f"the header of {path} is damaged ({first_line(error)})",
             "restore the file, or train it again",
         ) from error
 
@@ -172,7 +172,7 @@ def explain_damage(file: Path) -> Iterator[None]:
     try:
         yield
     except (*UNREADABLE, RuntimeError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {cut(first_line(error))}"
+        reason = kind_and_line(error)
         raise SetupError(
             f"{file} does not hold the tensors that its header names ({reason})",
             "the file is damaged: restore or retrain it",

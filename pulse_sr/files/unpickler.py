@@ -25,7 +25,12 @@ MAX_INTEGER_BITS = 128
 
 #: What functions of the table raise for arguments that make no sense; RuntimeError is torch's.
 _WRONG_ARGUMENTS = (
-    *(TypeError, ValueError, LookupError, AttributeError, OverflowError, RuntimeError),
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    OverflowError,
+    RuntimeError,
 )
 #: What a call may copy.
 _COPIED = (str, bytes, bytearray, list, tuple, set, dict)

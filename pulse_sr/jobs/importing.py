@@ -21,12 +21,7 @@ import torch
 from pulse_sr.alignment.geometry import FFHQ, framing_of
 from pulse_sr.devices import choose_device
 from pulse_sr.errors import SetupError, UsageError, first_line, is_disk_full
-from pulse_sr.files.atomic import (
-    is_running,
-    make_folder,
-    remove_leftovers,
-    write_text_atomic,
-)
+from pulse_sr.files.atomic import is_running, make_folder, remove_leftovers, write_text_atomic
 from pulse_sr.files.digest import file_sha256
 from pulse_sr.files.documents import load_json
 from pulse_sr.files.lock import folder_lock

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from pulse_sr.errors import SetupError, UsageError, first_line
+from pulse_sr.errors import SetupError, UsageError, kind_and_line
 from pulse_sr.files.tensors import UNREADABLE, read_tensors_header
 from pulse_sr.models.descriptor import Kind, Model
 from pulse_sr.priors.architectures import ARCHITECTURES
@@ -89,7 +89,7 @@ def describe(path: Path, device: torch.device) -> Model:
         )
     except (LookupError, TypeError, ValueError) as error:
         raise SetupError(
-            f"the header of {file} is incomplete ({type(error).__name__}: {first_line(error)})",
+            f"the header of {file} is incomplete ({kind_and_line(error)})",
             "the file is damaged: restore it, or train it again",
         ) from error
 

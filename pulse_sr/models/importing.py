@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pulse_sr.errors import SetupError, UsageError, first_line
+from pulse_sr.errors import SetupError, UsageError, kind_and_line
 from pulse_sr.files.checkpoints import read_checkpoint
 from pulse_sr.models.detect import is_foreign
 from pulse_sr.models.importers.fastgan import import_fastgan, import_projected_gan
@@ -50,7 +50,7 @@ def read_foreign(path: Path) -> Imported:
             found = each(content, path)
         except _INCOMPLETE as error:
             raise SetupError(
-                f"{path}: its layers are incomplete ({type(error).__name__}: {first_line(error)})",
+                f"{path}: its layers are incomplete ({kind_and_line(error)})",
                 "the file is damaged or of another program: download it again",
             ) from error
         if found is not None:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Required, TypedDict
 import torch
 from msgspec import Meta
 
-from pulse_sr.errors import SetupError, UsageError, cut, first_line
+from pulse_sr.errors import SetupError, UsageError, kind_and_line
 from pulse_sr.files.digest import file_sha256
 from pulse_sr.files.documents import Count, check_description
 from pulse_sr.files.tensors import (
@@ -105,7 +105,7 @@ def read_header(path: Path) -> dict[str, Any]:
         header = read_tensors_header(path, HEADER_KEY)
     except UNREADABLE as error:
         raise SetupError(
-            f"{path} is not a readable prior ({type(error).__name__}: {cut(first_line(error))})",
+            f"{path} is not a readable prior ({kind_and_line(error)})",
             "reinstall pulse-sr for the bundled prior, or train again with `pulse-sr train-prior`",
         ) from error
     kind = (header.get("schema"), header.get("architecture"))

@@ -12,7 +12,7 @@ from typing import Any, TypedDict
 import torch
 import torch.nn as nn
 
-from pulse_sr.errors import SetupError, UsageError, cut, first_line
+from pulse_sr.errors import SetupError, UsageError, kind_and_line
 from pulse_sr.files.digest import file_sha256
 from pulse_sr.files.documents import Place, check_description
 from pulse_sr.files.tensors import (
@@ -137,7 +137,7 @@ def read_model_header(path: Path) -> dict[str, Any]:
         header = read_tensors_header(path, HEADER_KEY)
     except UNREADABLE as error:
         raise SetupError(
-            f"{path} is not a readable network ({type(error).__name__}: {cut(first_line(error))})",
+            f"{path} is not a readable network ({kind_and_line(error)})",
             "train one with `pulse-sr train-sr`, or name a bundled one",
         ) from error
     described = (header.get("schema"), header.get("kind"), header.get("architecture"))

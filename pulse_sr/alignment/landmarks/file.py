@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from pulse_sr.alignment.landmarks.base import Face, box_of, left_to_right
-from pulse_sr.errors import InputError, UsageError, cut, first_line
+from pulse_sr.errors import InputError, UsageError, first_line
 from pulse_sr.files.documents import check_shape, load_json
 from pulse_sr.files.paths import check_path
 from pulse_sr.images.read import LowResImage
@@ -40,7 +40,7 @@ class FileLandmarks:
                 check_shape(document["source"], dict[str, Any])
                 document = {str(document["source"].get("path")): [document["landmarks"]]}
         except (OSError, ValueError) as error:
-            words = f"--landmarks {path} can not be read: {cut(first_line(error))}"
+            words = f"--landmarks {path} can not be read: {first_line(error)}"
             raise UsageError(words, _HINT) from error
         self._faces = {
             str(name): [_face(path, str(name), points) for points in _list(path, faces)]

@@ -9,7 +9,7 @@ from dataclasses import MISSING, fields
 from importlib import resources
 from typing import Any
 
-from pulse_sr.errors import UsageError, cut, first_line, shown
+from pulse_sr.errors import UsageError, first_line, shown
 from pulse_sr.files.paths import problem_of_name, read_text
 from pulse_sr.options import suggest
 from pulse_sr.training.sr.config import Phase, SrConfig
@@ -53,7 +53,7 @@ def read_recipe(name: str) -> SrConfig:
     try:
         return _recipe(tomllib.loads(text))
     except (ValueError, RecursionError) as error:  # also numbers of thousands of digits
-        raise UsageError(f"recipe {name} is not TOML: {cut(first_line(error))}") from error
+        raise UsageError(f"recipe {name} is not TOML: {first_line(error)}") from error
     except UsageError as error:
         raise UsageError(f"recipe {name}: {error.message}", error.hint) from error
 

@@ -143,6 +143,37 @@ def test_a_run_folder(run, folders):
         assert name in document["files"]
 
 
+@pytest.mark.parametrize("record", ["result.json", "compare.json"])
+def test_padding_counts_only_where_the_reference_has_it(run, folders, record):
+    """The reference of an input that was not square: as large as the result, or as the input."""
+    whole = np.array(Image.open(folders / "truth" / "face0.png"))
+    result = noisy(whole, np.random.default_rng(2))
+    grid = {"side": 12, "rows": [0, 12], "columns": [2, 10]}
+    low = degrade(result.transpose(2, 0, 1), "bicubic", 8).transpose(1, 2, 0)[:, 2:10]
+    document = {"operator": {"spec": "bicubic"}, "grid": grid}
+    if record == "result.json":
+        document |= {"status": "ok", "samples": [{"file": "sample.png"}]}
+    else:
+        document["methods"] = [
+            {"method": "sample", "title": "", "file": "sample.png", "lr_psnr": 9}
+        ]
+    write(folders / "padded" / "face0" / "sample.png", result)
+    write(folders / "low" / "face0.png", low)
+    (folders / "padded" / "face0" / record).write_text(json.dumps(document))
+    for truth, columns in ((whole, slice(0, 96)), (whole[:, 16:80], slice(16, 80))):
+        write(folders / "truth" / "face0.png", truth)
+        found = run("--metrics", "psnr,lr-psnr", "--lr", "low", "--json", results="padded")
+        assert found.exit_code == 0, found.output
+        values = json.loads(found.stdout)["images"][0]["values"]
+        error = result[:, columns].astype(float) - whole[:, columns]
+        assert values["psnr"] == pytest.approx(10 * np.log10(255**2 / np.mean(error**2)))
+        assert values["lr-psnr"] > 55  # of the whole result: the part alone has other borders
+    write(folders / "truth" / "face0.png", whole[:, 15:79, :][:88])
+    found = run("--metrics", "psnr", "--lr", "low", results="padded")
+    assert found.exit_code == 1
+    assert "has 96x96 px, its reference truth/face0.png 64x88 px" in found.stderr
+
+
 def test_lr_consistency_of_pictures(run, folders):
     for i in range(6):
         with Image.open(folders / "truth" / f"face{i}.png") as image:

@@ -27,7 +27,7 @@ from pulse_sr.jobs.comparison import METHODS, SYNTHETIC, enlargements, inside, m
 from pulse_sr.jobs.drawing import read_pixels
 from pulse_sr.jobs.manifest import COMPARED, Index, MethodShape, NotedShape, Row
 from pulse_sr.jobs.provenance import XMP, settings_of, text_chunks
-from pulse_sr.jobs.record import input_entry, timing_entry
+from pulse_sr.jobs.record import grid_entry, input_entry, timing_entry
 from pulse_sr.jobs.task import Input
 from pulse_sr.models.registry import load_network_of_scale, on_device
 from pulse_sr.priors.base import Prior
@@ -278,6 +278,7 @@ class CompareWorker:
                 "scale": result.scale,
                 **observation.facts,
             },
+            "grid": grid_entry(observation),
             "prior": {
                 "name": result.prior_name,
                 "sha256": result.prior_sha256,

@@ -15,6 +15,7 @@ import torch
 
 from pulse_sr import __version__
 from pulse_sr.images.read import LowResImage
+from pulse_sr.inversion.observation import Observation
 from pulse_sr.inversion.result import Result
 from pulse_sr.jobs.diagnosis import cpu_model
 from pulse_sr.jobs.drawing import Document, Pixels, diversity_entry
@@ -70,13 +71,18 @@ def make_document(
         "arithmetic": arithmetic(),
         "ops": result.ops,
         "slots": result.slots,
-        "grid": {
-            "side": observation.side,
-            "rows": list(observation.rows),
-            "columns": list(observation.columns),
-        },
+        "grid": grid_entry(observation),
         "fingerprint": fingerprint,
         "config": asdict(result.config),
+    }
+
+
+def grid_entry(observation: Observation) -> dict[str, Any]:
+    """Where the picture lies on the low-res grid; the rest of it is padding, not observed."""
+    return {
+        "side": observation.side,
+        "rows": list(observation.rows),
+        "columns": list(observation.columns),
     }
 
 

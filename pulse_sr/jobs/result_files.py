@@ -53,11 +53,12 @@ class RecordShape(TypedDict, total=False):
     operator: OperatorShape
 
 
-class ComparisonShape(TypedDict):
+class ComparisonShape(TypedDict, total=False):
     """What is read of a `compare.json`."""
 
-    methods: list[MethodShape]
-    operator: OperatorShape
+    methods: Required[list[MethodShape]]
+    operator: Required[OperatorShape]
+    grid: GridShape
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class ResultFiles:
         reference: the truth.
         low: the low-res input; None: not known.
         operator: spec of the operator that it is the image of.
-        grid: `grid` of `result.json`; empty: all pixels are observed.
+        grid: where the input lies on the low-res grid; None: everywhere.
         error: why it has no pictures; else empty.
     """
 
@@ -79,7 +80,7 @@ class ResultFiles:
     reference: Path | None = None
     low: Path | None = None
     operator: str = ""
-    grid: tuple[int, tuple[int, int], tuple[int, int]] | None = None
+    grid: GridShape | None = None
     error: str = ""
 
 
@@ -200,13 +201,10 @@ def _of_record(path: Path, root: Path) -> ResultFiles:
         return _damaged(stem, path, "it names no samples")
     samples = tuple(folder / each["file"] for each in document["samples"])
     grid, spec = document.get("grid"), document.get("operator", {}).get("spec", "")
-    window = grid and (grid["side"], tuple(grid["rows"]), tuple(grid["columns"]))
     if not samples:
         return ResultFiles(stem, error=f"{path} names no samples")
     low = folder / "input.png"
-    return ResultFiles(
-        stem, samples, low=low if low.is_file() else None, operator=spec, grid=window
-    )
+    return ResultFiles(stem, samples, None, low if low.is_file() else None, spec, grid)
 
 
 def _of_comparison(path: Path, picture: str) -> ResultFiles:
@@ -220,7 +218,8 @@ def _of_comparison(path: Path, picture: str) -> ResultFiles:
     if picture not in files:
         return ResultFiles(stem, error=f"{path} has no picture {picture!r} ({', '.join(files)})")
     spec = document["operator"].get("spec", "")
-    return ResultFiles(stem, (path.parent / files[picture],), operator=spec)
+    grid = document.get("grid")
+    return ResultFiles(stem, (path.parent / files[picture],), operator=spec, grid=grid)
 
 
 def _damaged(stem: str, path: Path, why: str) -> ResultFiles:
@@ -230,21 +229,39 @@ def _damaged(stem: str, path: Path, why: str) -> ResultFiles:
 def read_case(files: ResultFiles, settings: Settings) -> Case:
     """Reads the pictures of an input.
 
+    Of an input that was not square the reference may be as large as the whole result, or as the
+    part of it that lies over the input: then only that part is compared.
+
     Raises:
         InputError: a picture is missing, can not be read, or has another size than its reference.
         UsageError: see `read_image`.
     """
     assert files.reference is not None
     truth, samples = _pixels(files.reference), [_pixels(path) for path in files.samples]
-    for path, pixels in zip(files.samples, samples, strict=True):
-        if pixels.shape != truth.shape:
+    parts = [_like(truth, pixels, files.grid) for pixels in samples]
+    for path, pixels, part in zip(files.samples, samples, parts, strict=True):
+        if part.shape != truth.shape:
             raise InputError(
                 f"{path} has {_size(pixels)} px, its reference {files.reference} {_size(truth)} px",
                 "references of another size are not resized: give those of the same size",
             )
     low = None if files.low is None else _pixels(files.low)
-    operator = None if low is None else _operator(files, low, truth)
-    return Case(torch.stack(samples), truth, low, operator, settings.convention, settings.device)
+    whole = torch.stack(samples)
+    operator = None if low is None else _operator(files, low, whole)
+    part = whole if parts[0] is samples[0] else torch.stack(parts)
+    return Case(part, truth, low, operator, settings.convention, settings.device, whole)
+
+
+def _like(truth: Tensor, pixels: Tensor, grid: GridShape | None) -> Tensor:
+    """A result, or the part of it over the input if that has the size of the truth."""
+    if grid is None or pixels.shape == truth.shape:
+        return pixels
+    rows, columns = (
+        slice(*(end * size // grid["side"] for end in ends))
+        for ends, size in zip((grid["rows"], grid["columns"]), pixels.shape[1:], strict=True)
+    )
+    part = pixels[:, rows, columns]
+    return part if part.shape == truth.shape else pixels
 
 
 def _size(pixels: Tensor) -> str:
@@ -255,12 +272,13 @@ def _pixels(path: Path) -> Tensor:
     return torch.from_numpy(read_image(path).pixels)
 
 
-def _operator(files: ResultFiles, low: Tensor, truth: Tensor) -> Operator | None:
+def _operator(files: ResultFiles, low: Tensor, samples: Tensor) -> Operator | None:
     """None, with a warning, where it can not be built: that is no reason against other metrics."""
-    high = (int(truth.shape[1]), int(truth.shape[2]))
+    high, grid = (int(samples.shape[-2]), int(samples.shape[-1])), files.grid
     try:
-        if files.grid is not None:
-            return _square_operator(files.operator, high[0], files.grid)
+        if grid is not None:
+            window = tuple(grid["rows"]), tuple(grid["columns"])
+            return _square_operator(files.operator, grid["side"], high[0], *window)
         return _operator_of(files.operator, (int(low.shape[1]), int(low.shape[2])), high)
     except PulseError as error:
         log.warning("%s: no LR consistency: %s", files.stem, error.message)
@@ -269,9 +287,9 @@ def _operator(files: ResultFiles, low: Tensor, truth: Tensor) -> Operator | None
 
 @functools.lru_cache(maxsize=8)
 def _square_operator(
-    spec: str, high: int, grid: tuple[int, tuple[int, int], tuple[int, int]]
+    spec: str, side: int, high: int, rows: tuple[int, int], columns: tuple[int, int]
 ) -> Operator:
-    return make_operator(spec, grid[0], high, grid[1], grid[2])
+    return make_operator(spec, side, high, rows, columns)
 
 
 @functools.lru_cache(maxsize=8)

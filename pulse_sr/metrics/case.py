@@ -45,6 +45,8 @@ class Case:
         operator: what it is the image of; None: not known.
         convention: what PSNR and SSIM look at.
         device: of the networks.
+        whole: uint8 RGB `[S, 3, R, R]`, what the operator is applied to where `samples` are cut out
+            of it; None: `samples`.
 
     Raises:
         ValueError: when the sizes of samples and truth differ.
@@ -58,11 +60,13 @@ class Case:
         operator: Operator | None = None,
         convention: Convention = RGB,
         device: torch.device | str = "cpu",
+        whole: Tensor | None = None,
     ) -> None:
         if samples.shape[1:] != truth.shape or not len(samples):
             (h, w), (height, width) = samples.shape[-2:], truth.shape[-2:]
             raise ValueError(f"the result is {w}x{h} px, its reference {width}x{height} px")
         self.bytes, self.truth_bytes = samples, truth
+        self.whole = samples if whole is None else whole
         self.low, self.operator = low, operator
         self.convention, self.device = convention, device
 

@@ -99,7 +99,7 @@ def _psnr_of_mean(case: Case) -> list[float]:
 def _lr_psnr(case: Case) -> list[float]:
     if case.operator is None or case.low is None:
         raise ValueError("the low-res input and its operator are not known (--lr, --operator)")
-    return _bounded(case.operator.lr_psnr(case.samples, case.low.double() / 255))
+    return _bounded(case.operator.lr_psnr(case.whole.double() / 255, case.low.double() / 255))
 
 
 def _niqe(case: Case) -> list[float]:

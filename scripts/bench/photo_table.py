@@ -2,7 +2,7 @@
 
 Usage: python scripts/bench/photo_table.py portraits FOLDER -o OUT [--sizes 12,16,...] [--limit N]
        python scripts/bench/photo_table.py groups PHOTO... -o OUT [--upscale 2]
-       python scripts/bench/photo_table.py table docs/results/photo-portraits.json
+       python scripts/bench/photo_table.py table OUT/table.json
 
 portraits: every portrait is made small until the crop of its face has so many px, enlarged by
 `--upscale` (4) in each way, and compared with the original inside the face: in the crop, at the
@@ -13,7 +13,7 @@ groups: the photo as it is. Of every face that was searched: the variance of the
 of the photo enlarged by Lanczos; PSNR of the result made small again against the photo; and the
 largest of the mean changes of a channel along the outermost part of the rim.
 
-table: the table of portraits again, from the `table.json` of an earlier call.
+table: the means of portraits, from their `table.json`, for scripts/render_tables.py.
 
 OUT holds the small photos, the runs, which resume, and `table.json`.
 """
@@ -38,6 +38,7 @@ from pulse_sr.alignment.faces import frame_faces
 from pulse_sr.alignment.geometry import Points, framing_of
 from pulse_sr.alignment.landmarks.choice import make_landmarks
 from pulse_sr.alignment.paste import enlarged_quad, mask_box
+from pulse_sr.bench.frame import describe_machine
 from pulse_sr.config import SearchConfig
 from pulse_sr.files.atomic import write_atomic
 from pulse_sr.files.documents import json_bytes, read_json
@@ -51,10 +52,21 @@ from pulse_sr.metrics.squeezenet import feature_distance
 from pulse_sr.metrics.ssim import ssim
 from pulse_sr.models import registry
 from pulse_sr.models.registry import load_network
+from pulse_sr.report.table import Document, markdown, result_document
 from pulse_sr.sr.enlarging import Enlarge, by_network
 
 Row = dict[str, Any]
 NETWORK, TABLE = "compact-x4", "table.json"
+_RESULTS = Path("docs/results/photo-portraits.json")
+_COLUMNS = {
+    "crop, px": "{size}",
+    "photos": "{photos}",
+    "searched": "{searched}",
+    "method": "{method}",
+    "PSNR, dB": "{psnr:.2f}",
+    "SSIM": "{ssim:.3f}",
+    "feature distance": "{features:.3f}",
+}
 _LARGEST = 128  # px: the bundled prior's resolution
 _RIM = 0.02  # weights of the rim's outermost part
 
@@ -72,11 +84,12 @@ def main() -> None:
     options = parser.parse_args()
     upscale = options.upscale or (4 if options.what == "portraits" else 2)
     if options.what == "table":
-        print(portraits_table(read_json(options.inputs[0]) or []))
+        write_atomic(_RESULTS, json_bytes(portraits_document(read_json(options.inputs[0]) or [])))
     elif options.what == "portraits":
         paths = find_images([str(each) for each in options.inputs])[: options.limit]
         sizes = [int(each) for each in options.sizes.split(",")]
-        print(portraits_table(_portraits(paths, sizes, options.out, options.samples, upscale)))
+        rows = _portraits(paths, sizes, options.out, options.samples, upscale)
+        print(markdown(portraits_document(rows)))
     else:
         rows = list(_groups(options.inputs, options.out, options.samples, upscale))
         for row in rows:
@@ -172,25 +185,25 @@ def _scores(crops: Sequence[torch.Tensor], truth: torch.Tensor) -> Row:
     }
 
 
-def portraits_table(rows: Sequence[Row]) -> str:
-    """Means over the photos that have a result of every method, as Markdown."""
+def portraits_document(rows: Sequence[Row]) -> Document:
+    """Means over the photos that have a result of every method, by size and method."""
     table: dict[tuple[int, str], list[Row]] = defaultdict(list)
     lost = {(row["photo"], row["size"]) for row in rows if row["psnr"] is None}
     for row in rows:
         if (row["photo"], row["size"]) not in lost:
             table[row["size"], row["method"]].append(row)
-    lines = [
-        "| crop, px | photos | searched | method | PSNR, dB | SSIM | feature distance |",
-        "|---|---|---|---|---|---|---|",
+    means = [
+        {
+            "size": size,
+            "method": method,
+            "photos": len(found),
+            "searched": sum(row["searched"] > 0 for row in found),
+            **{name: mean(row[name] for row in found) for name in ("psnr", "ssim", "features")},
+        }
+        for (size, method), found in table.items()
     ]
-    for (size, method), found in table.items():
-        psnrs, ssims, features = (
-            mean(row[name] for row in found) for name in ("psnr", "ssim", "features")
-        )
-        searched = sum(row["searched"] > 0 for row in found)
-        numbers = f"{psnrs:.2f} | {ssims:.3f} | {features:.3f}"
-        lines.append(f"| {size} | {len(found)} | {searched} | {method} | {numbers} |")
-    return "\n".join(lines)
+    command = "python scripts/bench/photo_table.py portraits FOLDER -o OUT --samples 1"
+    return result_document("", command, _COLUMNS, means, describe_machine(torch.device("cpu")))
 
 
 def _groups(paths: Sequence[Path], out: Path, samples: int, upscale: int) -> Iterator[Row]:

@@ -219,6 +219,23 @@ def test_pulse_searches_its_own_generator(tmp_path, face, strict):
     assert alone.equal(both[1:])
 
 
+def test_another_file_beside_makes_another_prior(tmp_path):
+    """The half that is named stays the same, the other one is another network's."""
+    network = tensors(PULSE, "G_synthesis."), tensors(PULSE, "G_mapping.")
+    for name, content in zip(("synthesis", "mapping"), network, strict=True):
+        torch.save(content, tmp_path / f"{name}.pt")
+    file = tmp_path / "synthesis.pt"
+    first = pulse_sr.load_prior(file, "cpu")
+    torch.save({key: -value for key, value in network[1].items()}, tmp_path / "mapping.pt")
+    second = pulse_sr.load_prior(file, "cpu")
+    assert first.name != second.name
+    z = first.sample([0])
+    assert not z.equal(second.sample([0]))
+    assert pulse_sr.load_prior(file, "cpu").name == second.name
+    torch.save(network[1], tmp_path / "mapping.pt")
+    assert pulse_sr.load_prior(file, "cpu").sample([0]).equal(z)
+
+
 # download
 
 

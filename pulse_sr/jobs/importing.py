@@ -7,6 +7,7 @@ What is written is a folder like that of a training run: `model.safetensors`, `l
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import re
@@ -86,6 +87,10 @@ def import_prior(
         "imported": {"from": imported.source, "file": file.name, "sha256": sha256},
         **(facts or {}),
     }
+    if imported.beside:
+        card["imported"]["beside"] = {
+            each: file_sha256(file.with_name(each)) for each in imported.beside
+        }
     if imported.notes:
         card["imported"]["notes"] = imported.notes
     with _staged(target) as folder:
@@ -294,15 +299,25 @@ def _clear_killed(target: Path) -> None:
 
 
 def _imported_before(file: Path) -> Path | None:
-    """The prior in the cache that was made of this very file."""
+    """The prior in the cache that was made of this very file, and of those beside it."""
     models = registry.installed_models()
     digest = file_sha256(file) if models else ""
     for model in models:
         made_of = model.card.get("imported")
-        if isinstance(made_of, dict) and made_of.get("sha256") == digest:
+        if not isinstance(made_of, dict) or made_of.get("sha256") != digest:
+            continue
+        if _are_beside(file, made_of.get("beside", {})):
             log.info("%s was imported before: using %s", file, model.path.parent)
             return model.path.parent
     return None
+
+
+def _are_beside(file: Path, wanted: Any) -> bool:
+    """Whether files of these names and checksums lie in the folder of a file."""
+    try:
+        return all(file_sha256(file.with_name(name)) == sha for name, sha in wanted.items())
+    except (AttributeError, TypeError, ValueError, OSError, SetupError, UsageError):
+        return False  # a card that somebody changed, or a file that is not there
 
 
 def _name_of(file: Path) -> str:
@@ -310,15 +325,19 @@ def _name_of(file: Path) -> str:
 
 
 def _import_into_cache(file: Path, device: str) -> Path:
-    name = f"{_name_of(file)[:80]}-{file_sha256(file)[:8]}"
-    log.warning(
-        "%s is imported into the cache first, as %s, with FFHQ's framing (to choose another one, "
-        "and to note its licence: pulse-sr prior import)",
-        file,
-        name,
-    )
-    cache = _cache()
+    cache, own = _cache(), f"{_name_of(file)[:80]}-{file_sha256(file)[:8]}"
     make_folder(cache)
     with folder_lock(cache):  # other processes of the same run want it at the same time
         found = _imported_before(file)
-        return found or import_prior(file, name=name, device=device).path.parent
+        if found is not None:
+            return found
+        # Taken by one made with another file beside it, or by what is damaged.
+        names = itertools.chain([own], (f"{own}-{number}" for number in itertools.count(2)))
+        name = next(each for each in names if not (cache / each).exists())
+        log.warning(
+            "%s is imported into the cache first, as %s, with FFHQ's framing (to choose another "
+            "one, and to note its licence: pulse-sr prior import)",
+            file,
+            name,
+        )
+        return import_prior(file, name=name, device=device).path.parent

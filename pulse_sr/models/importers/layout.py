@@ -43,12 +43,14 @@ class Imported:
         generator: with its weights, float32 on the CPU.
         source: what the file is, in words for the card.
         notes: what had to be estimated or left out, in words for the card.
+        beside: names of other files, in the folder of the one that was read, that it came from too.
     """
 
     architecture: str
     generator: nn.Module
     source: str
     notes: list[str] = field(default_factory=list)
+    beside: tuple[str, ...] = ()
 
 
 def refuse(path: Path, what: str) -> UsageError:

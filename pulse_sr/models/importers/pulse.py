@@ -22,6 +22,7 @@ from pulse_sr.priors.fastgan_layers import up_kernel
 from pulse_sr.priors.stylegan1 import Generator
 from pulse_sr.priors.stylegan2 import StyleGAN2Config
 
+SYNTHESIS, MAPPING = "synthesis.pt", "mapping.pt"
 GAIN = math.sqrt(2)
 #: From this side on the release doubles by a transposed convolution with four shifted kernels.
 FUSED_SIDE = 128
@@ -39,17 +40,19 @@ def import_pulse(content: Any, path: Path) -> Imported | None:
         SetupError: tensors are missing.
     """
     tensors = _tensors(content)
+    beside: tuple[str, ...] = ()
     if "dense0.weight" in tensors:
-        tensors |= _other(path, "synthesis.pt", "torgb.weight")
+        beside = (SYNTHESIS,)
+        tensors |= _other(path, SYNTHESIS, "torgb.weight")
     elif "blocks.4x4.const" in tensors:
-        tensors |= _other(path, "mapping.pt", "dense0.weight")
+        beside = (MAPPING,)
+        tensors |= _other(path, MAPPING, "dense0.weight")
     if not any(key.endswith("blocks.4x4.const") for key in tensors):
         return None
     tensors = {re.sub(r"^G_(synthesis|mapping)\.", "", key): v for key, v in tensors.items()}
     generator = _generator(tensors, path)
-    return Imported(
-        "stylegan1", generator, "synthesis.pt and mapping.pt of the original PULSE", [*NOTES]
-    )
+    source = f"{SYNTHESIS} and {MAPPING} of the original PULSE"
+    return Imported("stylegan1", generator, source, [*NOTES], beside)
 
 
 def _tensors(content: Any) -> dict[str, Tensor]:
@@ -62,7 +65,7 @@ def _other(path: Path, name: str, key: str) -> dict[str, Tensor]:
     if not other.is_file():
         raise UsageError(
             f"{path} is half of PULSE's generator, {name} is not beside it",
-            f"put synthesis.pt and mapping.pt into one folder, then import {path} again",
+            f"put {SYNTHESIS} and {MAPPING} into one folder, then import {path} again",
         )
     tensors = _tensors(read_checkpoint(other))
     if key not in tensors:

@@ -320,10 +320,11 @@ def test_every_option_of_run_reaches_the_search(call, face, fake_api):
 
 
 SLOW = """
-    import sys, time, fake_search
+    import signal, sys, time, fake_search
     from pulse_sr.cli import main
     from pulse_sr.inversion import stream
     from pulse_sr.models import registry
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's "&" has it ignored
     registry.load_prior = lambda *_: fake_search.PRIOR
     def search(image, *rest):
         if "b.png" in image.path:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,10 +24,11 @@ from numpy.typing import NDArray
 from pulse_sr import __version__
 from pulse_sr.alignment.paste import enlarged_quad
 from pulse_sr.config import RunOptions
+from pulse_sr.devices import give_back_freed_memory
 from pulse_sr.errors import InputError, UsageError
 from pulse_sr.files.atomic import make_folder, write_atomic, write_parts_atomic
 from pulse_sr.files.documents import json_bytes
-from pulse_sr.images.original import read_original
+from pulse_sr.images.original import Original, read_original
 from pulse_sr.images.places import check_place
 from pulse_sr.jobs import store
 from pulse_sr.jobs.drawing import read_pixels
@@ -44,6 +46,8 @@ log = logging.getLogger(__name__)
 BEFORE, AFTER = "photo_before.jpg", "photo_after.jpg"
 #: Why a sample is not in its photo.
 SOFTER = "the sample would be softer"
+#: Pixels of an enlarged photo from which on its memory counts.
+_LARGE = 16 * 2**20
 #: Part of every fingerprint: raise it when equal faces start to give another photo.
 REVISION = 2
 
@@ -140,7 +144,7 @@ class Photos:
         for name in (PHOTO, *(name for name in named if name not in files)):
             (folder / name).unlink(missing_ok=True)
         self._tell(first.base, 0, count)
-        canvas = Canvas(original, self.upscale, self.background)
+        canvas = self._canvas(original)
         write_atomic(folder / BEFORE, canvas.thumbnail())
         chunks = text_chunks(
             {"input_sha256": first.sha256, "upscale": self.upscale} | self._network()
@@ -173,6 +177,12 @@ class Photos:
         }
         write_atomic(folder / PHOTO, json_bytes(document))
         return True
+
+    def _canvas(self, original: Original) -> Canvas:
+        """The enlarged photo; what searching and reading have freed makes room for a large one."""
+        if math.prod(original.size) * self.upscale**2 > _LARGE:
+            give_back_freed_memory()
+        return Canvas(original, self.upscale, self.background)
 
     def _network(self) -> dict[str, str]:
         """The network that enlarges photos; empty: Lanczos does."""

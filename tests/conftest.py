@@ -21,7 +21,7 @@ os.environ["STYLEGAN_OPS"] = "ref"
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leaves out the tests marked `gpu` or `nvcc` where there is no such thing."""
+    """Leaves out the tests marked `gpu` or `nvcc` where there is no such thing; long ones begin."""
     import torch
 
     lacking = set()
@@ -31,7 +31,9 @@ def pytest_collection_modifyitems(config, items):
         lacking.add("nvcc")
     left_out = [item for item in items if any(item.get_closest_marker(name) for name in lacking)]
     config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in left_out]
+    # At the end of a run with -n, one process would wait for the other's long test.
+    long = [item for item in items if any(map(item.get_closest_marker, ("nvcc", "slow")))]
+    items[:] = [item for item in dict.fromkeys(long + items) if item not in left_out]
 
 
 def _has_nvcc():

@@ -39,6 +39,7 @@ PICTURES = ("input", "mean", "std", "interval", "disagreement", "grid", "sample_
 
 pytestmark = [
     pytest.mark.browser,
+    pytest.mark.xdist_group("browser"),  # one server, which begins first: the largest group does
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt-get install chromium"),
 ]
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -87,6 +90,31 @@ def test_the_profile_is_carried_out_before_transparency(tmp_path: Path) -> None:
     error = np.abs(read_image(path).pixels.astype(int) - TRUTH)
     error[:, 0, 0] = 0
     assert error.max() <= 1
+
+
+def test_16_bits_are_rounded_before_a_profile_is_carried_out(tmp_path: Path) -> None:
+    """Pillow's high bytes would be half a level too dark."""
+    with Image.open(PHOTOS / "p3.png") as found:
+        profile = found.info["icc_profile"]
+    levels = np.random.default_rng(0).integers(0, 256, (16, 16, 3)).astype(np.uint8)
+    deep = np.clip(levels.astype(np.int64) * 257 - 100, 0, 65535).astype(np.uint16)
+    Image.fromarray(levels).save(tmp_path / "8.png", icc_profile=profile)
+    cv2.imwrite(str(tmp_path / "16.png"), deep[..., ::-1])
+    data = (tmp_path / "16.png").read_bytes()
+    body = b"iCCP" + b"x\0\0" + zlib.compress(profile)
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    at = data.index(b"IDAT") - 4
+    (tmp_path / "16.png").write_bytes(data[:at] + chunk + data[at:])
+    shallow, found = (read_image(tmp_path / name) for name in ("8.png", "16.png"))
+    assert found.notes == ("16-bit: rounded to 8 bits", *shallow.notes)
+    np.testing.assert_array_equal(found.pixels, shallow.pixels)
+
+
+def test_a_tiff_that_is_not_opened_is_called_one(tmp_path: Path) -> None:
+    colours = np.random.default_rng(0).random((8, 8, 3)).astype(np.float32)
+    (tmp_path / "f.tif").write_bytes(tiff(colours, photometric="rgb"))
+    with pytest.raises(InputError, match=r"f\.tif is a TIFF .* colours in floating point"):
+        read_image(tmp_path / "f.tif")
 
 
 def test_degrade_reads_profiles(tmp_path: Path) -> None:

@@ -15,12 +15,13 @@ import numpy as np
 import PIL
 import pytest
 from pictures import chw, picture, smooth
-from PIL import Image, ImageCms, ImageFile
+from PIL import Image, ImageCms, ImageFile, ImageOps
 
 from pulse_sr.errors import InputError, UsageError
 from pulse_sr.images import decode
 from pulse_sr.images.find import find_images
 from pulse_sr.images.jpeg import jpeg_noise_level
+from pulse_sr.images.original import read_original
 from pulse_sr.images.pixels import to_uint8
 from pulse_sr.images.read import read_image
 from pulse_sr.images.write import OWN_MARK, write_png
@@ -89,19 +90,21 @@ def test_16_bit_big_endian_tiff(tmp_path: Path) -> None:
     np.testing.assert_array_equal(image.pixels[0], np.rint(values / 65535.0 * 255))
 
 
-def png16(values: np.ndarray) -> bytes:
-    """A 16-bit RGB PNG, which Pillow itself cannot write; values uint16 [h, w, 3]."""
+def png16(values: np.ndarray, **chunks: bytes) -> bytes:
+    """A 16-bit PNG, which Pillow itself cannot write; uint16 [h, w, c], c as many as `kinds`."""
+    kinds = {1: 0, 2: 4, 3: 2, 4: 6}
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return (
             struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
         )
 
-    height, width, _ = values.shape
-    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    height, width, channels = values.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, kinds[channels], 0, 0, 0)
+    more = b"".join(chunk(kind.encode(), body) for kind, body in chunks.items())
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + body
+    pixels = more + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels
 
 
 def test_16_bit_colour_is_rounded_not_cut(tmp_path: Path) -> None:
@@ -111,6 +114,69 @@ def test_16_bit_colour_is_rounded_not_cut(tmp_path: Path) -> None:
     image = read_image(path)
     np.testing.assert_array_equal(image.pixels, chw(np.rint(values / 257.0)))
     assert image.notes == ("16-bit: rounded to 8 bits",)
+
+
+def deep(channels: int) -> np.ndarray:
+    """uint16 [5, 7, c]; opacity, the last of 2 and 4, is full but for a corner."""
+    values = np.random.default_rng(channels).integers(0, 65536, (5, 7, channels), np.uint16)
+    if channels in (2, 4):
+        values[..., -1] = 65535
+        values[0, :2, -1] = (0, 30000)
+    return values
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_16_bits_stay_whichever_way_they_lie(
+    tmp_path: Path, channels: int, orientation: int
+) -> None:
+    values, exif = deep(channels), Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "a.png"
+    path.write_bytes(png16(values, eXIf=exif.tobytes().removeprefix(b"Exif\0\0")))
+    found = read_original(path)
+    order = np.arange(35, dtype=np.uint8).reshape(5, 7)
+    turned = Image.fromarray(order)
+    turned.getexif()[0x0112] = orientation
+    expected = values.reshape(35, channels)[np.asarray(ImageOps.exif_transpose(turned))]
+    colours = 1 if channels < 3 else 3
+    np.testing.assert_array_equal(found.colour, expected[..., :colours].transpose(2, 0, 1))
+    if channels in (2, 4):
+        np.testing.assert_array_equal(found.opacity, expected[..., -1])
+    else:
+        assert found.opacity is None
+    assert found.notes == (("rotated by EXIF",) if orientation > 1 else ())
+    seen = read_image(path)
+    opaque = expected[..., -1] == 65535 if channels in (2, 4) else np.full(expected.shape[:2], True)
+    np.testing.assert_array_equal(
+        seen.pixels[:colours, opaque], np.rint(expected[opaque, :colours].T / 257.0)
+    )
+    assert sum("16-bit" in note for note in seen.notes) == 1
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_see_through_level_of_16_bits_is_that_level_alone(tmp_path: Path, channels: int) -> None:
+    """One with the same high byte, or the same low byte, is opaque."""
+    values = deep(channels)
+    values[:3, 0] = np.array([[40000], [40001], [40000 % 256]])
+    path = tmp_path / "a.png"
+    path.write_bytes(png16(values, tRNS=struct.pack(">H", 40000) * channels))
+    found = read_original(path)
+    expected = np.full((5, 7), 65535, np.uint16)
+    expected[0, 0] = 0
+    np.testing.assert_array_equal(found.opacity, expected)
+    np.testing.assert_array_equal(found.colour, values.transpose(2, 0, 1))
+    seen = read_image(path)
+    assert "alpha composited on the mean colour" in seen.notes
+    rounded = np.rint(values.transpose(2, 0, 1) / 257.0)
+    np.testing.assert_array_equal(seen.pixels[:channels, expected > 0], rounded[:, expected > 0])
+
+
+def test_a_tiff_that_names_no_unit_has_no_density(tmp_path: Path) -> None:
+    plain = save(Image.fromarray(picture()), tmp_path / "a.tif")
+    dense = save(Image.fromarray(picture()), tmp_path / "b.tif", dpi=(300, 150))
+    assert read_original(plain).about.dpi is None
+    assert read_original(dense).about.dpi == (300, 150)
 
 
 @pytest.mark.parametrize(("low", "high"), [(-1, 10), (0, 65536)])
@@ -408,12 +474,31 @@ def test_what_is_left_out_is_counted_by_kind_and_named_once(
     found = find_images([str(folder)], out=folder / "out")
     assert [path.name for path in found] == ["a.JPG", "b.png", "c.webp"]
     (note,) = caplog.messages
-    for words in ("2 .mp4", "1 without a suffix", "2 subfolders (--rec", "1 samples of earlier"):
+    for words in ("2 .mp4", "1 without a suffix", "2 subfolders (--rec", "1 pictures of earlier"):
         assert words in note
     deep = find_images([str(folder)], recursive=True, out=folder / "out")
     assert [path.name for path in deep] == ["a.JPG", "b.png", "c.webp", "deep.png"]
     assert "1 in the output folder" in caplog.messages[1]
     assert find_images([str(folder / "old.png")])  # named outright: the user's word
+
+
+def test_pictures_of_runs_are_no_inputs_and_those_made_for_runs_are(folder: Path) -> None:
+    ours = {"Software": "pulse-sr 1"}
+    for name in ("result.json", "photo.json", "compare.json"):
+        place = folder / name.removesuffix(".json")
+        place.mkdir()
+        (place / name).write_text("{}")
+        write_png(place / "input.png", chw(picture()), ours)
+        save(Image.fromarray(picture()), place / "photo_before.jpg", comment="pulse-sr 1")
+        write_png(place / "of_the_user.png", chw(picture()))
+    save(Image.fromarray(picture()), folder / "after.jpg", comment="synthetic face: plausible")
+    save(Image.fromarray(picture()), folder / "film.gif", comment="synthetic face: plausible")
+    write_png(folder / "frame.png", chw(picture()), {**ours, "Comment": "synthetic face: so"})
+    write_png(folder / "degraded.png", chw(picture()), ours)
+    save(Image.fromarray(picture()), folder / "degraded.jpg", comment="pulse-sr 1")
+    found = [path.name for path in find_images([str(folder)], recursive=True)]
+    asked = ["a.JPG", "b.png", "c.webp", "degraded.jpg", "degraded.png"]
+    assert sorted(found) == asked + 3 * ["of_the_user.png"]
 
 
 def test_inputs_below_the_output_folder_are_taken_where_they_are_asked_for(folder: Path) -> None:

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import fake_search
 import numpy as np
 import pytest
@@ -269,6 +270,11 @@ def test_faces_can_be_chosen_and_doubtful_ones_are_named(call, party):
     strict = call(*words, "--min-score", 0.999, "-o", "strict")
     assert strict.exit_code == 1
     assert "doubtful, score 0.9" in strict.stderr
+    again = call(*words, "--faces", 9, "-o", "strict")  # no earlier failure of this call
+    assert "face 9: there is none, the photo has 3" in again.stderr
+    assert "earlier run" not in again.stderr
+    assert "earlier run" in call(*words, "--faces", 9, "-o", "strict").stderr
+    assert "face 4: there is none" in call(*words, "--faces", "1,4", "-o", "some").stderr
     small = call(*words, "--min-size", 40, "-o", "small")
     assert "too small to search" in small.stderr
     assert [row["stem"] for row in manifest("small")] == ["party-1", "party-2"]
@@ -357,6 +363,24 @@ def test_a_sample_that_is_softer_than_the_photo_is_left_out(tmp_path):
     assert (canvas.stored != noise.transpose(2, 0, 1)).any()
     canvas.restore()
     assert (canvas.stored == noise.transpose(2, 0, 1)).all()
+
+
+def test_in_a_face_16_bits_and_wide_colours_stay_where_nothing_changes(tmp_path):
+    """A sample that is the photo itself changes no number."""
+    corners = np.array([[30.0, 30.0], [30.0, 90.0], [90.0, 90.0], [90.0, 30.0]])
+    noise = np.random.default_rng(0).integers(20000, 40000, (120, 120, 3)).astype(np.uint16)
+    cv2.imwrite(str(tmp_path / "deep.png"), noise)
+    with Image.open(DATA / "photos" / "p3.png") as found:
+        profile = found.info["icc_profile"]
+    wide = np.full((120, 120, 3), (255, 0, 0), np.uint8)  # no colour of sRGB
+    wide[::2, ::2] = (0, 255, 0)
+    Image.fromarray(wide).save(tmp_path / "wide.png", icc_profile=profile)
+    for name in ("deep.png", "wide.png"):
+        original = read_original(tmp_path / name)
+        canvas = Canvas(original, 1)
+        sample = crop_quad(read_image(tmp_path / name).pixels, corners, 60, parity=False)
+        assert canvas.put(sample, corners, 60.0, 60)
+        assert (canvas.stored == original.colour).all()
 
 
 def test_one_result_for_each_face_of_a_group(call, party):

@@ -124,6 +124,11 @@ def faces_to_search(
         else:
             assert side is not None  # there is a reason against faces without one
             sides[number] = (detail, _side(face.side, asked, resolution) if asked else side)
+    left_out += [
+        f"face {number}: there is none, the photo has {len(found)}"
+        for number in options.faces
+        if number > len(found)
+    ]
     if not sides and not any(_FINE_ENOUGH in each for each in left_out):
         raise InputError(
             f"{image.path} has no face to search: {'; '.join(left_out)}", _hint(left_out)

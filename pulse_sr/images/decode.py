@@ -11,6 +11,7 @@ import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,10 +20,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFile
 
 from pulse_sr.errors import InputError, first_line
-from pulse_sr.images.colour import to_srgb
+from pulse_sr.images.colour import is_srgb, to_srgb
 from pulse_sr.images.jpeg import noise_of_file
 from pulse_sr.images.pixels import Pixels, to_uint8
-from pulse_sr.images.tiff import refuse_misread, white_is_zero
+from pulse_sr.images.tiff import UNREAD, is_tiff, refuse_misread, white_is_zero
 
 MAX_MEGAPIXELS = 64
 # Not pictures of pixels; for some of them Pillow would start an outside interpreter.
@@ -104,7 +105,7 @@ def decode(name: str, data: bytes) -> Decoded:
     if stored in range(2, 9):
         notes.append("rotated by EXIF")
     return Decoded(
-        pixels=np.ascontiguousarray(_rotate(rgb, pending).transpose(2, 0, 1)),
+        pixels=np.ascontiguousarray(upright(rgb, pending).transpose(2, 0, 1)),
         mode=mode,
         is_jpeg=is_jpeg,
         jpeg_noise=noise_of_file(image) if is_jpeg else 0.0,
@@ -130,6 +131,8 @@ def open_header(name: str, data: bytes) -> Image.Image:
     try:
         image = Image.open(file)
     except Image.UnidentifiedImageError as error:
+        if is_tiff(data):
+            raise InputError(f"{name} {UNREAD}", "save it as PNG") from error
         raise InputError(f"{name} is not an image ({len(data)} bytes)", NOT_AN_IMAGE) from error
     if image.format in REFUSED_FORMATS:
         raise InputError(f"{name} is {image.format}, not a picture of pixels", NOT_AN_IMAGE)
@@ -158,24 +161,26 @@ def _to_rgb(
         image: loaded.
         deep_file: the bytes of the file, where Pillow kept the high bytes of 16 bits only.
     """
-    notes = []
+    notes: list[str] = []
+    colour = alpha = None
     if image.mode in _GREY_MODES or image.mode.startswith("I"):
         notes.append("grey: copied to three channels")
     if image.mode.startswith("I"):
         notes.append("16-bit: rounded to 8 bits")
+        alpha = _alpha_of_level(image)
         image = _from_integers(name, image)
     elif image.mode == "F":
         image = _from_floats(name, image, notes)
     elif image.mode == "LAB":  # Pillow's own convert() does not know it
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         image = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB") or image
-    colour = alpha = None
     if deep_file is not None:
         colour, alpha = _levels(deep_values(deep_file, image))
         notes.append("16-bit: " + ("high byte kept" if colour is None else "rounded to 8 bits"))
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         image, shallow = _split_alpha(image)
         alpha = shallow if alpha is None else alpha
+    image = _rounded(colour, image)
     image, note = to_srgb(image)
     if note:
         notes.append(note)
@@ -187,8 +192,15 @@ def _to_rgb(
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether the file has 16 bits a channel, of which Pillow keeps the high byte for colours."""
-    return ";16" in str(getattr(image, "tile", ""))  # Pillow's name of the packed layouts
+    """Whether the file has 16 bits a channel of which Pillow keeps the high byte: not of grey."""
+    packed = str(getattr(image, "tile", ""))  # Pillow's names of the layouts
+    return ";16" in packed and not image.mode.startswith("I")
+
+
+def not_see_through(image: Image.Image) -> NDArray[np.bool_] | None:
+    """Where a 16-bit grey PNG is opaque [h, w]; None: it names no level that is see-through."""
+    level = image.info.get("transparency")
+    return np.asarray(image) != level if isinstance(level, int) else None
 
 
 def deep_values(data: bytes, image: Image.Image) -> NDArray[np.uint16] | None:
@@ -197,12 +209,13 @@ def deep_values(data: bytes, image: Image.Image) -> NDArray[np.uint16] | None:
     None where OpenCV does not read this kind.
     """
     known = image.format in ("PNG", "TIFF") and image.mode in ("RGB", "RGBA", "LA")
-    if not known or "transparency" in image.info:
+    if not known:
         return None
     values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype != np.uint16 or values.shape[:2] != image.size[::-1]:
         return None
-    if values.ndim != 3 or values.shape[2] not in (3, 4):
+    opacity = image.mode != "RGB" or "transparency" in image.info
+    if values.ndim != 3 or values.shape[2] != 3 + opacity:
         return None
     stored: NDArray[np.uint16] = np.take(values, [2, 1, 0, 3][: values.shape[2]], axis=2)
     return stored
@@ -216,6 +229,24 @@ def _levels(
         return None, None
     levels = values.astype(np.float32) / np.float32(257.0)
     return levels[..., :3], levels[..., 3] if levels.shape[2] == 4 else None
+
+
+def _rounded(colour: NDArray[np.float32] | None, image: Image.Image) -> Image.Image:
+    """What a profile that is carried out takes: Pillow's high bytes are darker by half a level.
+
+    `colour` is rounded in place: a photo of 48 megapixels has no room for another.
+    """
+    profile = image.info.get("icc_profile")
+    if colour is None or is_srgb(profile):
+        return image
+    made = Image.fromarray(np.rint(colour, out=colour).astype(np.uint8))
+    made.info["icc_profile"] = profile
+    return made
+
+
+def _alpha_of_level(image: Image.Image) -> NDArray[np.float32] | None:
+    shown = not_see_through(image)
+    return None if shown is None else shown * np.float32(255.0)
 
 
 def _from_integers(name: str, image: Image.Image) -> Image.Image:
@@ -248,7 +279,7 @@ def _from_floats(name: str, image: Image.Image, notes: list[str]) -> Image.Image
 def _like(image: Image.Image, grey: Pixels) -> Image.Image:  # [h, w]
     """Grey pixels with what the file says about its colours."""
     made = Image.fromarray(grey)
-    made.info = image.info
+    made.info = {key: value for key, value in image.info.items() if key != "transparency"}
     return made
 
 
@@ -276,8 +307,8 @@ def _composite(name: str, colour: NDArray, alpha: NDArray, notes: list[str]) -> 
     return np.rint(background + (colour - background) * share).astype(np.uint8)
 
 
-def _rotate(pixels: Pixels, orientation: int) -> Pixels:
-    """Undoes the EXIF orientation 2..8 of [h, w, 3]; any other number leaves it as it is."""
+def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Undoes the EXIF orientation 2..8 of [h, w, c]; any other number leaves it as it is."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):

@@ -25,13 +25,16 @@ from pulse_sr.files.paths import (
     real_path,
 )
 from pulse_sr.images.decode import REFUSED_FORMATS, register_heif
-from pulse_sr.images.write import OWN_MARK, OWN_WORDS
+from pulse_sr.images.write import MADE_UP, OWN_MARK, OWN_WORDS
 
 log = logging.getLogger(__name__)
 
 _GIVE_IMAGES = "give image files such as PNG or JPEG"
 _ONE_A_LINE = "one path or URL a line"
 LIST_SUFFIX = ".txt"
+#: What `run` and `compare` write: the kinds of pictures, and the records beside them.
+_OWN_KINDS = (".png", ".jpg", ".gif")
+_RECORDS = ("result.json", "photo.json", "compare.json")
 #: Of a list: some 100,000 lines.
 _MOST_BYTES = 2**24
 
@@ -43,8 +46,8 @@ def find_images(
 
     Files named outright are kept whatever they are. Folders and globs give the files with a suffix
     that can be read, sorted by name, without hidden ones, without what lies in `out` (unless the
-    folder that is looked through lies in there itself), and without samples that this program made
-    (`write.OWN_MARK`). What is left out is a warning in the log.
+    folder that is looked through lies in there itself), and without pictures of earlier runs, which
+    say so (`write.OWN_MARK`, `write.MADE_UP`). What is left out is a warning in the log.
 
     Args:
         inputs: files, folders, globs and lists (`listed_inputs`).
@@ -193,21 +196,31 @@ def _kind(path: Path, out: Path | None) -> str:
         return kind
     if not path.is_file():
         return "not regular files"
-    return "samples of earlier runs" if kind == ".png" and carries(path, OWN_MARK) else ""
+    return "pictures of earlier runs" if kind in _OWN_KINDS and _is_of_a_run(path) else ""
 
 
-def carries(path: Path, chunk: str) -> bool:
-    """Whether a file is a picture with this text chunk, such as `write.OWN_MARK`."""
-    return chunk in _texts(path)
+def _is_of_a_run(path: Path) -> bool:
+    """Whether a picture is made up, or lies as one of ours beside the record of a result.
+
+    Crops, degraded and enlarged pictures are ours too, and are inputs.
+    """
+    found = _texts(path)
+    if OWN_MARK in found or _begins(found, ("Comment", "comment"), MADE_UP):
+        return True
+    recorded = any((path.parent / name).is_file() for name in _RECORDS)
+    return recorded and is_own_picture(path)
 
 
 def is_own_picture(path: Path) -> bool:
     """Whether a file is a picture that says it was made by this program."""
-    found = _texts(path)
-    words = (found.get("Software", ""), found.get("comment", ""))
+    return _begins(_texts(path), ("Software", "comment"), OWN_WORDS)
+
+
+def _begins(found: Mapping[Any, Any], keys: Iterable[str], words: str | tuple[str, ...]) -> bool:
+    values = (found.get(key, "") for key in keys)
     return any(
-        (each.decode("latin-1") if isinstance(each, bytes) else str(each)).startswith(OWN_WORDS)
-        for each in words
+        (each.decode("latin-1") if isinstance(each, bytes) else str(each)).startswith(words)
+        for each in values
     )
 
 

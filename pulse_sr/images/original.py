@@ -20,7 +20,15 @@ from PIL import Image, ImageOps
 
 from pulse_sr.errors import InputError
 from pulse_sr.images.colour import from_srgb, is_srgb, to_srgb
-from pulse_sr.images.decode import ORIENTATION, deep_values, explain_damage, is_deep, open_header
+from pulse_sr.images.decode import (
+    ORIENTATION,
+    deep_values,
+    explain_damage,
+    is_deep,
+    not_see_through,
+    open_header,
+    upright,
+)
 from pulse_sr.images.pixels import Pixels, to_uint8
 from pulse_sr.images.png import About
 from pulse_sr.images.read import read_bytes
@@ -112,17 +120,17 @@ def _decode(name: str, data: bytes) -> Original:
     image = open_header(name, data)
     mode = image.mode
     notes = ["animated: first frame used"] if getattr(image, "n_frames", 1) > 1 else []
-    deep = is_deep(image)
+    deep, grey = is_deep(image), "LA;16" in str(getattr(image, "tile", ""))
+    turn = image.getexif().get(ORIENTATION, 1)
     about = About(image.info.get("icc_profile"), _dates(image), _dpi(image))
     image.load()
-    upright = ImageOps.exif_transpose(image)
-    if upright is not image and upright.size != image.size:
+    if turn in range(2, 9):
         notes.append("rotated by EXIF")
-    colour, opacity = _deep(data, image) if deep else (None, None)
+    colour, opacity = _deep(data, image, grey=grey) if deep else (None, None)
     if colour is None:
-        if deep and mode not in ("I;16", "I;16B", "I;16L", "I"):
+        if deep:
             notes.append("16-bit: high byte kept")
-        colour, opacity, changed = _channels(name, upright)
+        colour, opacity, changed = _channels(name, ImageOps.exif_transpose(image))
         if white_is_zero(image):
             colour = 65535 - colour
         if changed:
@@ -157,16 +165,24 @@ def _dpi(image: Image.Image) -> tuple[float, float] | None:
         across, down = (float(each) for each in found or ())
     except (TypeError, ValueError, ZeroDivisionError):
         return None
-    return (across, down) if 0 < across < 1e5 and 0 < down < 1e5 else None
+    # 1 stands for a TIFF that names no unit.
+    return (across, down) if 1 < across < 1e5 and 1 < down < 1e5 else None
 
 
-def _deep(data: bytes, image: Image.Image) -> tuple[Values | None, Values | None]:
-    """Colour and opacity of an upright 16-bit file of colours; None: Pillow's 8 bits have to do."""
-    values = deep_values(data, image) if image.getexif().get(ORIENTATION, 1) == 1 else None
+def _deep(data: bytes, image: Image.Image, *, grey: bool) -> tuple[Values | None, Values | None]:
+    """Colour and opacity of a 16-bit file of colours; None: Pillow's 8 bits have to do.
+
+    Args:
+        data: the file.
+        image: loaded, which turns a TIFF (OpenCV does too) and leaves others as they are.
+        grey: the file has grey and opacity, which Pillow makes colours of.
+    """
+    values = deep_values(data, image)
     if values is None:
         return None, None
-    channels = np.ascontiguousarray(values.transpose(2, 0, 1))
-    colour = channels[: 1 if image.mode == "LA" else 3]
+    turned = upright(values, image.getexif().get(ORIENTATION, 1))
+    channels = np.ascontiguousarray(turned.transpose(2, 0, 1))
+    colour = channels[: 1 if grey else 3]
     return colour, channels[3] if len(channels) == 4 else None
 
 
@@ -174,7 +190,9 @@ def _channels(name: str, image: Image.Image) -> tuple[Values, Values | None, boo
     """Colour, opacity, and whether the colours were converted."""
     mode = image.mode
     if mode == "F" or mode.startswith("I"):
-        return _numbers(name, np.asarray(image), is_float=mode == "F")[None], None, False
+        shown = not_see_through(image)
+        opacity = None if shown is None else shown * np.uint16(65535)
+        return _numbers(name, np.asarray(image), is_float=mode == "F")[None], opacity, False
     if mode in _OPACITY or "transparency" in image.info:
         rgba = image.convert({"La": "LA", "RGBa": "RGBA"}.get(mode, mode)).convert("RGBA")
         planes = np.asarray(rgba).transpose(2, 0, 1)

@@ -14,6 +14,17 @@ _BITS, _COMPRESSION, _PHOTOMETRIC, _PLANES, _SAMPLE_FORMAT = 258, 259, 262, 284,
 _UNCOMPRESSED, _JPEG = 1, (6, 7)
 _WHITE_IS_ZERO, _YCBCR = 0, 6
 _SIGNED = 2
+_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+#: What there is to say of a TIFF that Pillow does not open.
+UNREAD = (
+    "is a TIFF or camera file of a kind that can not be read, "
+    "such as raw sensor data or colours in floating point"
+)
+
+
+def is_tiff(data: bytes) -> bool:
+    """Whether a file begins as a TIFF; most raw files of cameras do."""
+    return data.startswith(_BEGINNINGS)
 
 
 def white_is_zero(image: Image.Image) -> bool:

@@ -17,8 +17,10 @@ from pulse_sr.images.pixels import Pixels, to_pillow
 
 #: The text chunk that every made-up picture carries (its settings), and by which it is known again.
 OWN_MARK = "pulse-sr:settings"
+#: How the comment of a made-up picture begins.
+MADE_UP = "synthetic face"
 #: How the Software chunk of a PNG begins, or the comment of a JPEG or GIF file.
-OWN_WORDS = ("pulse-sr", "synthetic face")
+OWN_WORDS = ("pulse-sr", MADE_UP)
 
 
 def write_png(

@@ -49,7 +49,7 @@ SOFTER = "the sample would be softer"
 #: Pixels of an enlarged photo from which on its memory counts.
 _LARGE = 16 * 2**20
 #: Part of every fingerprint: raise it when equal faces start to give another photo.
-REVISION = 2
+REVISION = 3
 
 #: Called with the stem of a photo, how many of its pictures are written, and how many will be.
 OnPasting = Callable[[str, int, int], None]

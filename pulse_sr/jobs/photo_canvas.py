@@ -23,7 +23,7 @@ from pulse_sr.alignment.paste import Box, change_at, enlarged_quad, mask, mask_b
 from pulse_sr.images.original import Original, as_stored, srgb_of
 from pulse_sr.images.pixels import Pixels, to_pillow
 from pulse_sr.images.png import png_parts
-from pulse_sr.jobs.provenance import XMP
+from pulse_sr.jobs.provenance import COMMENT, XMP
 from pulse_sr.sr.enlarging import network_bands
 from pulse_sr.sr.files import SrModel
 
@@ -105,7 +105,8 @@ class Canvas:
             made = before + weight * (made - before)
         levels = np.rint(np.clip(made, 0, 255)).astype(np.uint8)
         self._saved.append((box, stored.copy()))
-        stored[:] = np.where(weight > 0, as_stored(levels, stored, profile), stored)
+        change_stored = _difference(levels, before, stored, profile)
+        stored[:] = np.where(weight > 0, _plus(stored, change_stored), stored)
         return True
 
     def _around(self, box: Box, margin: int) -> Box:
@@ -129,7 +130,7 @@ class Canvas:
             self.stored[:, *box] = stored
 
     def thumbnail(self) -> bytes:
-        """A JPEG of at most `_THUMBNAIL` px a side, for the page."""
+        """A JPEG of at most `_THUMBNAIL` px a side, for the page; with faces in it, it says so."""
         height, width = self.size
         shrink = min(1.0, _THUMBNAIL / max(height, width))
         size = (max(round(width * shrink), 1), max(round(height * shrink), 1))
@@ -137,7 +138,7 @@ class Canvas:
         small = [_shrunk(channel, size) for channel in self.stored]
         buffer = io.BytesIO()
         rgb = srgb_of(np.stack(small), self.original.about.profile)
-        comment = f"pulse-sr {__version__}"
+        comment = COMMENT if self._saved else f"pulse-sr {__version__}"
         to_pillow(rgb).save(buffer, "JPEG", quality=90, comment=comment)
         return buffer.getvalue()
 
@@ -151,6 +152,22 @@ class Canvas:
             if self.opacity is not None:
                 band = np.concatenate([band, self.opacity[:, start : start + _BAND]])
             yield band
+
+
+def _difference(
+    levels: Pixels, before: Pixels, like: NDArray[Any], profile: bytes | None
+) -> NDArray[np.int32]:
+    """What changes in the numbers of the file where sRGB `before` becomes `levels`.
+
+    Not the numbers themselves: on the way through 8-bit sRGB 16 bits lose their low ones, and wide
+    colours what sRGB has no name for.
+    """
+    made, own = (as_stored(each, like, profile).astype(np.int32) for each in (levels, before))
+    return made - own
+
+
+def _plus(stored: NDArray[Any], change: NDArray[np.int32]) -> NDArray[Any]:
+    return np.clip(stored + change, 0, np.iinfo(stored.dtype).max).astype(stored.dtype)
 
 
 def _fineness(pixels: NDArray[Any], weight: NDArray[np.float64]) -> float:

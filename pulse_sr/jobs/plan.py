@@ -12,6 +12,7 @@ from pulse_sr.alignment.intake import identity_of
 from pulse_sr.config import LANCZOS, RunOptions, SearchConfig
 from pulse_sr.devices import choose_device
 from pulse_sr.errors import InputError, PulseError, UsageError
+from pulse_sr.files.documents import json_text
 from pulse_sr.files.paths import check_out
 from pulse_sr.images.find import find_images
 from pulse_sr.images.places import refuse_inputs
@@ -127,7 +128,8 @@ def _tasks(
         parts = intake.parts(entry)
     except InputError as refusal:
         part = Part(entry.stem)
-        return [task(part, f"{entry.sha256} {plan.options.align}", refusal=refusal)]
+        chosen = json_text(plan.options.selection(), sort_keys=True)
+        return [task(part, f"{entry.sha256} {chosen}", refusal=refusal)]
     return [task(part, _identity(part, entry.sha256)) for part in parts]
 
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from pulse_sr import __version__
 from pulse_sr.files.documents import json_text
-from pulse_sr.images.write import OWN_MARK
+from pulse_sr.images.write import MADE_UP, OWN_MARK
 from pulse_sr.operators.spec import AUTO
 
 if TYPE_CHECKING:
     from pulse_sr.inversion.result import Result
 
-COMMENT = "synthetic face: a plausible reconstruction, not the person"
+COMMENT = f"{MADE_UP}: a plausible reconstruction, not the person"
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 
 XMP = f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>

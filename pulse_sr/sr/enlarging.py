@@ -21,6 +21,8 @@ from pulse_sr.sr.tiling import choose_tiling, enlarge
 
 #: uint8 `[3, h, w]` to uint8 `[3, s h, s w]`.
 Enlarge = Callable[[Pixels], Pixels]
+#: Rows that are made smaller at once, in floating point.
+_ROWS = 256
 
 
 def bicubic(scale: int) -> Enlarge:
@@ -75,9 +77,10 @@ def _shrunk(
     reach = int(np.ceil(3 * ratio)) + 1  # rows that a row of the result depends on, up and down
     kept: NDArray[Any] | None = None
     first = done = rows = 0  # the first row that is kept; rows made; rows that came in
-    for band in bands:
-        kept = band if kept is None else np.concatenate([kept, band], axis=1)
-        rows += band.shape[1]
+    pieces = (band[:, i : i + _ROWS] for band in bands for i in range(0, band.shape[1], _ROWS))
+    for piece in pieces:
+        kept = piece if kept is None else np.concatenate([kept, piece], axis=1)
+        rows += piece.shape[1]
         last = rows >= round(height * ratio)
         ready = height if last else min(int((rows - reach) / ratio), height)
         if ready > done:

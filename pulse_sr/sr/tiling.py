@@ -83,11 +83,11 @@ def enlarge(network: nn.Module, pixels: NDArray[Any], tiling: Tiling) -> Iterato
     """
     device = next(network.parameters()).device
     for rows in _cuts(pixels.shape[1], tiling):
-        made = [
+        tiles = (
             _one_tile(network, pixels, (rows, columns), device)
             for columns in _cuts(pixels.shape[2], tiling)
-        ]
-        yield np.concatenate(made, axis=2)
+        )
+        yield np.concatenate(list(tiles), axis=2)  # and none of them is kept beside it
 
 
 @dataclass(frozen=True)

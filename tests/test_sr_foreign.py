@@ -92,6 +92,12 @@ def test_what_is_no_network_is_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "canary").exists()
 
 
+def test_a_pickled_module_is_no_state_dict(tmp_path: Path) -> None:
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pth")
+    with pytest.raises(UsageError, match="no state dict"):
+        load_network(tmp_path / "module.pth")
+
+
 def test_a_file_that_names_endless_layers_or_holds_no_numbers_is_one_line(tmp_path: Path) -> None:
     """What is asked for is compared with what is there before anything is built."""
     state = random(build_network("rrdb", RRDB)).state_dict()

@@ -126,7 +126,7 @@ def test_a_users_recipe_is_read(tmp_path):
     [
         ("patch = 16", "pach = 16", "unknown key 'pach'"),
         ("patch = 16", "patch = 15", "multiple of scale 2"),
-        ("patch = 16", "patch = true", "patch expects int"),
+        ("patch = 16", "patch = true", "patch expects a whole number"),
         ("lr = 1e-3", "", "phase 1: lr is missing"),
         ("lr = 1e-3", "lr = nan", "lr expects a number from 1e-09 to 1, got nan"),
         ("kimg = 1", "kimg = 0", "kimg expects"),

@@ -173,3 +173,62 @@ def test_a_wrong_call_is_one_line(folder, words, code, expected):
     result = run(*(word.format(**places) for word in words))
     assert result.exit_code == code, result.output
     assert expected in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('"compact"', '"swinir"', "network is 'swinir'"),
+        ("width = 8", "widht = 8", "unexpected keyword argument 'widht'"),
+        ("width = 8", "width = 0", "width expects a whole number from 1 on, got 0"),
+        ("width = 8", 'width = "8"', "'width': '8'"),
+        ("width = 8", "channels = 1", "network: patches of 16 px do not go through"),
+        ("scale = 2", 'scale = "2"', "network.scale expects a whole number from 1 to 256, got '2'"),
+        ("l1 = 1", "dssim = 1", None),
+        ("patch = 16", "patch = 8", "loss dssim can not see patches of 8 px"),
+        ("l1 = 1", "l7 = 1", "no loss 'l7'"),
+        ("lr = 1e-3", "lr = 1e-3\nlr_end = 1e-4", "lr_end does nothing without decay"),
+        ("lr = 1e-3", "lr = 1e-3\ngradient_penalty = 1", "does nothing without adversarial"),
+        ("lr = 1e-3", 'lr = 1e-3\ndecay = "cosine"\nhalve_at = [1]', "halve_at does nothing"),
+        ("patch = 16", "patch = [16]", "patch expects a whole number, got [16]"),
+        ("[network]", '[discriminator]\narchitecture = "vgg19"\n[network]', "'vgg19' is none of"),
+        ("[network]", '[discriminator]\narchitecture = "ssd"\nwidth = 4\n[network]', None),
+        ("[network]", '[discriminator]\narchitecture = "unet"\nwidth = 4\n[network]', None),
+        (
+            "[network]",
+            '[discriminator]\narchitecture = "vgg"\nchannels = 1\n[network]',
+            "discriminator: patches of 16 px do not go through",
+        ),
+    ],
+)
+def test_what_no_run_could_follow_is_refused_before_there_is_a_folder(folder, old, new, said):
+    recipe = RECIPE.replace("l1 = 1", "dssim = 1") if said and "dssim" in said else RECIPE
+    (folder / "own.toml").write_text(recipe.replace(old, new))
+    words = [folder / "photos", "-o", folder / "run", "--config", folder / "own.toml"]
+    for way in ([], ["--dry-run"])[said is None :]:
+        result = run(*words, *way)
+        assert result.exit_code == (0 if said is None else 2), result.output
+        assert said is None or (f"recipe {folder}" in result.stderr and said in result.stderr)
+    assert not (folder / "run").exists()
+
+
+def test_refused_runs_leave_no_folder(folder, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(folder))
+    (folder / "own.toml").write_text(RECIPE.replace("l1 = 1", "vgg22 = 1"))
+    result = run(folder / "photos", "-o", folder / "run", "--config", folder / "own.toml")
+    assert result.exit_code == 3
+    assert "VGG-19 weights" in result.stderr
+    (folder / "own.toml").write_text(RECIPE.replace("patch = 16", "patch = 64"))
+    result = run(folder / "photos", "-o", folder / "run", "--config", folder / "own.toml")
+    assert result.exit_code == 1
+    assert "holds no photo to learn from" in result.stderr
+    assert not (folder / "run").exists()
+
+
+def test_too_few_patches_for_the_phases_name_the_least(folder):
+    words = [folder / "photos", "-o", folder / "run", "--config", "srgan-mse", "--dry-run"]
+    result = run(*words, "--kimg", 0.008)
+    assert result.exit_code == 2
+    assert "--kimg 0.008 leaves a phase without a patch" in result.stderr
+    assert "--kimg 0.012" in result.stderr
+    assert run(*words, "--kimg", 0.012).exit_code == 0

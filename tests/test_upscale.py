@@ -188,6 +188,26 @@ def test_one_bad_input_does_not_stop_the_others(tmp_path, model):
     assert [(row["stem"], row["status"]) for row in rows] == [("bad", "failed"), ("good", "ok")]
 
 
+def test_one_path_is_one_input_not_its_letters(tmp_path, model):
+    Image.fromarray(values()).save(tmp_path / "a.png")
+    for given in (str(tmp_path / "a.png"), tmp_path / "a.png"):
+        (row,) = pulse_sr.upscale(given, tmp_path / "out", model)
+        assert row["stem"] == "a"
+
+
+def test_a_damaged_network_is_not_called_a_prior(tmp_path, model):
+    Image.fromarray(values()).save(tmp_path / "a.png")
+    half = tmp_path / "half.safetensors"
+    half.write_bytes(model.read_bytes()[:-8])
+    (tmp_path / "empty").mkdir()
+    for named, code, said in ((half, 3, "not a readable network"), ("empty", 2, "no network at")):
+        words = [tmp_path / "a.png", "-o", tmp_path / "out", "--model", tmp_path / named]
+        result = run(*words)
+        assert result.exit_code == code
+        assert said in result.stderr
+        assert "prior" not in result.stderr.replace(str(tmp_path), "")
+
+
 def test_files_of_others_are_left_alone(tmp_path, model):
     Image.fromarray(values()).save(tmp_path / "a.png")
     out = tmp_path / "out"

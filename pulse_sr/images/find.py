@@ -40,7 +40,7 @@ _MOST_BYTES = 2**24
 
 
 def find_images(
-    inputs: Sequence[str], *, recursive: bool = False, out: Path | None = None
+    inputs: Sequence[str | Path] | Path, *, recursive: bool = False, out: Path | None = None
 ) -> list[Path]:
     """Expands files, folders, globs and lists into picture paths.
 
@@ -50,7 +50,7 @@ def find_images(
     say so (`write.OWN_MARK`, `write.MADE_UP`). What is left out is a warning in the log.
 
     Args:
-        inputs: files, folders, globs and lists (`listed_inputs`).
+        inputs: files, folders, globs and lists (`listed_inputs`); a path alone is one of them.
         recursive: take the subfolders of folders too.
         out: the folder of the results, which are no inputs.
 
@@ -62,7 +62,8 @@ def find_images(
             images.
     """
     found: dict[Path, Path] = {}
-    for text in listed_inputs(inputs):
+    given = [inputs] if isinstance(inputs, str | Path) else inputs  # a text is a sequence too
+    for text in listed_inputs([str(each) for each in given]):
         paths, left_out = _expand(text, recursive, None if out is None else out.resolve())
         if left_out:
             log.warning("left out of %s: %s", text, left_out)

@@ -153,7 +153,7 @@ def plan_compare(
         SetupError: prior or network can not be loaded, or there is no such device.
     """
     out, config, options = check_out(out), config or SearchConfig(), options or CompareOptions()
-    paths = find_images([str(each) for each in inputs], recursive=options.recursive, out=out)
+    paths = find_images(inputs, recursive=options.recursive, out=out)
     truths = _truths(paths, options.truth)
     refuse_inputs([*paths, *filter(None, truths)], out, below=[out])
     check_manifest(out)

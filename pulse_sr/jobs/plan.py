@@ -77,7 +77,7 @@ def plan_run(
         SetupError: the prior or the network can not be loaded.
     """
     out = check_out(out)
-    paths = find_images([str(each) for each in inputs], recursive=options.recursive, out=out)
+    paths = find_images(inputs, recursive=options.recursive, out=out)
     device = device or config.device
     if prior is None:
         prior = _load_prior(options.prior, device)

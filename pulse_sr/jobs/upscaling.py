@@ -109,7 +109,7 @@ def plan_upscale(
     """
     out = check_out(out)
     options = UpscaleOptions(None, tile, overwrite, device, recursive)
-    paths = find_images([str(each) for each in inputs], recursive=recursive, out=out)
+    paths = find_images(inputs, recursive=recursive, out=out)
     refuse_inputs(paths, out, flat=True)
     check_manifest(out)
     if not isinstance(model, SrModel):

@@ -16,7 +16,7 @@ from pulse_sr.models.descriptor import Kind, Model
 from pulse_sr.priors.architectures import ARCHITECTURES
 from pulse_sr.priors.files import HEADER_KEY, prior_path, read_header, read_prior
 from pulse_sr.sr.architectures import NETWORKS
-from pulse_sr.sr.files import read_model, read_model_header
+from pulse_sr.sr.files import model_path, read_model, read_model_header
 
 
 @dataclass(frozen=True)
@@ -58,20 +58,25 @@ def is_foreign(path: Path) -> bool:
         return file.read(9)[8:] != b"{"
 
 
-def describe(path: Path, device: torch.device) -> Model:
+def describe(path: Path, device: torch.device, kind: Kind = "prior") -> Model:
     """What a file, or the folder of a training run, holds; reads no weights.
+
+    Args:
+        path: the file or the folder.
+        device: where the network will be.
+        kind: what the user takes it for: messages about a file that says nothing speak of it.
 
     Raises:
         UsageError: there is no such file, or it has to be imported first.
         SetupError: the file is damaged, or of no known architecture.
     """
-    file = prior_path(path)
+    file = prior_path(path) if kind == "prior" else model_path(path)
     if is_foreign(file):
         raise UsageError(
             f"{path} is no safetensors file: a checkpoint of another program?",
             f"pulse-sr prior import {path}",
         )
-    header = _header(file)
+    header = _header(file, kind)
     family = FAMILIES[header["architecture"]]
     # What the network's configuration has to say of sizes: that of a generator its resolution, that
     # of any other how many times it enlarges.
@@ -94,10 +99,10 @@ def describe(path: Path, device: torch.device) -> Model:
         ) from error
 
 
-def _header(file: Path) -> dict[str, Any]:
+def _header(file: Path, kind: Kind) -> dict[str, Any]:
     """The header of a prior, or of a supervised network."""
     try:
         found = read_tensors_header(file, HEADER_KEY)
     except UNREADABLE:
-        found = {}  # reading it as a prior says what is wrong
+        found = {"kind": kind}  # reading it as one says what is wrong
     return read_model_header(file) if found.get("kind") == "sr" else read_header(file)

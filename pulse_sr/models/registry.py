@@ -109,7 +109,7 @@ def load(
             words = suggest(name, [*known, *imported])
             raise UsageError(f"no {_WORDS[kind]} {name!r}", f"give a path; {words}")
         path = imported[name]
-    return describe(path, device)
+    return describe(path, device, kind)
 
 
 def load_prior(name_or_path: str | Path | None = None, device: torch.device = _CPU) -> Prior:
@@ -213,4 +213,4 @@ def _bundled_model(kind: Kind, name: str, entry: dict[str, str], device: torch.d
         raise SetupError(f"the bundled {_WORDS[kind]} {file} is missing", "reinstall pulse-sr")
     if is_foreign(file):
         check_sha256(file, entry["sha256"])
-    return replace(describe(file, device), name=name, expected_sha256=entry["sha256"])
+    return replace(describe(file, device, kind), name=name, expected_sha256=entry["sha256"])

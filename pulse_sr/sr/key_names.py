@@ -33,7 +33,9 @@ def weights_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     Raises:
         ValueError: when there is none.
     """
-    inner = next((checkpoint[key] for key in WRAPPERS if key in checkpoint), checkpoint)
+    inner: Any = checkpoint
+    if isinstance(checkpoint, Mapping):  # a whole pickled module is none
+        inner = next((checkpoint[key] for key in WRAPPERS if key in checkpoint), checkpoint)
     if not isinstance(inner, Mapping):
         raise ValueError("no state dict in the checkpoint")
     weights = {k.removeprefix("module."): v for k, v in inner.items() if isinstance(v, Tensor)}

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.nn as nn
 
-from pulse_sr.errors import UsageError
+from pulse_sr.errors import UsageError, first_line, shown
 from pulse_sr.options import suggest
 from pulse_sr.sr.architectures import build_network
 from pulse_sr.sr.discriminators import (
@@ -21,7 +21,7 @@ from pulse_sr.sr.discriminators import (
 from pulse_sr.sr.losses.adversarial import LOSSES
 from pulse_sr.training.run import Machine
 from pulse_sr.training.sr.config import SrConfig
-from pulse_sr.training.sr.losses import build_loss, check_name
+from pulse_sr.training.sr.losses import PLAIN, build_loss, check_name, check_patch
 from pulse_sr.training.sr.step import SrStep
 
 
@@ -58,11 +58,11 @@ def build_step(config: SrConfig, machine: Machine, weights: Path | None = None) 
     check_losses(config)
     names = dict.fromkeys(name for phase in config.phases for name in phase.losses)
     losses = {name: build_loss(name, weights, machine.device) for name in names}
+    for name, loss in losses.items():
+        check_patch(name, loss, config.patch, machine.device)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)  # initialisation takes no generator
-        networks = [_built("network", build_network, config.network)]
-        if config.discriminator:
-            networks.append(_built("discriminator", _discriminator(config), config.discriminator))
+        networks = _networks(config)
     for network in networks:
         network.to(machine.device).to(memory_format=torch.channels_last).train()
     return SrStep(
@@ -74,6 +74,34 @@ def build_step(config: SrConfig, machine: Machine, weights: Path | None = None) 
         machine.processes,
         bf16=machine.bf16,
     )
+
+
+def check_recipe(config: SrConfig) -> None:
+    """Refuse what no run could follow, before one begins: a patch goes through all parts.
+
+    The networks are built without memory (torch's device "meta"). Losses that look through files of
+    weights are tried in `build_step`.
+
+    Raises:
+        UsageError: a part does not exist, can not be built, or takes no patch of this size.
+    """
+    check_losses(config)
+    side = config.patch // config.scale
+    with torch.device("meta"), torch.no_grad():
+        images = torch.zeros(2, 3, side, side)
+        for what, network in zip(("network", "discriminator"), _networks(config), strict=False):
+            try:
+                images = network(images)
+            except NotImplementedError:  # shapes of "ssd" depend on values, which there are none of
+                break
+            except (RuntimeError, ValueError) as error:
+                raise UsageError(
+                    f"{what}: patches of {config.patch} px do not go through ({first_line(error)})",
+                    f"see [{what}] and patch of the recipe",
+                ) from error
+    for name in dict.fromkeys(name for phase in config.phases for name in phase.losses):
+        if name in PLAIN:
+            check_patch(name, PLAIN[name], config.patch)
 
 
 def check_losses(config: SrConfig) -> None:
@@ -89,6 +117,14 @@ def check_losses(config: SrConfig) -> None:
             raise UsageError(
                 f"no adversarial loss {phase.adversarial!r}", suggest(phase.adversarial, LOSSES)
             )
+
+
+def _networks(config: SrConfig) -> list[nn.Module]:
+    """The generator and, if there is one, the discriminator."""
+    networks = [_built("network", build_network, config.network)]
+    if config.discriminator:
+        networks.append(_built("discriminator", _discriminator(config), config.discriminator))
+    return networks
 
 
 def _discriminator(config: SrConfig) -> Callable[[str, Mapping[str, Any]], nn.Module]:
@@ -109,7 +145,14 @@ def _built(
 ) -> nn.Module:
     arguments = dict(described)
     name = str(arguments.pop("architecture", ""))
+    hint = f"see [{what}] of the recipe"
+    for key, value in arguments.items():
+        if type(value) is int and value < 1:
+            raise UsageError(f"{what}: {key} expects a whole number from 1 on, got {value}", hint)
     try:
         return build(name, arguments)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{what}: {error}", f"see [{what}] of the recipe") from error
+    except ValueError as error:
+        raise UsageError(f"{what}: {error}", hint) from error
+    except TypeError as error:
+        words = f"{what}: no {name} can be built from {shown(arguments)} ({first_line(error)})"
+        raise UsageError(words, hint) from error

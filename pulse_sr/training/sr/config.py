@@ -25,6 +25,7 @@ _WHOLE = {
     "margin": whole(0, 4096),
     "seed": whole(0, 2**63 - 1),
 }
+_SCALE = whole(1, 256)
 _MOST_WEIGHT = 1e6
 
 
@@ -75,6 +76,13 @@ class Phase:
                 "adversarial and adversarial_weight belong together, one of them is missing",
                 "give both, or neither",
             )
+        for name, needs, idle in (
+            ("gradient_penalty", "adversarial", not self.adversarial),
+            ("lr_end", 'decay = "cosine"', self.decay != "cosine"),
+            ("halve_at", 'decay = "constant"', self.decay != "constant"),
+        ):
+            if getattr(self, name) and idle:
+                raise UsageError(f"{name} does nothing without {needs}", "give both, or neither")
 
     @property
     def images(self) -> int:
@@ -143,7 +151,7 @@ class SrConfig:
         self._check_numbers()
         if not self.phases:
             raise UsageError("a recipe has at least one phase", "[[phases]]")
-        if self.scale < 1 or self.patch < self.scale or self.patch % self.scale:
+        if self.patch % self.scale:
             raise UsageError(f"patch is {self.patch}, expected a multiple of scale {self.scale}")
         if any(phase.adversarial for phase in self.phases) and not self.discriminator:
             raise UsageError("an adversarial phase needs a discriminator", "[discriminator]")
@@ -157,6 +165,7 @@ class SrConfig:
             )
 
     def _check_numbers(self) -> None:
+        _SCALE.check(self.network.get("scale", 4), "network.scale")
         for name, kind in _WHOLE.items():
             kind.check(getattr(self, name), name)
         KIMG.check(self.ema_kimg, "ema_kimg")
@@ -174,8 +183,7 @@ class SrConfig:
     @property
     def scale(self) -> int:
         """How many times larger the network makes a picture."""
-        scale = self.network.get("scale", 4)
-        return scale if isinstance(scale, int) else 0
+        return int(self.network.get("scale", 4))
 
     @property
     def side(self) -> int:
@@ -197,7 +205,15 @@ class SrConfig:
         return len(self.phases) - 1, begins
 
     def stretched(self, kimg: float) -> SrConfig:
-        """The same recipe in so many thousand patches, its phases in their proportions."""
+        """The same recipe in so many thousand patches, its phases in their proportions.
+
+        Raises:
+            UsageError: a phase would have no patch.
+        """
+        shortest = min(phase.images for phase in self.phases)
+        least = math.ceil(self.images / shortest) / 1000
+        if kimg < least:
+            raise UsageError(f"--kimg {kimg:g} leaves a phase without a patch", f"--kimg {least:g}")
         factor = kimg * 1000 / self.images
         return replace(self, phases=tuple(phase.stretched(factor) for phase in self.phases))
 

@@ -65,6 +65,8 @@ PLAIN: Mapping[str, Content] = {
     "focal-frequency": focal_frequency_loss,
 }
 
+#: A loss that sees patches of this side sees all larger ones.
+_ENOUGH = 256
 #: File of the classifier's weights, in the folder of those of the other networks.
 DIGITS_NAME = "digit_classifier.safetensors"
 
@@ -117,6 +119,30 @@ def check_name(name: str) -> None:
     """
     if name not in PLAIN and name not in NETWORKS:
         raise UsageError(f"no loss {name!r}", suggest(name, [*PLAIN, *NETWORKS]))
+
+
+def check_patch(name: str, loss: Content, side: int, device: torch.device | str = "cpu") -> None:
+    """Accept a size of patches that a loss can see: some have a window, or halve several times.
+
+    Args:
+        name: of the loss.
+        loss: on its device.
+        side: of the patches.
+        device: where it computes.
+
+    Raises:
+        UsageError: it can not.
+    """
+    side = min(side, _ENOUGH)
+    patches = torch.zeros(1, 3, side, side, device=device)
+    try:
+        with torch.no_grad():
+            loss(patches, patches)
+    except (RuntimeError, ValueError) as error:
+        raise UsageError(
+            f"loss {name} can not see patches of {side} px ({first_line(error)})",
+            "see patch of the recipe",
+        ) from error
 
 
 def build_loss(name: str, folder: Path | None, device: torch.device) -> Content:

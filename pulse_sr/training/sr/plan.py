@@ -24,7 +24,7 @@ from pulse_sr.training.run import (
     claim,
     open_images,
 )
-from pulse_sr.training.sr.build import build_step, check_losses
+from pulse_sr.training.sr.build import build_step, check_recipe
 from pulse_sr.training.sr.config import SrConfig
 from pulse_sr.training.sr.low_res import Pairs
 from pulse_sr.training.sr.options import SrOptions
@@ -84,7 +84,6 @@ class SrPlan:
             InputError: no photo is large enough.
             SetupError: the disk is full, or a state is damaged.
         """
-        lock = claim(self.run_dir, self.machine.processes)
         photos = list_photos(self.data, self.config.side)
         stream = CropStream(photos, self.config.side, self.config.seed, self.config.per_photo)
         step = build_step(self.config, self.machine, self.weights)
@@ -93,6 +92,7 @@ class SrPlan:
         if self.machine.compile:
             for module in task.modules().values():
                 module.compile()
+        lock = claim(self.run_dir, self.machine.processes)  # last: what is refused leaves no folder
         trainer = SrTrainer(stream, self.run_dir, task, photos.content_sha256)
         trainer.lock = lock
         return trainer
@@ -153,7 +153,10 @@ def plan_sr_training(
     if kimg is not None:
         config = config.stretched(KIMG.check(kimg, "kimg"))
     check_batch(config.batch, 1, processes.count)
-    check_losses(config)
+    try:
+        check_recipe(config)
+    except UsageError as error:
+        raise UsageError(f"recipe {options.recipe}: {error.message}", error.hint) from error
     machine = choose_machine(options, processes)
     source = open_images(data, options.member)
     check_run_folder(data, source, run_dir)

@@ -17,17 +17,17 @@ from pulse_sr.training.sr.config import Phase, SrConfig
 _FOLDER = resources.files("pulse_sr.training.sr") / "presets"
 #: Of a recipe file.
 _MOST_BYTES = 2**20
-#: What a field of each type may hold in a file.
-_KINDS: dict[str, tuple[type, ...]] = {
-    "str": (str,),
-    "int": (int,),
-    "float": (int, float),
-    "float | None": (int, float),
-    "tuple[float, ...]": (list,),
-    "tuple[float, float]": (list,),
-    "tuple[Phase, ...]": (list,),
-    "Mapping[str, float]": (dict,),
-    "Mapping[str, Any]": (dict,),
+#: What a field of each type may hold in a file, and how that is called.
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "str": ((str,), "a text"),
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "float | None": ((int, float), "a number"),
+    "tuple[float, ...]": ((list,), "a list of numbers"),
+    "tuple[float, float]": ((list,), "two numbers such as [0.9, 0.999]"),
+    "tuple[Phase, ...]": ((list,), "tables such as [[phases]]"),
+    "Mapping[str, float]": ((dict,), "names with numbers such as { l1 = 1.0 }"),
+    "Mapping[str, Any]": ((dict,), "a table"),
 }
 
 
@@ -79,7 +79,8 @@ def _checked(kind: type[SrConfig] | type[Phase], values: Mapping[str, Any], wher
         if key not in known:
             raise UsageError(f"{where}unknown key {shown(key)}", suggest(key, known))
         if not _fits(str(known[key].type), value):
-            raise UsageError(f"{where}{key} expects {known[key].type}, got {shown(value)}")
+            words = _KINDS[str(known[key].type)][1]
+            raise UsageError(f"{where}{key} expects {words}, got {shown(value)}")
     for name, field in known.items():
         if name not in values and field.default is MISSING and field.default_factory is MISSING:
             raise UsageError(f"{where}{name} is missing")
@@ -87,7 +88,7 @@ def _checked(kind: type[SrConfig] | type[Phase], values: Mapping[str, Any], wher
 
 
 def _fits(kind: str, value: Any) -> bool:
-    allowed: Any = _KINDS[kind]
+    allowed: Any = _KINDS[kind][0]
     if isinstance(value, bool) or not isinstance(value, allowed):
         return False
     if kind == "tuple[float, float]" and len(value) != 2:

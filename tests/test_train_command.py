@@ -173,7 +173,8 @@ def test_the_command_trains_for_its_time_and_leaves_its_files(folder, tmp_path):
 
 
 def test_kimg_stops_the_command_and_toml_sets_it(folder, tmp_path):
-    out, toml = tmp_path / "out", tmp_path / "train.toml"
+    """In its own data folder: the pictures of a run are no images to learn from."""
+    out, toml = folder / "run", tmp_path / "train.toml"
     toml.write_text(
         'kimg = 0.04\nlicence = "CC0"\nchannel_max = 8\nw_dim = 16\nbatch = 4\ndevice = "cpu"\n'
         "score_samples = 0\n"
@@ -186,6 +187,7 @@ def test_kimg_stops_the_command_and_toml_sets_it(folder, tmp_path):
     assert card["training"]["network"]["w_dim"] == 16
     again = invoke(folder, "-o", out, "--config", toml, "--channel-base", "64", "--kimg", "0.06")
     assert again.exit_code == 0, again.output
+    assert list(out.glob("fakes-*.png"))
     assert [r["images"] for r in log_of(out)] == list(range(4, 61, 4))
 
 

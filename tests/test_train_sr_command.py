@@ -66,6 +66,14 @@ def test_a_run_writes_network_pictures_scores_and_card(folder):
     assert "kimg was 0.08, is 0.16" in longer.stderr
 
 
+def test_a_run_inside_its_data_does_not_learn_from_itself(folder):
+    words = [folder / "photos", "-o", folder / "photos" / "run", "--config", folder / "own.toml"]
+    assert run(*words, "--snapshot", 0.04, "--device", "cpu").exit_code == 0
+    assert (folder / "photos" / "run" / "enlarged-000000.png").is_file()
+    again = run(*words, "--snapshot", 0.04, "--device", "cpu")
+    assert again.exit_code == 0, again.output
+
+
 @pytest.mark.parametrize("kind", ["tar", "zip", "nested"])
 def test_held_back_photos_are_read_as_the_data_are(folder, kind):
     """An archive or a nested folder scores as the folder of the same photos does."""

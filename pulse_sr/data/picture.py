@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from pulse_sr.errors import InputError, UsageError
+from pulse_sr.files.atomic import make_folder, write_atomic
 from pulse_sr.files.documents import parse_json
 from pulse_sr.images.colour import to_srgb
 from pulse_sr.images.decode import ORIENTATION, explain_damage, open_header
@@ -27,13 +28,25 @@ from pulse_sr.images.read import read_bytes
 MIN_IMAGES = 16
 SMALLEST_RESOLUTION = 8
 #: A folder that holds a file of this name is left out: `align` puts low-res versions and its
-#: report beside the crops.
+#: report beside the crops, and a run may lie in the folder that it learns from.
 NOT_TRAINING_DATA = ".not-training-data"
 #: A large JPEG is decoded at a half, a quarter or an eighth of its size as long as this many times
 #: the resolution is left for Lanczos to reduce. Measured against decoding in full: 40 dB on
 #: photographs full of texture, 2.5 times as fast from 1926 px to 128 px.
 LEFT_FOR_LANCZOS = 4
 _LICENCES = ("licen", "copying", "notice")
+
+
+def make_side_folder(folder: Path) -> None:
+    """Makes a folder whose pictures are not for training, should it lie inside a data set.
+
+    Raises:
+        SetupError: it can not be made or written.
+    """
+    marker = folder / NOT_TRAINING_DATA
+    if not marker.is_file():
+        make_folder(folder)
+        write_atomic(marker, b"train-prior leaves this folder out\n")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Self
 
 import torch
@@ -24,9 +23,9 @@ from pulse_sr.alignment.faces import (
 )
 from pulse_sr.alignment.landmarks.base import Landmarks
 from pulse_sr.alignment.settings import AlignSettings
-from pulse_sr.data.picture import NOT_TRAINING_DATA
+from pulse_sr.data.picture import make_side_folder
 from pulse_sr.errors import InputError, SetupError, describe_error
-from pulse_sr.files.atomic import make_folder, write_atomic
+from pulse_sr.files.atomic import write_atomic
 from pulse_sr.files.documents import json_bytes, read_json
 from pulse_sr.images.pixels import Pixels
 from pulse_sr.images.places import check_place, stays_in
@@ -298,14 +297,6 @@ def _files(row: Row) -> list[str]:
         for face in row.get("faces", ())
         for file in (f"{face['name']}.json", f"{face['name']}.png", *face["lr"].values())
     ]
-
-
-def make_side_folder(folder: Path) -> None:
-    """Makes a folder inside a data set whose pictures are not for training."""
-    marker = folder / NOT_TRAINING_DATA
-    if not marker.is_file():
-        make_folder(folder)
-        write_atomic(marker, b"train-prior leaves this folder out\n")
 
 
 def _nothing(image: LowResImage, left_out: list[Row]) -> InputError:

@@ -21,14 +21,14 @@ from pulse_sr.alignment.landmarks.base import Landmarks
 from pulse_sr.alignment.landmarks.choice import NAMES, make_landmarks
 from pulse_sr.alignment.options import AlignOptions, CropOptions, Limits
 from pulse_sr.alignment.settings import AlignSettings
-from pulse_sr.data.picture import licence_files
+from pulse_sr.data.picture import licence_files, make_side_folder
 from pulse_sr.devices import choose_device
 from pulse_sr.errors import InputError
 from pulse_sr.files.atomic import make_folder, remove_leftovers, write_atomic
 from pulse_sr.images.places import check_place, refuse_inputs
 from pulse_sr.images.read import read_image
 from pulse_sr.images.write import write_png
-from pulse_sr.jobs.align_worker import AlignWorker, make_side_folder
+from pulse_sr.jobs.align_worker import AlignWorker
 from pulse_sr.jobs.executors.local import run_local
 from pulse_sr.jobs.job import Executor, Job
 from pulse_sr.jobs.manifest import NAME, Index, Row, check_manifest, read_rows

@@ -15,13 +15,13 @@ import numpy as np
 from pulse_sr.data.check import DataCheck
 from pulse_sr.data.decode import decode_files
 from pulse_sr.data.open import open_source
-from pulse_sr.data.picture import NOT_TRAINING_DATA
+from pulse_sr.data.picture import NOT_TRAINING_DATA, make_side_folder
 from pulse_sr.errors import UsageError
 from pulse_sr.files.atomic import write_atomic
 from pulse_sr.files.documents import json_bytes
+from pulse_sr.files.lock import LOCK_NAME
 from pulse_sr.images.places import check_place
 from pulse_sr.images.write import write_png
-from pulse_sr.jobs.aligning import make_side_folder
 from pulse_sr.report.data_check import document
 from pulse_sr.report.sheet import Pixels, contact_sheet
 
@@ -40,7 +40,8 @@ def write_check(check: DataCheck, out: Path) -> list[Path]:
         UsageError: the folder has such files that no check wrote.
         SetupError: the disk is full, or the folder can not be written.
     """
-    if not (out / NOT_TRAINING_DATA).is_file():  # no earlier check made the folder
+    made = (out / NOT_TRAINING_DATA).is_file() and not (out / LOCK_NAME).exists()
+    if not made:  # by an earlier check, nor a training's folder
         check_place(out, [out / name for name in _FILES], error=UsageError)
     picked, copies = _picked(check), _duplicates(check)
     pixels = _as_trained(check, {file for file, _ in [*picked, *copies[:_MOST_DUPLICATES]]})

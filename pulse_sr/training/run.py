@@ -11,6 +11,7 @@ import torch
 
 from pulse_sr.data.cache import CachedImages, Progress, cache_images
 from pulse_sr.data.open import open_source
+from pulse_sr.data.picture import make_side_folder
 from pulse_sr.data.sources import ImageSource
 from pulse_sr.devices import choose_bf16, choose_device, keep_freed_memory
 from pulse_sr.errors import SetupError, UsageError
@@ -184,4 +185,5 @@ def claim(run_dir: Path, processes: Processes) -> IO[str] | None:
         return None
     lock = lock_run(run_dir)
     remove_leftovers(run_dir)
+    make_side_folder(run_dir)
     return lock

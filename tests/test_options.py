@@ -201,9 +201,10 @@ def test_the_shell_completes_choices():
 # TOML
 
 
-def test_toml_gives_values_by_option_name(tmp_path):
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_toml_gives_values_by_option_name(tmp_path, encoding):
     file = tmp_path / "c.toml"
-    file.write_text('samples = 3\ntarget-db = 40\nmethod = "pulse"\n')
+    file.write_text('samples = 3\ntarget-db = 40\nmethod = "pulse"\n', encoding)
     known = {"samples": int, "target_db": float, "method": str}
     assert load_toml(file, known) == {"samples": 3, "target_db": 40, "method": "pulse"}
 

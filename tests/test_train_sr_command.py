@@ -35,7 +35,7 @@ losses = { l1 = 1 }
 @pytest.fixture
 def folder(tmp_path):
     tiny_sr_training.write_photos(tmp_path / "photos")
-    (tmp_path / "own.toml").write_text(RECIPE)
+    (tmp_path / "own.toml").write_text(RECIPE, "utf-8-sig")  # as some editors do
     return tmp_path
 
 

@@ -98,17 +98,17 @@ def check_path(
     return Path(path)
 
 
-def read_text(
-    path: str | os.PathLike[str], most_bytes: int, *, called: str = "", encoding: str = "utf-8"
-) -> str:
+def read_text(path: str | os.PathLike[str], most_bytes: int, *, called: str = "") -> str:
     """Returns the text of a small file that a user names; newlines are read as Python does.
+
+    A byte order mark, which some editors put in front, is no part of it.
 
     Raises:
         UsageError: it is no regular file, too large, not UTF-8, or can not be read.
     """
     checked = check_path(path, FILE, most_bytes, called=called)
     try:
-        return checked.read_text(encoding=encoding)
+        return checked.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise UsageError(

@@ -42,7 +42,7 @@ def read_labels(path: Path) -> Labels:
     Raises:
         UsageError: it does not exist, is not CSV, or has no column beside that of the files.
     """
-    text = read_text(path, _MOST_BYTES, called="--by ", encoding="utf-8-sig")
+    text = read_text(path, _MOST_BYTES, called="--by ")
     try:
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         header = list(reader.fieldnames or [])

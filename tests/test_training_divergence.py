@@ -147,7 +147,8 @@ def test_two_processes_end_together(tmp_path):
         "try:\n"
         "    t.train(Path(sys.argv[1]), 16000, processes=joined, rate=1e9)\n"
         "except PulseError as error:\n"
-        "    print(joined.rank, error.exit_code, error.message)\n"
+        # In one piece: both write to the same pipe, and torchrun's Python does not buffer.
+        "    sys.stdout.write(f'{joined.rank} {error.exit_code} {error.message}\\n')\n"
         "t.leave_processes()\n"
     )
     script = tmp_path / "diverging.py"

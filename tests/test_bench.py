@@ -106,6 +106,7 @@ def report(prior):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("report")  # one process makes it
 def test_report_has_the_documented_form(report):
     assert set(report) == {"ratio", "rows", "environment"}
     assert json.loads(json.dumps(report)) == report
@@ -244,6 +245,7 @@ def test_each_order_is_a_turn_of_a_side(prior):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("report")
 def test_command_prints_only_json(monkeypatch, fake_api, report, tmp_path):
     def fake(prior, options, progress):
         assert options == SearchBench(4, 7, 3, 2, 90.0, precision="bf16")

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import json
 import math
+import shutil
 import sys
 import types
 
@@ -190,6 +191,23 @@ def test_a_kill_between_state_and_scores_loses_no_score(tmp_path, quick):
     follow(trainer)
     assert records_of(folder) == records_of(tmp_path / "whole")
     assert best_images(folder) == best_images(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("samples", [10, 0])
+@pytest.mark.parametrize("stage", ["pictures", "card"])
+def test_a_kill_between_state_and_card_leaves_nothing_old(tmp_path, quick, samples, stage):
+    """At the last checkpoint: nothing is trained any more, but it has not been looked at."""
+    whole, folder = tmp_path / "whole", tmp_path / "killed"
+    follow(FakeTrainer(whole), samples=samples)
+    earlier = dataclasses.replace(SCHEDULE, until_images=2900)
+    follow(FakeTrainer(folder), samples=samples, schedule=earlier)
+    written = [file for file in whole.iterdir() if file.name != "README.md"]
+    for file in written if stage == "card" else (whole / "log.jsonl", whole / FILE_NAME):
+        shutil.copy(file, folder)
+    follow(FakeTrainer(folder, images_shown=3000), samples=samples)
+    assert "| 3,000 images shown in" in (folder / "README.md").read_text()
+    for file in whole.iterdir():
+        assert (folder / file.name).read_bytes() == file.read_bytes(), file.name
 
 
 def test_a_kill_before_the_last_scores_of_a_run(tmp_path, quick):

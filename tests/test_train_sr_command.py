@@ -61,6 +61,14 @@ def test_a_run_writes_network_pictures_scores_and_card(folder):
     log = (out / "log.jsonl").read_text()
     assert run(*words).exit_code == 0  # nothing is left to do
     assert (out / "log.jsonl").read_text() == log
+    left = {each.name: each.read_bytes() for each in out.glob("*.[pj][ns][go]*")}
+    (out / "enlarged-000000.png").unlink()  # as if a kill had come between the state and the look
+    (out / "scores.jsonl").write_text(json.dumps(scores[0]) + "\n")
+    card = (out / "README.md").read_text()
+    (out / "README.md").write_text(card.replace("80 patches in", "40 patches in"))
+    assert run(*words).exit_code == 0
+    assert {each.name: each.read_bytes() for each in out.glob("*.[pj][ns][go]*")} == left
+    assert (out / "README.md").read_text() == card
     longer = run(*words, "--kimg", 0.16)
     assert longer.exit_code == 2
     assert "kimg was 0.08, is 0.16" in longer.stderr

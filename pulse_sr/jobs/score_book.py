@@ -81,12 +81,10 @@ class ScoreBook:
         """Images shown at the last scored checkpoint; 0 before the first."""
         return int(self.records[-1]["images"]) if self.records else 0
 
-    def crossed(self, images: int, interval: float) -> bool:
-        """Whether a multiple of `interval` lies between the last scored checkpoint and `images`."""
-        return math.floor(images / interval) > math.floor(self.last_images / interval)
-
     def add(self, record: dict[str, Any]) -> bool:
         """Keep a record; where it is the best so far, `model.safetensors` too.
+
+        One of the same checkpoint, which a kill came after, goes.
 
         Args:
             record: images, seconds and scores among its entries.
@@ -97,6 +95,7 @@ class ScoreBook:
         Raises:
             SetupError: when the disk is full.
         """
+        self.records = [each for each in self.records if each["images"] < record["images"]]
         best = self.best
         value = self._judged_by(record["scores"])
         better = best is None or value < self._judged_by(best["scores"])

@@ -25,14 +25,12 @@ from pulse_sr.files.atomic import write_atomic, write_text_atomic
 from pulse_sr.images.pixels import Pixels
 from pulse_sr.images.write import write_png
 from pulse_sr.jobs.score_book import ScoreBook
-from pulse_sr.jobs.training import follow_training
+from pulse_sr.jobs.training import CARD_NAME, Looks, follow_training
 from pulse_sr.jobs.training_card import device_name
 from pulse_sr.metrics.psnr import luma_psnr
 from pulse_sr.operators.degrading import degrade
 from pulse_sr.report.sr_card import SrCardFacts, render_sr_card
 from pulse_sr.report.training_curves import draw_curves
-from pulse_sr.report.training_history import read_history
-from pulse_sr.report.training_tensorboard import TensorBoardLog
 from pulse_sr.sr.enlarging import Enlarge, bicubic, by_network
 from pulse_sr.sr.files import read_model_header
 from pulse_sr.training.collapse import CollapseWatch
@@ -42,7 +40,6 @@ from pulse_sr.training.sr.options import SrObservation
 from pulse_sr.training.sr.plan import SrTrainer
 
 SCORE = "PSNR Y, dB"
-CARD_NAME = "README.md"
 _PATCHES = 6
 #: Held-back photos that are scored at most.
 _MOST_HELD_BACK = 100
@@ -88,43 +85,34 @@ def held_back_photos(observation: SrObservation) -> ImageSource | None:
     return source
 
 
-class SrObserver:
-    """Everything that is kept between two looks at a run."""
+class SrObserver(Looks):
+    """Everything that is kept between two looks at the training of a network."""
 
     def __init__(
         self, trainer: SrTrainer, observation: SrObservation, say: Callable[[str], None]
     ) -> None:
-        self.trainer, self.observation, self._say = trainer, observation, say
-        run_dir, images = trainer.run_dir, trainer.images_shown
-        self._events = TensorBoardLog(run_dir / "tb", images) if observation.tensorboard else None
+        self.trainer, self.observation = trainer, observation
         self._source = held_back_photos(observation)
         self._bicubic = bicubic(trainer.config.scale)
         self._floor = {} if self._source is None else {SCORE: self._psnr(self._bicubic)}
-        self._book = ScoreBook(run_dir, images, lambda scores: -scores[SCORE], read_model_header)
-        self._history = read_history(trainer.log_file, images)
-        self._watch = CollapseWatch(trainer.task.steadier)
+        run_dir, images = trainer.run_dir, trainer.images_shown
+        super().__init__(
+            trainer,
+            ScoreBook(run_dir, images, lambda scores: -scores[SCORE], read_model_header),
+            CollapseWatch(trainer.task.steadier),
+            say,
+            tensorboard=observation.tensorboard,
+            scored=self._source is not None,
+        )
 
-    def follow(self, progress: Progress) -> None:
-        """Take in a record of the run; look at the network where it is time to."""
-        self._history.add(progress.to_json())
-        for line in self._watch.observe(progress.images, progress.losses):
-            self._say(f"warning: {line}")
-        if self._events is not None:
-            self._events.add_scalars("training", progress.images, progress.to_json())
-        if not progress.checkpointed:
-            return
-        if progress.snapshot:
+    def _see(self, snapshot: bool) -> None:
+        if snapshot:
             self._look(by_network(self.trainer.model()))
         run_dir = self.trainer.run_dir
         words = "bicubic enlargement"
         curves = draw_curves(self._history, self._book.records, self._floor, words)
         write_atomic(run_dir / "curves.png", curves)
         write_text_atomic(run_dir / CARD_NAME, render_sr_card(self._card_facts()))
-
-    def close(self) -> None:
-        """Finish what is written bit by bit."""
-        if self._events is not None:
-            self._events.close()
 
     def _look(self, enlarge: Enlarge) -> None:
         images, run_dir = self.trainer.images_shown, self.trainer.run_dir

@@ -14,9 +14,12 @@ The trainer writes the state, the prior and the log; this module only looks at t
 
 from __future__ import annotations
 
+import re
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -39,25 +42,87 @@ from pulse_sr.report.training_neighbours import Neighbourhood, neighbour_sheet
 from pulse_sr.report.training_tensorboard import TensorBoardLog
 from pulse_sr.training.collapse import CollapseWatch
 from pulse_sr.training.gan.plan import PriorTrainer
-from pulse_sr.training.loop import Progress, Schedule, Trainer
+from pulse_sr.training.log import read_log
+from pulse_sr.training.loop import Progress, Schedule, Trainer, crossed
 from pulse_sr.training.options import Observation
 from pulse_sr.training.snapshot import interpolation_strip, sample_grid
 
 CARD_NAME = "README.md"
+#: What both cards say of the checkpoint that they are of.
+_SHOWN = re.compile(r"^\| training \| ([\d,]+) (?:images shown|patches) in ", re.MULTILINE)
 #: Samples of the neighbour sheet: so many of fixed seeds, and the nearest ones of those scored.
 _SHEET_SAMPLES, _SHEET_NEIGHBOURS = 6, 3
 #: Held-back images that are read at most.
 _MOST_HELD_BACK = 5000
 
 
-class Looks(Protocol):
-    """Looks at a run while it trains."""
+class Looks(ABC):
+    """Looks at a run while it trains, and first at what a kill left unseen.
+
+    The card is written last: the checkpoint that it speaks of has been looked at.
+
+    Args:
+        trainer: of the run.
+        book: its scores so far.
+        watch: tells of losses that speak of a collapse.
+        say: called with a line for the user: scores, warnings.
+        tensorboard: write events.
+        scored: whether checkpoints are scored.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        book: ScoreBook,
+        watch: CollapseWatch,
+        say: Callable[[str], None],
+        *,
+        tensorboard: bool,
+        scored: bool,
+    ) -> None:
+        run_dir, images = trainer.run_dir, trainer.images_shown
+        self._run, self._book, self._watch, self._say = trainer, book, watch, say
+        self._scored = scored
+        self._events = TensorBoardLog(run_dir / "tb", images) if tensorboard else None
+        self._history = read_history(trainer.log_file, images)
+
+    def catch_up(self, schedule: Schedule) -> None:
+        """Look at the checkpoint the run goes on from, if a kill came before that was done."""
+        images = self._run.images_shown
+        ended = images >= schedule.until_images
+        unscored = ended and self._scored and images > self._book.last_images
+        if images and (unscored or _images_of_card(self._run.run_dir / CARD_NAME) != images):
+            log = read_log(self._run.log_file, images - 1)
+            before = max((record["images"] for record in log), default=0)
+            self._see(ended or crossed(before, images, schedule.snapshot_images))
 
     def follow(self, progress: Progress) -> None:
         """Take in a record of the run; look at the network where it is time to."""
+        self._history.add(progress.to_json())
+        for line in self._watch.observe(progress.images, progress.losses):
+            self._say(f"warning: {line}")
+        if self._events is not None:
+            self._events.add_scalars("training", progress.images, progress.to_json())
+        if progress.checkpointed:
+            self._see(progress.snapshot)
+
+    @abstractmethod
+    def _see(self, snapshot: bool) -> None:
+        """Write what a checkpoint shows, the card last; of a snapshot pictures and scores too."""
 
     def close(self) -> None:
         """Finish what is written bit by bit."""
+        if self._events is not None:
+            self._events.close()
+
+
+def _images_of_card(card: Path) -> int | None:
+    """How many images the run had been shown when its card was written; None: it does not say."""
+    try:
+        found = _SHOWN.search(card.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return int(found[1].replace(",", "")) if found else None
 
 
 def follow_training(
@@ -80,6 +145,8 @@ def follow_training(
         whether this is the first process.
     """
     observer = begin() if trainer.processes.first else None
+    if observer is not None:
+        observer.catch_up(schedule)
     for progress in trainer.train(schedule):
         if observer is not None:
             observer.follow(progress)
@@ -114,36 +181,34 @@ def run_training(
         SetupError: when the disk is full.
     """
 
-    def begin() -> Observer:
-        observer = Observer(trainer, observation, say)
-        observer.catch_up(schedule)
-        return observer
-
-    if not follow_training(trainer, schedule, report, begin):
+    if not follow_training(trainer, schedule, report, lambda: Observer(trainer, observation, say)):
         return
     file = trainer.run_dir / FILE_NAME
     if file.is_file():
         write_bank(read_prior(file, trainer.device), file)
 
 
-class Observer:
-    """Everything that is kept between two looks at a run."""
+class Observer(Looks):
+    """Everything that is kept between two looks at the training of a prior."""
 
     def __init__(
         self, trainer: PriorTrainer, observation: Observation, say: Callable[[str], None]
     ) -> None:
-        self.trainer, self.observation, self._say = trainer, observation, say
-        run_dir, images = trainer.run_dir, trainer.images_shown
-        self._events = TensorBoardLog(run_dir / "tb", images) if observation.tensorboard else None
+        self.trainer, self.observation = trainer, observation
         self._scorer = self._make_scorer() if observation.samples else None
         if self._scorer is None:
             self._training = TrainingImages(trainer.images, trainer.config.mirror)
         else:
             self._training = self._scorer.training
         self._reference = None if self._scorer is None else self._scorer.reference_scores()
-        self._book = ScoreBook(run_dir, images)
-        self._history = read_history(trainer.log_file, images)
-        self._watch = CollapseWatch()
+        super().__init__(
+            trainer,
+            ScoreBook(trainer.run_dir, trainer.images_shown),
+            CollapseWatch(),
+            say,
+            tensorboard=observation.tensorboard,
+            scored=self._scorer is not None,
+        )
 
     def _make_scorer(self) -> Scorer:
         observation, trainer = self.observation, self.trainer
@@ -164,35 +229,12 @@ class Observer:
             network=judge_of(trainer.config.trained_with),
         )
 
-    def catch_up(self, schedule: Schedule) -> None:
-        """Look at the checkpoint the run goes on from, if a kill came before its scores."""
-        images = self.trainer.images_shown
-        ended = images >= schedule.until_images and images > self._book.last_images
-        crossed = self._book.crossed(images, schedule.snapshot_images)
-        if self._scorer is not None and images and (crossed or ended):
-            prior = self.trainer.prior()
-            self._look(prior)
-            self._write_card(prior)
-
-    def follow(self, progress: Progress) -> None:
-        """Take in a record of the run; look at the prior where it is time to."""
-        self._history.add(progress.to_json())
-        for line in self._watch.observe(progress.images, progress.losses):
-            self._say(f"warning: {line}")
-        if self._events is not None:
-            self._events.add_scalars("training", progress.images, progress.to_json())
-        if not progress.checkpointed:
-            return
+    def _see(self, snapshot: bool) -> None:
         prior = self.trainer.prior()
-        if progress.snapshot:
+        if snapshot:
             self._look(prior)
         self._write_curves()
         self._write_card(prior)
-
-    def close(self) -> None:
-        """Finish what is written bit by bit."""
-        if self._events is not None:
-            self._events.close()
 
     def _look(self, prior: Prior) -> None:
         images, run_dir = self.trainer.images_shown, self.trainer.run_dir

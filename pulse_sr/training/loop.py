@@ -265,7 +265,7 @@ class Trainer:
         stops = ends or self.seconds_of_call >= schedule.until_seconds
         waited = clock.since_checkpoint() >= schedule.checkpoint_seconds
         stops, waited = (self.processes.agree(v, self.device) for v in (stops, waited))
-        snapshot = stops or _crossed(last_record, self.images_shown, schedule.snapshot_images)
+        snapshot = stops or crossed(last_record, self.images_shown, schedule.snapshot_images)
         rate = (self.images_shown - clock.images_before) / clock.training()
         shown = (self.images_shown, self.seconds, rate)
         return Progress(*shown, losses, snapshot or waited, snapshot), stops
@@ -317,7 +317,7 @@ class Trainer:
         self.processes.wait()
 
 
-def _crossed(before: int, now: int, interval: float) -> bool:
+def crossed(before: int, now: int, interval: float) -> bool:
     """Whether a multiple of the interval lies in (before, now]."""
     return math.floor(now / interval) > math.floor(before / interval)
 

@@ -98,7 +98,7 @@ def coverage(document: Document) -> bytes:
         shares = 100 * np.array(found["ranks"])
         right.plot(range(len(shares)), shares, "o-", color=f"C{i}", label=label)
         even = 100 / len(shares)
-        right.axhline(even, color=f"C{i}", linestyle="--", linewidth=1, label="calibrated")
+        right.axhline(even, color=f"C{i}", linestyle="--", linewidth=1)
     left.set_title("coverage of the samples' intervals")
     left.set_xlabel("nominal level of the interval (%)")
     left.set_ylabel("truth's pixel values inside (%)")

@@ -143,6 +143,8 @@ def test_what_is_complete_is_skipped(tmp_path, model):
     assert "2 enlarged, 0 complete" in run(*words[:-1], other).stderr
     planned = json.loads(run(*words, "--dry-run", "--json").stdout)
     assert [image["action"] for image in planned["images"]] == ["upscale"] * 2
+    shown = run(*words, "--dry-run").stdout.splitlines()
+    assert shown[0].split() == ["model", planned["settings"]["model"]["name"]]
     assert "2 enlarged" in run(*words[:-1], other, "--overwrite").stderr
 
 

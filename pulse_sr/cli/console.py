@@ -190,11 +190,18 @@ def show_plan(
     listed: dict[str, list[Any]],
     rows: Sequence[tuple[str, ...]],
 ) -> int:
-    """Shows what a command would do: the inputs `listed` in the document or as `rows`; gives 0."""
+    """Shows what a command would do: the inputs `listed` in the document or as `rows`; gives 0.
+
+    Of a setting that is described by many entries, such as a network, people see the name.
+    """
     if console.as_json:
         console.json({"dry_run": True, "settings": settings, **listed})
     else:
-        console.text(table([(name, str(value)) for name, value in settings.items()]) + "\n")
+        words = {
+            name: str(value["name"] if isinstance(value, dict) and "name" in value else value)
+            for name, value in settings.items()
+        }
+        console.text(table(list(words.items())) + "\n")
         console.text(table(rows))
     return 0
 

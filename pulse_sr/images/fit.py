@@ -6,6 +6,7 @@ Shape legend: h w low-res (input) size. Pixels are uint8 RGB [3, h, w]. No torch
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -86,6 +87,22 @@ def fit_to_prior(
         notes.append(f"padded from {width}x{height} to {side}x{side}: the padding is unobserved")
     top, left = (side - height) // 2, (side - width) // 2
     return FittedInput(pixels, side, (top, top + height), (left, left + width), tuple(notes))
+
+
+def over_input(
+    high: Any, side: int, rows: tuple[int, int], columns: tuple[int, int]
+) -> Any:  # an array or tensor [..., H, W]
+    """Returns the part of high-res pixels that lies over an input, not over its padding.
+
+    Args:
+        high: pixels [..., H, W] over the whole grid, an array or a tensor.
+        side, rows, columns: see `FittedInput`.
+    """
+    down, across = (
+        slice(*(end * size // side for end in ends))
+        for ends, size in zip((rows, columns), high.shape[-2:], strict=True)
+    )
+    return high[..., down, across]
 
 
 def low_res_sides(resolution: int, scale: int | None) -> list[int]:

@@ -249,9 +249,9 @@ class CompareWorker:
             marks = chunks if made_up else {"Software": chunks["Software"], MARK: chunks[MARK]}
             write_png(folder / _file(name), pixels, marks, XMP if made_up else None)
             read_back.append(read_pixels(folder / _file(name)))
-            numbers = measured(read_back[-1], observation, result.scale, request.truth)
+            numbers = measured(read_back[-1], observation, request.truth)
             methods.append({"method": name, "title": named[name], "file": _file(name), **numbers})
-        shown = [inside(pixels, observation, result.scale) for pixels in read_back]
+        shown = [inside(pixels, observation) for pixels in read_back]
         about = (
             f"{observation.operator.spec}, {observation.side} to {result.resolution} px, "
             f"{result.prior_name}; LR: match with the input"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pulse_sr.images.fit import over_input
 from pulse_sr.images.pixels import Pixels, to_uint8
 from pulse_sr.inversion.finish import projected
 from pulse_sr.inversion.observation import Observation
@@ -50,15 +51,12 @@ def enlargements(result: Result, supervised: Enlarge | None) -> dict[str, Pixels
     return found | {"sample": samples[0], "mean": mean_image(samples)}
 
 
-def measured(
-    pixels: Pixels, observation: Observation, scale: int, truth: Pixels | None
-) -> dict[str, Any]:
+def measured(pixels: Pixels, observation: Observation, truth: Pixels | None) -> dict[str, Any]:
     """The numbers of one picture.
 
     Args:
         pixels: uint8 `[3, R, R]`, as read back from its file.
         observation: its input.
-        scale: s.
         truth: uint8, the size of `inside`; None: not known.
 
     Returns:
@@ -69,7 +67,7 @@ def measured(
     found: dict[str, Any] = {"lr_psnr": rounded_db(lr_psnr.item())}
     if truth is None:
         return found
-    own = inside(pixels, observation, scale)
+    own = inside(pixels, observation)
     a, b = (torch.from_numpy(each[None] / 255.0) for each in (own, truth))
     large = min(own.shape[-2:]) >= WINDOW
     with torch.no_grad():
@@ -92,12 +90,10 @@ def titles(network: str, samples: int) -> dict[str, str]:
     }
 
 
-def inside(pixels: Pixels, observation: Observation, scale: int) -> Pixels:
+def inside(pixels: Pixels, observation: Observation) -> Pixels:
     """The part of `[3, R, R]` that lies over the input, not over padding."""
-    rows, columns = (
-        slice(*(scale * end for end in ends)) for ends in (observation.rows, observation.columns)
-    )
-    return pixels[:, rows, columns]
+    part: Pixels = over_input(pixels, observation.side, observation.rows, observation.columns)
+    return part
 
 
 def _nearest(scale: int) -> Enlarge:

@@ -19,6 +19,7 @@ from pulse_sr.errors import InputError, PulseError, UsageError, first_line
 from pulse_sr.files.documents import FileName, load_json
 from pulse_sr.files.paths import FOLDER, check_path
 from pulse_sr.images.find import pictures_by_stem
+from pulse_sr.images.fit import over_input
 from pulse_sr.images.read import read_image
 from pulse_sr.jobs.manifest import COMPARED, RECORD, MethodShape, Status, read_rows
 from pulse_sr.jobs.result_record import GridShape
@@ -256,11 +257,7 @@ def _like(truth: Tensor, pixels: Tensor, grid: GridShape | None) -> Tensor:
     """A result, or the part of it over the input if that has the size of the truth."""
     if grid is None or pixels.shape == truth.shape:
         return pixels
-    rows, columns = (
-        slice(*(end * size // grid["side"] for end in ends))
-        for ends, size in zip((grid["rows"], grid["columns"]), pixels.shape[1:], strict=True)
-    )
-    part = pixels[:, rows, columns]
+    part: Tensor = over_input(pixels, grid["side"], grid["rows"], grid["columns"])
     return part if part.shape == truth.shape else pixels
 
 

@@ -88,6 +88,8 @@ def held_back_photos(observation: SrObservation) -> ImageSource | None:
 class SrObserver(Looks):
     """Everything that is kept between two looks at the training of a network."""
 
+    trainer: SrTrainer
+
     def __init__(
         self, trainer: SrTrainer, observation: SrObservation, say: Callable[[str], None]
     ) -> None:

@@ -70,6 +70,8 @@ class Looks(ABC):
         scored: whether checkpoints are scored.
     """
 
+    trainer: Trainer
+
     def __init__(
         self,
         trainer: Trainer,
@@ -81,18 +83,18 @@ class Looks(ABC):
         scored: bool,
     ) -> None:
         run_dir, images = trainer.run_dir, trainer.images_shown
-        self._run, self._book, self._watch, self._say = trainer, book, watch, say
+        self.trainer, self._book, self._watch, self._say = trainer, book, watch, say
         self._scored = scored
         self._events = TensorBoardLog(run_dir / "tb", images) if tensorboard else None
         self._history = read_history(trainer.log_file, images)
 
     def catch_up(self, schedule: Schedule) -> None:
         """Look at the checkpoint the run goes on from, if a kill came before that was done."""
-        images = self._run.images_shown
+        images = self.trainer.images_shown
         ended = images >= schedule.until_images
         unscored = ended and self._scored and images > self._book.last_images
-        if images and (unscored or _images_of_card(self._run.run_dir / CARD_NAME) != images):
-            log = read_log(self._run.log_file, images - 1)
+        if images and (unscored or _images_of_card(self.trainer.run_dir / CARD_NAME) != images):
+            log = read_log(self.trainer.log_file, images - 1)
             before = max((record["images"] for record in log), default=0)
             self._see(ended or crossed(before, images, schedule.snapshot_images))
 
@@ -190,6 +192,8 @@ def run_training(
 
 class Observer(Looks):
     """Everything that is kept between two looks at the training of a prior."""
+
+    trainer: PriorTrainer
 
     def __init__(
         self, trainer: PriorTrainer, observation: Observation, say: Callable[[str], None]

@@ -149,7 +149,7 @@ def _face(name: str, folder: Path, result: Result, shown: Path) -> ShownFace:
         supervised = shown / "supervised.png"
         own = text_chunks({**settings, "network": model.name, "network_sha256": model.sha256})
         write_png(supervised, _large(pictures["supervised"]), own, XMP)
-        match = measured(pictures["supervised"], result.observation, result.scale, None)
+        match = measured(pictures["supervised"], result.observation, None)
         network = f"{model.name}: {match['lr_psnr']:.1f} dB"
     write_png(shown / "bicubic.png", _large(pictures["bicubic"]))
     write_png(shown / "mean.png", _large(pictures["mean"]), text_chunks(settings), XMP)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import sys
 import types
 
@@ -34,6 +35,15 @@ def pytest_collection_modifyitems(config, items):
     # At the end of a run with -n, one process would wait for the other's long test.
     long = [item for item in items if any(map(item.get_closest_marker, ("nvcc", "slow")))]
     items[:] = [item for item in dict.fromkeys(long + items) if item not in left_out]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Seeds what a test and its fixtures draw without a generator: the same in any order."""
+    import torch
+
+    random.seed(0)
+    torch.manual_seed(0)
 
 
 def _has_nvcc():

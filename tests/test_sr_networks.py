@@ -39,11 +39,6 @@ SMALL = {"width": 4, "blocks": 2}
 REFERENCE = Path(os.environ.get("PULSE_SR_REALESRGAN", "/nonexistent"))
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(5)
-
-
 def stored(name):
     return {
         key.removeprefix(f"{name}/"): torch.from_numpy(GOLDEN[key]).double()

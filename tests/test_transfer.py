@@ -35,10 +35,10 @@ def run(tmp_path, monkeypatch):
     return tmp_path / "run"
 
 
-def grown(run, resolution=16, images=None):
-    """Networks at another resolution that began with those of the run."""
+def grown(run, resolution=16, images=None, network=None):
+    """Networks at another resolution, or another network, that began with those of the run."""
     source = read_source(str(run))
-    network = describe_network("stylegan2", resolution, source)
+    network = network or describe_network("stylegan2", resolution, source)
     objective = build_objective(trainer_in(run.parent / "new", network=network).config)
     begin_with(source, objective, noise_images(40, resolution) if images is None else images)
     return objective
@@ -106,6 +106,47 @@ def test_a_grown_discriminator_judges_as_the_old_one_did(run):
 
 def grown_config(run):
     return describe_network("stylegan2", 16, read_source(str(run)))
+
+
+def test_a_wider_generator_draws_the_old_picture(run):
+    """To rounding; each of its new weights has a gradient as soon as its neighbours have moved."""
+    wide = grown(run, 8, network=StyleGAN2Config(8, 16, 16, 2, (12, 20))).generator
+    z = torch.randn(4, 16, generator=rng_of("z"))
+    old = trainer_in(run).averages.first
+    with torch.no_grad():
+        assert (wide.double()(z.double()) - old.double()(z.double())).abs().max() < 1e-6
+    torch.nn.init.normal_(wide.synthesis.b8.torgb.weight)
+    wide(z.double()).square().mean().backward()
+    weight = wide.synthesis.b8.conv1.weight
+    assert weight[:8, 8:].abs().max() == 0
+    assert all((block != 0).all() for block in (weight.grad[:8, 8:], weight.grad[8:]))
+
+
+def test_a_wider_discriminator_judges_as_the_old_one_did(run):
+    """But for the deviation within a group, which is a mean over all channels."""
+    source = trainer_in(run).task.gan.objective.discriminator.double()
+    wide = grown(run, 8, network=StyleGAN2Config(8, 16, 16, 2, (12, 20))).discriminator.double()
+    layers = [each.b4.conv.weight.data for each in (wide, source)]
+    gain = (13 / 9) ** 0.5
+    assert torch.allclose(layers[0][:8, -1], gain * layers[1][:, -1], rtol=1e-6)
+    for weight in layers:
+        weight[:, -1] = 0
+    images = torch.rand(8, 3, 8, 8).double() * 2 - 1
+    with torch.no_grad():
+        assert (wide(images) - source(images)).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("channels", [(8, 16, 8), (4, 6, 8)])
+def test_other_widths_at_a_larger_size(run, channels):
+    """Wider or narrower; where the old layers do not fit, the new ones have nothing to imitate."""
+    objective = grown(run, network=StyleGAN2Config(16, 16, 16, 2, channels))
+    z = torch.randn(2, 16, generator=rng_of("z"))
+    old = trainer_in(run).averages.first
+    with torch.no_grad():
+        assert objective.discriminator(objective.generator(z)).isfinite().all()
+        up = objective.generator.synthesis.b16.upsample
+        same = (objective.generator(z) - up @ old(z) @ up.t()).abs().max() < 1e-5
+    assert same == (channels[0] == 8)
 
 
 def test_a_smaller_network_takes_what_fits(run):

@@ -37,13 +37,16 @@ def fit_new_stages(
 
     Returns:
         what of the features' variance is not explained at the end; None when the source is not
-        smaller, and nothing was done.
+        smaller, or wider, and nothing was done.
     """
     side = _resolution(source)
     if side is None or side >= discriminator.sides[0]:
         return None
     stages = [getattr(discriminator, f"b{s}") for s in discriminator.sides if s > side]
     old = _old_view(source, side)
+    width = len(old.weight)
+    if width > stages[-1].skip.weight.shape[0]:
+        return None
     parameters = [parameter for stage in stages for parameter in stage.parameters()]
     adam = torch.optim.Adam(parameters, lr=RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
@@ -55,7 +58,7 @@ def fit_new_stages(
         features = images
         for stage in stages:
             features = stage(features)
-        loss = F.mse_loss(features, goal)
+        loss = F.mse_loss(features[:, :width], goal)
         unexplained = loss.item() / goal.var().item()
         adam.zero_grad(set_to_none=True)
         loss.backward()

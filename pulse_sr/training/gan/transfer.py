@@ -1,13 +1,15 @@
 """Beginning a training from the weights of another one: transfer, and growing to a larger size.
 
 Layers are matched by name and shape (Karras et al. 2020, section 4: "transfer learning"). Where the
-new generator is larger than the old one, its new blocks add nothing to the picture at first: their
-RGB layers begin at zero, so that training starts from the old picture, enlarged.
+new generator is larger than the old one, training starts from the old picture, enlarged: the RGB
+layers of new blocks begin at zero, and in wider layers (Chen et al., "Net2Net", ICLR 2016) what is
+new has random weights, but nothing of the old looks at it yet.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -32,6 +34,8 @@ from pulse_sr.training.loop import STATE_NAME
 log = logging.getLogger(__name__)
 
 FITTING_BATCH = 16
+#: The layer of the discriminator whose last input is the deviation within a group of images.
+STATISTIC = "b4.conv.weight"
 
 
 @dataclass(frozen=True)
@@ -140,11 +144,12 @@ def begin_with(source: Source, objective: Objective, images: np.ndarray) -> None
     Raises:
         UsageError: when nothing fits.
     """
-    transfer(objective.generator, source.generator)
+    wider = isinstance(objective.discriminator, Discriminator)
+    transfer(objective.generator, source.generator, wider)
     silence_new_rgb(objective.generator, source.generator)
     if not source.discriminator:
         return
-    transfer(objective.discriminator, source.discriminator)
+    transfer(objective.discriminator, source.discriminator, wider)
     if isinstance(objective.discriminator, Discriminator):
         stream = ImageStream(images, seed=0)
 
@@ -157,8 +162,14 @@ def begin_with(source: Source, objective: Objective, images: np.ndarray) -> None
             log.info("new stages of the discriminator: %.1f %% unexplained", 100 * unexplained)
 
 
-def transfer(network: nn.Module, tensors: dict[str, Tensor]) -> tuple[int, int]:
+def transfer(network: nn.Module, tensors: dict[str, Tensor], wider: bool) -> tuple[int, int]:
     """Copy the tensors that a network has by the same name and shape.
+
+    Args:
+        network: the new one.
+        tensors: of the old one, by name.
+        wider: also copy those that are smaller than the network's, whose layers have to be those of
+            StyleGAN2, with equalised learning rates.
 
     Returns:
         how many were copied, and how many the network has.
@@ -168,6 +179,11 @@ def transfer(network: nn.Module, tensors: dict[str, Tensor]) -> tuple[int, int]:
     """
     own = network.state_dict()
     fitting = {k: v for k, v in tensors.items() if k in own and own[k].shape == v.shape}
+    if wider:
+        for name in own.keys() & tensors.keys() - fitting.keys():
+            new, old = own[name], tensors[name]
+            if new.ndim == old.ndim and all(map(int.__ge__, new.shape, old.shape)):
+                fitting[name] = _widened(new, old, last=name == STATISTIC)
     if not fitting:
         raise UsageError(
             "--init: none of its layers has the name and shape of one of this network",
@@ -175,6 +191,26 @@ def transfer(network: nn.Module, tensors: dict[str, Tensor]) -> tuple[int, int]:
         )
     network.load_state_dict(fitting, strict=False)
     return len(fitting), len(own)
+
+
+def _widened(new: Tensor, old: Tensor, last: bool) -> Tensor:
+    """A tensor of a wider layer: old outputs see old inputs alone, new outputs are random.
+
+    Args:
+        new: random, `[outputs, inputs, ...]` or one number an output.
+        old: smaller.
+        last: whether the last input stays the last.
+    """
+    wide = new.clone()
+    if new.ndim > 1:
+        wide[: len(old)] = 0
+        # Layers divide their weights by the root of the number of inputs.
+        old = old * math.sqrt(new[0].numel() / old[0].numel())
+    if last:
+        wide[: len(old), -1] = old[:, -1]
+        old = old[:, :-1]
+    wide[tuple(map(slice, old.shape))] = old
+    return wide
 
 
 def silence_new_rgb(generator: nn.Module, tensors: dict[str, Tensor]) -> None:

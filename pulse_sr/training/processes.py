@@ -9,6 +9,7 @@ call the network inside the loss, and a wrapper would average at the wrong momen
 from __future__ import annotations
 
 import datetime
+import importlib
 import os
 import time
 import uuid
@@ -85,6 +86,9 @@ def join_processes(device_name: str) -> Processes:
     if int(environment.get("WORLD_SIZE", "1")) == 1:
         return Processes()
     on_gpu = device_name != "cpu" and torch.cuda.is_available()
+    # Its default arguments are the group that there is when it is imported, which optimizers do:
+    # that group, and its threads, would live until Python ends, and abort it now and then.
+    importlib.import_module("torch.distributed.nn")
     try:
         shared, rank, count = next(iter(dist.rendezvous("env://", timeout=PATIENCE)))
         store = dist.PrefixStore(agree_on_name(shared, rank, count), shared)

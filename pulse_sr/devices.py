@@ -39,7 +39,7 @@ def choose_bf16(precision: str, device: torch.device) -> bool:
     """Whether `auto`, `fp32` or `bf16` means bfloat16 on `device`.
 
     On a CPU `auto` means fp32: without native bfloat16 it is many times slower. With it (AMX) a
-    search step gains a quarter, and training loses (docs/benchmarks.md).
+    search step gains a quarter, a training step about a third (docs/benchmarks.md).
     """
     return precision == "bf16" or (precision == "auto" and device.type == "cuda")
 

@@ -58,6 +58,16 @@ def test_maps_and_gradients_are_those_of_the_published_network(side):
     assert (a - b).norm() < 2e-3 * b.norm()
 
 
+def test_maps_and_gradients_are_float32_under_autocast():
+    images = random_images(2, 64).requires_grad_()
+    gradients = []
+    for bf16 in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            maps = efficientnet_lite0_features(images, 64)
+        gradients += torch.autograd.grad(sum(each.mean() for each in maps), images)
+    assert torch.equal(*gradients)
+
+
 def test_odd_sides_are_padded_alike_on_both_sides():
     """A map of 33 px: TensorFlow pads an odd side by as much in front as behind."""
     images = random_images(1, 66)

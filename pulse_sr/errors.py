@@ -11,22 +11,25 @@ import os
 import traceback
 from types import ModuleType
 
+#: Characters of a message or hint that are told; of more, the middle is left out.
+LONGEST_MESSAGE = 700
+
 
 class PulseError(Exception):
     """Base of all errors that users see as `error: ...` and `hint: ...`.
 
     Attributes:
-        message: what happened to which thing, one line.
-        hint: one command or option that helps; empty if there is none.
+        message: what happened to which thing, one line, `cut` where it is long.
+        hint: one command or option that helps, `cut` likewise; empty if there is none.
         exit_code: the process exit code (see `docs/interface.md`).
     """
 
     exit_code = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = cut(message, LONGEST_MESSAGE)
+        self.hint = cut(hint, LONGEST_MESSAGE)
+        super().__init__(self.message)
 
 
 class InputError(PulseError):

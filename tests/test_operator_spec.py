@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from pulse_sr.config import SearchConfig
-from pulse_sr.errors import UsageError
+from pulse_sr.errors import LONGEST_MESSAGE, UsageError
 from pulse_sr.operators.spec import KERNELS, parse_operator
 
 
@@ -85,6 +85,15 @@ def test_refusals_name_the_stage_and_help(text, words, hint):
     assert words in caught.value.message
     assert hint in caught.value.hint
     assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize("kind", ["mask:{}|mask:{}", "gaussian:{}", "{}", "mask:{}/\0"])
+def test_refusals_of_long_texts_are_short(kind):
+    """Bytes that are no UTF-8 take six letters each in a message."""
+    with pytest.raises(UsageError) as caught:
+        parse_operator(kind.replace("{}", "\x7f" + "\udcff" * 400))
+    assert len(caught.value.message) <= LONGEST_MESSAGE
+    assert len(caught.value.hint) <= LONGEST_MESSAGE
 
 
 def test_identity_holds_the_mask_not_its_name(tmp_path):

@@ -31,7 +31,7 @@ from pulse_sr.cli.console import (
     say,
 )
 from pulse_sr.cli.options import CONTEXT, version_option
-from pulse_sr.errors import PulseError, describe_error
+from pulse_sr.errors import PulseError, describe_error, shown
 from pulse_sr.options import suggest
 
 #: name -> (module:attribute, short help). The help stands here so that listing imports nothing.
@@ -74,7 +74,8 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Finds the command, or says which ones there are."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            raise click.UsageError(f"no command {args[0]!r}; {suggest(args[0], COMMANDS)}", ctx)
+            known = suggest(args[0], COMMANDS)
+            raise click.UsageError(f"no command {shown(args[0])}; {known}", ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

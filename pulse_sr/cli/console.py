@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 import click
 
-from pulse_sr.errors import SetupError, cut, describe_error
+from pulse_sr.errors import LONGEST_MESSAGE, SetupError, cut, describe_error
 from pulse_sr.files.documents import json_text
 
 # Where the options of a command leave what the error handler needs (`click.Context.meta`).
@@ -21,8 +21,6 @@ JSON_KEY = "pulse_sr.json"
 
 #: Exit codes after SIGINT and SIGTERM.
 INTERRUPTED, TERMINATED = 130, 143
-#: Characters of a line of an error.
-_LONGEST = 700
 
 
 class Terminated(BaseException):
@@ -90,9 +88,9 @@ class Console:
 
 def print_error(message: str, hint: str = "") -> None:
     """Prints `error: ...` and, if there is one, `hint: ...`, each on one line of stderr."""
-    say(f"error: {cut(printable(message), _LONGEST)}")
+    say(f"error: {cut(printable(message), LONGEST_MESSAGE)}")
     if hint:
-        say(f"hint: {cut(printable(hint), _LONGEST)}")
+        say(f"hint: {cut(printable(hint), LONGEST_MESSAGE)}")
 
 
 def say(text: str) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pulse_sr.errors import UsageError, cut, shown
+from pulse_sr.errors import UsageError, shown
 from pulse_sr.files.digest import file_sha256
 from pulse_sr.files.paths import check_path, problem_of_name
 
@@ -155,7 +155,7 @@ def parse_operator(text: str) -> OperatorSpec:
     """
     words = text.split("|")
     if len(words) > _MOST_STAGES:
-        raise UsageError(f"operator {cut(text)!r} has {len(words)} stages, at most {_MOST_STAGES}")
+        raise UsageError(f"operator {shown(text)} has {len(words)} stages, at most {_MOST_STAGES}")
     stages = [_parse_stage(word.strip()) for word in words]
     _check_together(stages)
     resizing = _resizing_stage(stages)
@@ -212,8 +212,9 @@ def _check_together(stages: Sequence[Stage]) -> None:
         if len(same) > 1:
             what = "change the size" if kind == "kernel" else f"are {kind}"
             hint = f"--operator {same[-1]} (blur before it with gaussian:SIGMA|{same[-1]})"
+            two = f"{shown(same[0])} and {shown(same[1])}"
             raise UsageError(
-                f"operator stages {same[0]!r} and {same[1]!r} both {what}, expected one at most",
+                f"operator stages {two} both {what}, expected one at most",
                 hint if kind == "kernel" else f"--operator {same[-1]}",
             )
     kinds = [stage.kind for stage in stages]

@@ -116,7 +116,7 @@ class Harness:
 
     def __call__(self, data: bytes) -> None:
         """Give it an input; ends the process when the time is over."""
-        from pulse_sr.errors import PulseError
+        from pulse_sr.errors import LONGEST_MESSAGE, PulseError
 
         for name in (self.file.name, *self.names):
             (self.place / name).write_bytes(data)
@@ -124,7 +124,7 @@ class Harness:
         try:
             self.read(self.file)
         except PulseError as error:
-            if "\n" in error.message or len(error.message) > 1000:
+            if "\n" in error.message or len(error.message) > LONGEST_MESSAGE:
                 self.keep(f"a message: {error.message[:200]!r}", data)
         except Exception as error:
             last = traceback.extract_tb(error.__traceback__)[-1]

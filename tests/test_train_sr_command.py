@@ -231,9 +231,10 @@ def test_what_no_run_could_follow_is_refused_before_there_is_a_folder(folder, ol
 def test_refused_runs_leave_no_folder(folder, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(folder))
     (folder / "own.toml").write_text(RECIPE.replace("l1 = 1", "vgg22 = 1"))
-    result = run(folder / "photos", "-o", folder / "run", "--config", folder / "own.toml")
-    assert result.exit_code == 3
-    assert "VGG-19 weights" in result.stderr
+    for way in ([], ["--dry-run"]):
+        result = run(folder / "photos", "-o", folder / "run", "--config", folder / "own.toml", *way)
+        assert result.exit_code == 3
+        assert "VGG-19 weights" in result.stderr
     (folder / "own.toml").write_text(RECIPE.replace("patch = 16", "patch = 64"))
     result = run(folder / "photos", "-o", folder / "run", "--config", folder / "own.toml")
     assert result.exit_code == 1

@@ -95,6 +95,7 @@ def command(
         observation = replace(observation, command=command, member=options.member)
         held_back_photos(observation)
         if dry_run:
+            plan.check()
             if processes.first:
                 emit_json({"dry_run": True, "settings": plan.describe()})
             return 0

@@ -75,6 +75,15 @@ class SrPlan:
         places |= {} if self.data.member is None else {"member": self.data.member}
         return recipe | self.config.to_json() | places | self.machine.describe()
 
+    def check(self) -> None:
+        """Build the networks and losses as `start` would, and forget them.
+
+        Raises:
+            UsageError: a loss can not see patches of this size.
+            SetupError: the weights that a loss stands on are missing or damaged.
+        """
+        build_step(self.config, self.machine, self.weights)
+
     def start(self) -> SrTrainer:
         """Read the headers of the photos, build the networks, take up the run if there is one.
 

@@ -355,6 +355,35 @@ def test_an_interruption_keeps_what_is_done(call, face, tmp_path, number, code):
     assert "1 done, 1 skipped, 0 failed" in result.stderr
 
 
+IMPORTED = """
+    import os, signal, sys, time
+    import click
+    try:
+        os.kill(os.getpid(), int(sys.argv[1]))
+        time.sleep(0.2)
+    except BaseException as error:
+        raise ImportError("a part of the package is missing") from error
+    command = click.Command("wait", callback=lambda: time.sleep(60))
+"""
+IMPORTING = """
+    import signal, sys
+    from pulse_sr.cli import COMMANDS, main
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    COMMANDS["wait"] = ("imported:command", "")
+    main(["wait"], prog_name="pulse-sr")
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_waits_for_the_end_of_an_import(tmp_path, number, code):
+    (tmp_path / "imported.py").write_text(textwrap.dedent(IMPORTED))
+    process = python(IMPORTING, str(int(number)), cwd=tmp_path)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert "the same command resumes" in err
+    assert "Traceback" not in err
+
+
 def test_degrade_writes_what_the_operator_says(call, face):
     from pulse_sr.images.read import read_image
     from pulse_sr.operators.degrading import degrade

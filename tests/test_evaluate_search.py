@@ -138,6 +138,9 @@ def test_samples_are_measured_against_the_truth(modules):
     found = table.measure(samples, truth)
     assert found["ntire_diversity"] == diversity_score(distance_maps(samples, truth[0]))
     torch.testing.assert_close(found["niqe_features"], niqe_features(samples))
+    assert found["laplacian"] == pytest.approx([1.0, 1.0], abs=0.1)  # all three are white noise
+    softer = (samples + samples.roll(1, dims=3)) / 2
+    assert max(table.measure(softer, truth)["laplacian"]) < 0.5
     # One sample has no diversity, and less than 96 px no NIQE.
     small = table.measure(samples[:1, :, :48, :48], truth[:, :, :48, :48])
     assert not {"ntire_diversity", "niqe_features"} & set(small)

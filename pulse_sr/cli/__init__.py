@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import signal
 import sys
 import threading
 import traceback
 import warnings
 from collections.abc import Mapping, Sequence
+from types import FrameType
 from typing import Any
 
 import click
@@ -51,6 +53,8 @@ COMMANDS = {
     "doctor": ("pulse_sr.cli.doctor:command", "Show what is installed, what works, what repairs."),
 }
 
+#: Seconds after which a signal that came while something was imported is tried again.
+_IMPORT_PAUSE = 0.05
 _RESUMES = "what is finished is kept; the same command resumes"
 
 
@@ -103,7 +107,7 @@ class LazyGroup(click.Group):
         """Runs the command line and exits with the codes of `docs/interface.md`."""
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, False, **extra)
-        before = _catch_sigterm()
+        before = _catch_stops()
         # Remarks on the metadata of a file are not for the user.
         warnings.filterwarnings("ignore", module=r"PIL\.")
         try:
@@ -124,8 +128,8 @@ class LazyGroup(click.Group):
             give_up(sys.stdout)
             sys.exit(_report({}, error))
         finally:
-            if before is not None:
-                signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _report(meta: Mapping[str, Any], error: Exception) -> int:
@@ -145,15 +149,34 @@ def _usage_hint(error: click.ClickException) -> str:
     return f"{context.command_path} --help" if context is not None else "pulse-sr --help"
 
 
-def _catch_sigterm() -> Any:
-    """Makes SIGTERM raise `Terminated`; returns the old handler (None outside the main thread)."""
+def _catch_stops() -> dict[int, Any]:
+    """Makes SIGTERM raise `Terminated`, and it and SIGINT wait for the end of an import.
+
+    What is raised inside an import may come out as an error of the package, or as the absence of
+    something that it could do without.
+
+    Returns:
+        the old handlers; none outside the main thread. A SIGINT that is ignored stays so.
+    """
     if threading.current_thread() is not threading.main_thread():
-        return None
+        return {}
+    stops = {signal.SIGTERM: Terminated, signal.SIGINT: KeyboardInterrupt}
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        del stops[signal.SIGINT]
 
-    def stop(number: int, frame: object) -> None:
-        raise Terminated
+    def stop(number: int, frame: FrameType | None) -> None:
+        if not _is_importing(frame):
+            raise stops[signal.Signals(number)]
+        again = threading.Timer(_IMPORT_PAUSE, lambda: os.kill(os.getpid(), number))
+        again.daemon = True
+        again.start()
 
-    return signal.signal(signal.SIGTERM, stop)
+    return {number: signal.signal(number, stop) for number in stops}
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    frames = (each for each, _ in traceback.walk_stack(frame))
+    return any(each.f_globals.get("__name__") == "importlib._bootstrap" for each in frames)
 
 
 @click.group(cls=LazyGroup, context_settings=CONTEXT)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.ndimage import laplace
 from search_inputs import Pixels, enlarge, to_tensor
 
 from pulse_sr.bench.match import EPS_DB
@@ -35,6 +36,7 @@ _MEDIANS = (
     "psnr",
     "psnr_mean",
     "feature_distance",
+    "laplacian",
     "ntire_diversity",
     "diversity",
     "steps",
@@ -53,6 +55,7 @@ COLUMNS = {
     "PSNR to truth, one sample": "{psnr_median:.2f}",
     "of the mean": "{psnr_mean_median:.2f}",
     "SqueezeNet feature distance": "{feature_distance_median:.3f}",
+    "variance of the Laplacian / the truth's": "{laplacian_median:.2f}",
     "SqueezeNet kernel distance x 1000": "{kernel_distance:.1f}",
     "+-": "{kernel_distance_error:.1f}",
     "NIQE of the set": "{niqe:.2f}",
@@ -81,12 +84,18 @@ def measure(samples: torch.Tensor, truth: torch.Tensor) -> Record:
         "psnr": psnr(samples, truth).tolist(),
         "psnr_mean": psnr(samples.mean(dim=0, keepdim=True), truth).item(),
         "feature_distance": distances.tolist(),
+        "laplacian": [_laplacian(each) / _laplacian(truth[0]) for each in samples],
         "diversity": samples.std(dim=0, correction=0).mean().item(),
         "coverage": ((truth[0] >= low) & (truth[0] <= high)).float().mean().item(),
     }
     if len(samples) > 1:
         record["ntire_diversity"] = diversity_score(distance_maps(samples, truth[0]))
     return record | measure_realism(samples)
+
+
+def _laplacian(image: torch.Tensor) -> float:
+    """The variance of the Laplacian of the grey picture, which fine detail makes large."""
+    return float(laplace(image.mean(dim=0).double().numpy()).var())
 
 
 def measure_realism(images: torch.Tensor) -> Record:

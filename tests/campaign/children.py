@@ -22,6 +22,8 @@ from pathlib import Path
 #: What a call may take: seconds of a processor, MB; seconds of the wall, after which it waits for
 #: something that does not come, however busy the machine is.
 SECONDS, MEGABYTES, WALL = 20.0, 2048, 120.0
+#: What others import late, seconds of a call: optimizers of torch, plots.
+_LATE = ("torch._dynamo", "matplotlib.backends.backend_agg", "matplotlib.figure")
 #: The exit code of a child in which something outside the command failed.
 BROKEN = 99
 
@@ -60,6 +62,8 @@ def import_all() -> None:
             if not found.name.endswith("__main__"):
                 with contextlib.suppress(ImportError):  # an extra that is not installed
                     importlib.import_module(found.name)
+    for name in _LATE:
+        importlib.import_module(name)
 
 
 class Child:

@@ -91,6 +91,7 @@ class Child:
         code = BROKEN
         try:
             os.setpgid(0, 0)
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's "&" has it ignored
             for number, file in enumerate(self._said, start=1):
                 os.dup2(file.fileno(), number)
             os.chdir(folder)

@@ -384,6 +384,20 @@ def test_a_signal_waits_for_the_end_of_an_import(tmp_path, number, code):
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_command_line_inside_an_import_can_be_stopped(tmp_path, number, code):
+    calling = IMPORTING.replace('"imported:command"', '"waiting:command"')
+    (tmp_path / "calling.py").write_text(textwrap.dedent(calling))
+    waiting = 'import click, time\ncommand = click.Command("wait", callback=lambda: wait())\n'
+    waiting += "def wait():\n    print('waiting', flush=True)\n    time.sleep(60)\n"
+    (tmp_path / "waiting.py").write_text(waiting)
+    process = python("import calling", cwd=tmp_path)
+    assert process.stdout.readline() == "waiting\n"
+    process.send_signal(number)
+    process.communicate(timeout=30)
+    assert process.returncode == code
+
+
 def test_degrade_writes_what_the_operator_says(call, face):
     from pulse_sr.images.read import read_image
     from pulse_sr.operators.degrading import degrade

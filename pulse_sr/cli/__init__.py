@@ -175,8 +175,13 @@ def _catch_stops() -> dict[int, Any]:
 
 
 def _is_importing(frame: FrameType | None) -> bool:
-    frames = (each for each, _ in traceback.walk_stack(frame))
-    return any(each.f_globals.get("__name__") == "importlib._bootstrap" for each in frames)
+    """Whether an import runs that began inside `main`, which may itself be called by one."""
+    for each, _ in traceback.walk_stack(frame):
+        if each.f_code is LazyGroup.main.__code__:
+            return False
+        if each.f_globals.get("__name__") == "importlib._bootstrap":
+            return True
+    return False
 
 
 @click.group(cls=LazyGroup, context_settings=CONTEXT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import subprocess
 from pathlib import Path
 
@@ -15,10 +16,12 @@ INCLUDES = [f"-I{HERE}", f"-I{KERNELS}"]
 
 
 def build(sources, folder, *options):
-    """One library of all `sources`, written into `folder`."""
+    """One library of all `sources` in `folder`, where several processes may build it at once."""
     library = Path(folder) / f"{Path(sources[0]).stem}.so"
+    own = library.with_suffix(f".{os.getpid()}")
     command = ["g++", "-x", "c++", *FLAGS, "-DPSR_EMULATE", *INCLUDES, *options]
-    run([*command, *map(str, sources), "-o", str(library)])
+    run([*command, *map(str, sources), "-o", str(own)])
+    os.replace(own, library)
     return open_library(library)
 
 

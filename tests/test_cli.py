@@ -365,6 +365,14 @@ IMPORTED = """
         raise ImportError("a part of the package is missing") from error
     command = click.Command("wait", callback=lambda: time.sleep(60))
 """
+WAITING = """
+    import time
+    import click
+    def wait():
+        print("waiting", flush=True)
+        time.sleep(60)
+    command = click.Command("wait", callback=wait)
+"""
 IMPORTING = """
     import signal, sys
     from pulse_sr.cli import COMMANDS, main
@@ -386,11 +394,8 @@ def test_a_signal_waits_for_the_end_of_an_import(tmp_path, number, code):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_command_line_inside_an_import_can_be_stopped(tmp_path, number, code):
-    calling = IMPORTING.replace('"imported:command"', '"waiting:command"')
-    (tmp_path / "calling.py").write_text(textwrap.dedent(calling))
-    waiting = 'import click, time\ncommand = click.Command("wait", callback=lambda: wait())\n'
-    waiting += "def wait():\n    print('waiting', flush=True)\n    time.sleep(60)\n"
-    (tmp_path / "waiting.py").write_text(waiting)
+    (tmp_path / "calling.py").write_text(textwrap.dedent(IMPORTING))
+    (tmp_path / "imported.py").write_text(textwrap.dedent(WAITING))
     process = python("import calling", cwd=tmp_path)
     assert process.stdout.readline() == "waiting\n"
     process.send_signal(number)

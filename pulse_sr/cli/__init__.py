@@ -160,13 +160,13 @@ def _catch_stops() -> dict[int, Any]:
     """
     if threading.current_thread() is not threading.main_thread():
         return {}
-    stops = {signal.SIGTERM: Terminated, signal.SIGINT: KeyboardInterrupt}
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        del stops[signal.SIGINT]
+    stops: dict[int, type[BaseException]] = {signal.SIGTERM: Terminated}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        stops[signal.SIGINT] = KeyboardInterrupt
 
     def stop(number: int, frame: FrameType | None) -> None:
         if not _is_importing(frame):
-            raise stops[signal.Signals(number)]
+            raise stops[number]
         again = threading.Timer(_IMPORT_PAUSE, lambda: os.kill(os.getpid(), number))
         again.daemon = True
         again.start()

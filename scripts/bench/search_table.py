@@ -78,13 +78,14 @@ out too large. The NTIRE diversity takes the SqueezeNet feature distance instead
 def measure(samples: torch.Tensor, truth: torch.Tensor) -> Record:
     """Compare samples [S, 3, R, R] with the truth [1, 3, R, R], and with each other."""
     low, high = samples.amin(dim=0), samples.amax(dim=0)
+    detail = _laplacian(truth[0])
     with torch.no_grad():
         distances = feature_distance(samples, truth)
     record = {
         "psnr": psnr(samples, truth).tolist(),
         "psnr_mean": psnr(samples.mean(dim=0, keepdim=True), truth).item(),
         "feature_distance": distances.tolist(),
-        "laplacian": [_laplacian(each) / _laplacian(truth[0]) for each in samples],
+        "laplacian": [_laplacian(each) / detail for each in samples],
         "diversity": samples.std(dim=0, correction=0).mean().item(),
         "coverage": ((truth[0] >= low) & (truth[0] <= high)).float().mean().item(),
     }

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from campaign.children import MEGABYTES, SECONDS, Outcome
+from pulse_sr.errors import LONGEST_MESSAGE
 
 #: The exit codes of docs/interface.md.
 DONE, SOME_FAILED, WRONG_CALL, WRONG_PLACE, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
@@ -55,7 +56,7 @@ def _lines_of(stderr: str) -> str:
     errors = [line for line in lines if line.startswith("error: ")]
     if len(errors) != 1:
         return f"{len(errors)} lines of errors: {stderr[:200]!r}"
-    if len(errors[0]) > 1000:
+    if len(errors[0]) > len("error: ") + LONGEST_MESSAGE:
         return f"a line of {len(errors[0])} characters"
     return ""
 
